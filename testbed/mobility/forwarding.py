@@ -1,0 +1,75 @@
+"""The forwarding state that a role wants: what the protocol core asks of the datapath.
+
+Plain immutable values, no kernel in sight. Classes: `Action`, `Side`, `Path`, `FlowRule`, `HomeBinding`.
+"""
+
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+from ipaddress import IPv6Address, IPv6Network
+
+from testbed.wire.selector import TrafficSelector
+
+
+class Action(IntEnum):
+    """What is done with the packets of a flow (draft-soliman-monami6-flow-binding-05 §3.1)."""
+
+    FORWARD = 1
+    DISCARD = 2
+    N_CAST = 3
+
+
+class Side(Enum):
+    """Which end of the tunnels this node is, hence which packets its rules apply to."""
+
+    #: Home agent or mobility anchor point: packets *to* the home address, selectors as they stand.
+    ANCHOR = "anchor"
+    #: Mobile node or router: packets *from* the home address (or mobile network), selectors mirrored.
+    MOBILE = "mobile"
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """The tunnel of one BID of one home address (RFC 5648 §3, RFC 2473).
+
+    `local` and `remote` are the outer source and destination of what this node sends, and the reverse of
+    what it accepts. `interface` and `gateway` (the access router's link-local address) say where the outer
+    packet leaves; both are None at an anchor, where ordinary routing decides.
+    """
+
+    bid: int
+    local: IPv6Address
+    remote: IPv6Address
+    interface: str | None = None
+    gateway: IPv6Address | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FlowRule:
+    """One flow binding as the datapath sees it: it names only BIDs that have a `Path`.
+
+    `selector` describes packets from the correspondent node to the mobile node (RFC 6088), None is the
+    wild card. FORWARD has exactly one BID, N_CAST one or more, DISCARD none.
+    """
+
+    fid: int
+    priority: int
+    selector: TrafficSelector | None
+    action: Action
+    bids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HomeBinding:
+    """All that is wanted for one home address.
+
+    `rules` are in the order in which they are tried: by priority, ties by lower FID. A packet that matches
+    none takes `default_bid` (draft §4.3). `prefixes` are mobile network prefixes (RFC 3963), treated like
+    the home address. No paths: packets of this home address are dropped (the mobile node has no care-of
+    address at all).
+    """
+
+    home_address: IPv6Address
+    paths: tuple[Path, ...]
+    default_bid: int | None
+    rules: tuple[FlowRule, ...] = ()
+    prefixes: tuple[IPv6Network, ...] = ()
