@@ -1,0 +1,158 @@
+"""The binding cache of home agents, anchor points and correspondent nodes (RFC 6275 §9.1, draft §3.3, §4.2).
+
+Classes: `CacheEntry`, `BindingCache`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from ipaddress import IPv6Address
+
+from testbed.mobility.binding import Binding, FlowBinding, wanted_rules
+from testbed.mobility.forwarding import Action, HomeBinding, Path
+from testbed.mobility.policy import Policy
+from testbed.wire.flow import FlowIdentification, FlowStatus, Pro
+
+
+@dataclass(slots=True)
+class CacheEntry:
+    """What is known of one home address: its bindings by BID, its flow bindings by FID.
+
+    An entry without bindings is the memory of a de-registration: it only keeps the sequence number
+    (RFC 6275 §10.3.2).
+    """
+
+    home_address: IPv6Address
+    #: The address of ours that the mobile node registers with: the outer source of what we tunnel.
+    local: IPv6Address
+    sequence: int
+    bindings: dict[int, Binding] = field(default_factory=dict)
+    flows: dict[int, FlowBinding] = field(default_factory=dict)
+
+    def copy(self) -> "CacheEntry":
+        """An independent copy: bindings and flow bindings themselves are immutable."""
+        return CacheEntry(self.home_address, self.local, self.sequence, dict(self.bindings), dict(self.flows))
+
+    def default_binding(self) -> Binding | None:
+        """Where packets go that match no flow binding (draft §4.3)."""
+        return min(self.bindings.values(), key=lambda binding: binding.preference, default=None)
+
+    def bid_of(self, care_of_address: IPv6Address) -> int | None:
+        """The most preferred BID that is bound to `care_of_address`."""
+        found = [b for b in self.bindings.values() if b.care_of_address == care_of_address]
+        return min(found, key=lambda binding: binding.preference).bid if found else None
+
+    def forget_bids(self, bids: list[int]) -> list[int]:
+        """Remove bindings, and the flow bindings that are left without any; returns the FIDs of these."""
+        for bid in bids:
+            del self.bindings[bid]
+        lost = [fid for fid, flow in self.flows.items() if not any(bid in self.bindings for bid in flow.bids)]
+        for fid in lost:
+            del self.flows[fid]
+        return lost
+
+    def forget_flows_unmentioned(self, registered: set[int], mentioned: set[int]) -> list[int]:
+        """Draft §4.7: a flow binding attached to a binding that a message renews is lost unless the
+        message carries it. Returns the FIDs lost."""
+        lost = [
+            fid
+            for fid, flow in self.flows.items()
+            if fid not in mentioned and not registered.isdisjoint(flow.bids)
+        ]
+        for fid in lost:
+            del self.flows[fid]
+        return lost
+
+    def forwarding(self) -> HomeBinding | None:
+        """The forwarding state that this entry asks for."""
+        default = self.default_binding()
+        if default is None:
+            return None
+        paths = tuple(
+            Path(bid, self.local, binding.care_of_address) for bid, binding in sorted(self.bindings.items())
+        )
+        rules = wanted_rules(self.flows.values(), self.bindings.keys())
+        return HomeBinding(self.home_address, paths, default.bid, rules)
+
+    def process(self, option: FlowIdentification, bid: int | None, policy: Policy) -> FlowStatus:
+        """Judge one Flow Identification option and, if it is right, do what it asks (draft §8.1, §8.3.1).
+
+        `bid`: the binding that the message as a whole is about (its source or alternate care-of address),
+        which a flow goes to when the option names none. A refused option changes nothing.
+        """
+        known = self.flows.get(option.fid)
+        if option.pro == Pro.REMOVE:
+            if known is None:
+                return FlowStatus.FID_NOT_FOUND
+            del self.flows[option.fid]
+            return FlowStatus.SUCCESS
+        if option.pro == Pro.REFRESH:
+            return FlowStatus.POORLY_FORMED if known is None else FlowStatus.SUCCESS
+        if option.pro == Pro.ADD and known is not None:
+            return FlowStatus.FID_IN_USE
+        if option.pro == Pro.REPLACE and known is None:
+            return FlowStatus.POORLY_FORMED
+        if option.pro not in (Pro.ADD, Pro.REPLACE) or option.malformed is not None:
+            return FlowStatus.POORLY_FORMED
+        if option.unknown_selector_format is not None:
+            return FlowStatus.CLASSIFIER_LANGUAGE_NOT_SUPPORTED
+        return self._install(option, known, bid, policy)
+
+    def _install(
+        self, option: FlowIdentification, known: FlowBinding | None, bid: int | None, policy: Policy
+    ) -> FlowStatus:
+        # §3.1 numbers the actions from 1, the example in §5 sends 0 for "forward"
+        try:
+            action = Action(option.action or Action.FORWARD)
+        except ValueError:
+            return FlowStatus.POORLY_FORMED
+        bids = option.binding_reference
+        if action is Action.N_CAST:
+            if not bids:
+                return FlowStatus.POORLY_FORMED
+            if len(set(bids)) == 1:
+                # one BID: to it and to the care-of address of the message, if that is another one (§8.1)
+                if bid is None or self._same_address(bids[0], bid):
+                    return FlowStatus.POORLY_FORMED
+                bids = (bids[0], bid)
+        if not bids:
+            if bid is None:
+                return FlowStatus.POORLY_FORMED
+            bids = (bid,)
+        if any(reference not in self.bindings for reference in bids):
+            return FlowStatus.POORLY_FORMED
+        selector = option.selector
+        if selector is None and known is not None:
+            selector = known.selector  # §6.2: only the care-of address changes, the filter stays
+        status = policy.judge(action, selector)
+        if status is not FlowStatus.SUCCESS:
+            return status
+        if known is None and len(self.flows) >= policy.max_flows:
+            return FlowStatus.REASON_UNSPECIFIED
+        self.flows[option.fid] = FlowBinding(option.fid, option.priority, action, bids, selector)
+        return FlowStatus.SUCCESS
+
+    def _same_address(self, one: int, other: int) -> bool:
+        first, second = self.bindings.get(one), self.bindings.get(other)
+        return first is not None and second is not None and first.care_of_address == second.care_of_address
+
+
+class BindingCache:
+    """The entries by home address."""
+
+    def __init__(self) -> None:
+        self._entries: dict[IPv6Address, CacheEntry] = {}
+
+    def __iter__(self) -> Iterator[CacheEntry]:
+        return iter(self._entries.values())
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, home_address: IPv6Address) -> CacheEntry | None:
+        return self._entries.get(home_address)
+
+    def put(self, entry: CacheEntry) -> None:
+        self._entries[entry.home_address] = entry
+
+    def remove(self, home_address: IPv6Address) -> None:
+        self._entries.pop(home_address, None)

@@ -1,0 +1,39 @@
+"""The home agent (RFC 6275 §10; draft-soliman-monami6-flow-binding-05 §8).
+
+Classes: `HomeAgentConfiguration`, `HomeAgent`.
+"""
+
+from dataclasses import dataclass, field
+from ipaddress import IPv6Address, IPv6Network
+
+from testbed.mobility.policy import Policy
+from testbed.mobility.registrar import Refused, Registrar
+from testbed.wire.message import BindingUpdate, Status
+
+
+@dataclass(frozen=True, slots=True)
+class HomeAgentConfiguration:
+    """`address`: where mobile nodes register; `home_prefixes`: what is on-link on the home link."""
+
+    address: IPv6Address
+    home_prefixes: tuple[IPv6Network, ...]
+    max_lifetime_s: int = 3600
+    policy: Policy = field(default_factory=Policy)
+
+
+class HomeAgent(Registrar):
+    """Serves the home addresses of its home link."""
+
+    def __init__(self, configuration: HomeAgentConfiguration, now: float) -> None:
+        super().__init__(configuration.policy, configuration.max_lifetime_s)
+        self.configuration = configuration
+
+    def _is_for_us(self, update: BindingUpdate) -> bool:
+        # without the H bit it is for a correspondent node, which this role is not
+        return update.home_registration
+
+    def _check_service(self, update: BindingUpdate, home_address: IPv6Address) -> None:
+        """RFC 6275 §10.3.1: the home address must be on-link on the home link (status 132)."""
+        on_link = any(home_address in prefix for prefix in self.configuration.home_prefixes)
+        if not on_link or home_address == self.configuration.address:
+            raise Refused(Status.NOT_HOME_SUBNET)

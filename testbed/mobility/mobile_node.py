@@ -1,0 +1,284 @@
+"""The mobile node (RFC 6275 §11; RFC 5648 §5; draft-soliman-monami6-flow-binding-05 §6).
+
+Classes: `MobileNodeConfiguration`, `InterfaceConfiguration`, `MobileNode`.
+"""
+
+from dataclasses import dataclass
+from ipaddress import IPv6Address
+from typing import Any
+
+from testbed.mobility.binding import FlowBinding, wanted_rules
+from testbed.mobility.forwarding import HomeBinding, Path
+from testbed.mobility.registration import FlowError, Registration, describe_listed
+from testbed.mobility.role import Role
+from testbed.mobility.snapshot import flow_from_snapshot, flow_to_snapshot
+from testbed.wire.message import BindingAcknowledgement, BindingError, BindingRefreshRequest, BindingUpdate
+from testbed.wire.option import BindingIdentifier
+from testbed.wire.packet import Packet
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceConfiguration:
+    """An interface of the mobile node, with the BID that its care-of address is registered under.
+
+    `priority`: BID-PRI, 1 to 127; the lowest is the default binding (draft §4.3).
+    """
+
+    name: str
+    bid: int
+    priority: int
+
+
+@dataclass(frozen=True, slots=True)
+class MobileNodeConfiguration:
+    """`lifetime_s`: what is asked for, a multiple of 4 (RFC 6275 §6.1.7)."""
+
+    home_address: IPv6Address
+    home_agent: IPv6Address
+    interfaces: tuple[InterfaceConfiguration, ...]
+    lifetime_s: int = 60
+    flows: tuple[FlowBinding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Attachment:
+    interface: InterfaceConfiguration
+    care_of_address: IPv6Address
+    gateway: IPv6Address | None
+
+
+class MobileNode(Role):
+    """Registers the care-of addresses of its interfaces and its flow bindings with its home agent.
+
+    Each interface has a BID. While an interface has no care-of address, its BID is bound to that of the
+    most preferred interface that has one: one Binding Identifier option moves all the flows that are bound
+    to it, and another one brings them back (draft §4.1, §6.2).
+    """
+
+    def __init__(self, configuration: MobileNodeConfiguration, now: float, sequence: int = 0) -> None:
+        super().__init__()
+        self.configuration = configuration
+        self._attachments: dict[str, _Attachment] = {}
+        self._seen: set[int] = set()
+        self.registration = Registration(
+            configuration.home_agent,
+            configuration.home_address,
+            configuration.lifetime_s,
+            self.timers,
+            self._transmit,
+            self._note,
+            sequence,
+        )
+        for interface in configuration.interfaces:
+            self.registration.bind(interface.bid, interface.priority, None)
+        for flow in configuration.flows:
+            self.registration.add_flow(flow)
+
+    # -- what happens to the node
+
+    def attach(
+        self, interface: str, care_of_address: IPv6Address, gateway: IPv6Address | None, now: float
+    ) -> None:
+        """An interface has a care-of address that can be used, and an access router (RFC 6275 §11.5.3)."""
+        found = [known for known in self.configuration.interfaces if known.name == interface]
+        if not found:
+            return
+        attachment = _Attachment(found[0], care_of_address, gateway)
+        if self._attachments.get(interface) == attachment:
+            return
+        self._attachments[interface] = attachment
+        self._seen.add(found[0].bid)
+        self._note("care-of-address-gained", interface=interface, care_of_address=str(care_of_address))
+        self._moved(now)
+
+    def detach(self, interface: str, now: float) -> None:
+        """An interface has lost its link or its care-of address."""
+        attachment = self._attachments.pop(interface, None)
+        if attachment is None:
+            return
+        lost = str(attachment.care_of_address)
+        self._note("care-of-address-lost", interface=interface, care_of_address=lost)
+        self._moved(now)
+
+    def receive(self, packet: Packet, interface: str, now: float) -> None:
+        """A message from the home agent, addressed to one of our care-of addresses."""
+        message, peer = packet.message, self.configuration.home_agent
+        if packet.source != peer:
+            self._drop(packet, "not from the home agent")
+        elif isinstance(message, BindingAcknowledgement):
+            if packet.routing_address != self.configuration.home_address:
+                self._drop(packet, "no type 2 routing header with our home address (RFC 6275 §9.5.4)")
+            elif not self.registration.acknowledged(message, now):
+                self._drop(
+                    packet, f"acknowledges sequence number {message.sequence}, which is not outstanding"
+                )
+            else:
+                self._changed[self.configuration.home_address] = None
+        elif isinstance(message, BindingRefreshRequest):
+            bids = [option.bid for option in message.all_options(BindingIdentifier)]
+            self._note("binding-refresh-request-received", peer=str(peer), bids=bids)
+            self.registration.refresh(now, bids)
+        elif isinstance(message, BindingError):
+            self._note("binding-error-received", peer=str(peer), status=message.status)
+        else:
+            self._drop(packet, f"a {type(message).__name__} is not for this role")
+
+    def handle_timer(self, now: float) -> None:
+        """Retransmit, refresh, expire."""
+        for kind, _ in self.timers.due(now):
+            self.registration.handle_timer(kind, now)
+            self._changed[self.configuration.home_address] = None
+
+    # -- what its user asks for
+
+    def add_flow(self, flow: FlowBinding, now: float) -> None:
+        """Bind a new flow. Raises FlowError in one sentence if it cannot be had as asked."""
+        self.registration.add_flow(self._with_bids(flow))
+        self.registration.update(now)
+
+    def replace_flow(self, flow: FlowBinding, now: float) -> None:
+        """Change a flow binding; no selector keeps the one it has. Raises FlowError."""
+        self.registration.replace_flow(self._with_bids(flow))
+        self.registration.update(now)
+
+    def remove_flow(self, fid: int, now: float) -> None:
+        """Remove a flow binding. Raises FlowError."""
+        self.registration.remove_flow(fid)
+        self.registration.update(now)
+
+    def deregister(self, now: float) -> None:
+        """Remove all bindings (RFC 6275 §11.7.1); `registered` and `deregistered` tell how far that is."""
+        self.registration.leave(now)
+        self._changed[self.configuration.home_address] = None
+
+    @property
+    def registered(self) -> bool:
+        """Whether the home agent has acknowledged a binding that has not run out."""
+        return self.registration.known_to_peer
+
+    @property
+    def deregistered(self) -> bool:
+        """Whether `deregister` has been acknowledged, or was not needed."""
+        return self.registration.left
+
+    # -- what it wants and knows
+
+    def home_binding(self, home_address: IPv6Address) -> HomeBinding | None:
+        """The uplink: each BID's tunnel starts at a care-of address that the home agent has acknowledged,
+        as it accepts no other (RFC 6275 §10.4.5)."""
+        registration = self.registration
+        if home_address != self.configuration.home_address or not registration.known_to_peer:
+            return None
+        acknowledged = {b.registered for b in registration.bindings.values() if b.registered}
+        usable = [a for a in self._by_preference() if a.care_of_address in acknowledged]
+        paths = {}
+        for bid, binding in registration.bindings.items():
+            own = [a for a in usable if a.care_of_address == binding.registered]
+            if binding.registered and usable:
+                at = (own or usable)[0]
+                paths[bid] = Path(
+                    bid, at.care_of_address, self.configuration.home_agent, at.interface.name, at.gateway
+                )
+        default = min(paths, key=lambda bid: (registration.bindings[bid].priority or 128, bid), default=None)
+        flows = [listed.registered for listed in registration.flows.values() if listed.registered]
+        return HomeBinding(
+            home_address,
+            tuple(path for _, path in sorted(paths.items())),
+            default,
+            wanted_rules(flows, paths),
+        )
+
+    def forwarding(self) -> dict[IPv6Address, HomeBinding]:
+        wanted = self.home_binding(self.configuration.home_address)
+        return {} if wanted is None else {wanted.home_address: wanted}
+
+    def datapath_failed(self, home_address: IPv6Address, reason: str, now: float) -> None:
+        """The kernel did not take what was wanted; there is nobody to tell but the log."""
+        self._note("datapath-failed", home_address=str(home_address), reason=reason)
+
+    def bindings(self, now: float) -> list[dict[str, Any]]:
+        """One dictionary a BID: what is wanted, what is registered."""
+        names = {interface.bid: interface.name for interface in self.configuration.interfaces}
+        wanted = self.home_binding(self.configuration.home_address)
+        return [
+            {
+                "home_address": str(self.configuration.home_address),
+                "bid": binding.bid,
+                "interface": names[binding.bid],
+                "priority": binding.priority,
+                "default": wanted is not None and wanted.default_bid == binding.bid,
+                "care_of_address": str(binding.care_of_address) if binding.care_of_address else None,
+                "registered": str(binding.registered) if binding.registered else None,
+                "remaining_s": round(binding.expires - now, 3) if binding.registered else None,
+                "refused": binding.refused,
+            }
+            for _, binding in sorted(self.registration.bindings.items())
+        ]
+
+    def flows(self) -> list[dict[str, Any]]:
+        """One dictionary a flow binding: `flow` (a FlowBinding) and `state` in a word."""
+        listed = sorted(
+            self.registration.flows.values(), key=lambda item: (item.flow.priority, item.flow.fid)
+        )
+        return [describe_listed(flow) for flow in listed]
+
+    def snapshot(self, now: float) -> dict[str, Any]:
+        """What a restart needs to go on: the sequence number and the flow bindings asked for. JSON-able."""
+        return {
+            "sequence": self.registration.sequence,
+            "flows": [flow_to_snapshot(listed.flow) for listed in self.registration.flows.values()],
+        }
+
+    def restore(self, snapshot: dict[str, Any], saved_at: float, now: float) -> None:
+        """Take up an earlier life, before the first `attach`. Raises ValueError if it is not a snapshot."""
+        try:
+            flows = [flow_from_snapshot(saved) for saved in snapshot["flows"]]
+            self.registration.sequence = int(snapshot["sequence"]) % 65536
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"not the state of a mobile node: {error!r}") from error
+        for flow in flows:
+            if flow.fid not in self.registration.flows:
+                try:
+                    self.registration.add_flow(flow)
+                except FlowError as error:
+                    self._note("flow-forgotten", fid=flow.fid, reason=str(error))
+
+    # -- inside
+
+    def _by_preference(self) -> list[_Attachment]:
+        return sorted(self._attachments.values(), key=lambda a: (a.interface.priority, a.interface.bid))
+
+    def _moved(self, now: float) -> None:
+        """Give every BID the care-of address of its own interface, else of the most preferred one."""
+        preferred = self._by_preference()
+        for interface in self.configuration.interfaces:
+            own = self._attachments.get(interface.name)
+            at = own or (preferred[0] if preferred and interface.bid in self._seen else None)
+            self.registration.bind(interface.bid, interface.priority, at.care_of_address if at else None)
+        self._changed[self.configuration.home_address] = None
+        self.registration.update(now)
+
+    def _with_bids(self, flow: FlowBinding) -> FlowBinding:
+        """A flow binding that names no BID is attached to the default one."""
+        if flow.bids or not self.configuration.interfaces:
+            return flow
+        preferred = min(
+            self.configuration.interfaces, key=lambda interface: (interface.priority, interface.bid)
+        )
+        return FlowBinding(flow.fid, flow.priority, flow.action, (preferred.bid,), flow.selector)
+
+    def _transmit(self, update: BindingUpdate, care_of_addresses: list[IPv6Address]) -> IPv6Address | None:
+        """Send from the first of these addresses that is attached; any attached one where none is named."""
+        attached = {attachment.care_of_address: attachment for attachment in reversed(self._by_preference())}
+        usable = [address for address in care_of_addresses if address in attached]
+        if not care_of_addresses:
+            usable = [attachment.care_of_address for attachment in self._by_preference()]
+        if not usable:
+            return None
+        home_agent, home_address = self.configuration.home_agent, self.configuration.home_address
+        packet = Packet(usable[0], home_agent, update, home_address=home_address)
+        self._send(packet, attached[usable[0]].interface.name)
+        return usable[0]
+
+    def _drop(self, packet: Packet, reason: str) -> None:
+        self._note("message-dropped", source=str(packet.source), reason=reason)

@@ -1,0 +1,564 @@
+"""The sending side of Binding Updates: a binding update list entry and how it is kept (RFC 6275 §11.7).
+
+Classes: `Registration`, `ListedBinding`, `ListedFlow`, `FlowError`.
+
+One `Registration` is the relation of a mobile node to one receiver. It holds what is wanted beside what
+the receiver has acknowledged, and sends Binding Updates until the two agree.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv6Address
+from typing import Any
+
+from testbed.mobility.binding import FlowBinding, sequence_is_newer
+from testbed.mobility.role import Timers
+from testbed.wire.flow import FlowIdentification, FlowStatus, Pro
+from testbed.wire.message import BindingAcknowledgement, BindingUpdate, Status
+from testbed.wire.option import BindingIdentifier, BindingRefreshAdvice
+
+# RFC 6275 §12, §13; seconds
+INITIAL_BINDACK_TIMEOUT = 1.0
+INITIAL_BINDACK_TIMEOUT_FIRST_REG = 1.5
+MAX_BINDACK_TIMEOUT = 32.0
+MAX_UPDATE_RATE = 3
+#: A binding is refreshed when this part of its lifetime is over.
+REFRESH_AT = 0.8
+#: Octets of options in one Binding Update: with its headers it passes any IPv6 link (1280) untouched.
+MAX_OPTIONS_LENGTH = 1120
+#: A message that renews a BID carries all its flow bindings (draft §4.7), so these have to fit one message.
+MAX_FLOWS_PER_BID = 80
+
+
+class FlowError(ValueError):
+    """A flow binding cannot be had as asked; the message is one sentence for the one who asked."""
+
+
+@dataclass(slots=True)
+class ListedBinding:
+    """One BID: the care-of address it should have, and the one that the receiver has acknowledged."""
+
+    bid: int
+    priority: int
+    care_of_address: IPv6Address | None = None
+    registered: IPv6Address | None = None
+    expires: float = 0.0
+    refresh_due: bool = False
+    refused: int | None = None
+
+    @property
+    def dirty(self) -> bool:
+        """Whether the receiver has to be told."""
+        if self.care_of_address is None or self.refused is not None:
+            return False
+        return self.refresh_due or self.care_of_address != self.registered
+
+
+@dataclass(slots=True)
+class ListedFlow:
+    """One FID: what is wanted, what the receiver has, and the operation that leads from this to that."""
+
+    flow: FlowBinding
+    registered: FlowBinding | None = None
+    operation: Pro | None = Pro.ADD
+    times_sent: int = 0
+
+    @property
+    def bids(self) -> set[int]:
+        """All BIDs that this flow binding is attached to, here or at the receiver."""
+        return set(self.flow.bids) | set(self.registered.bids if self.registered else ())
+
+
+@dataclass(slots=True)
+class _Outstanding:
+    """The Binding Update that has not been acknowledged yet."""
+
+    sequence: int
+    sent_at: float
+    timeout: float
+    lifetime_s: int
+    bids: dict[int, IPv6Address] = field(default_factory=dict)
+    flows: dict[int, tuple[Pro, FlowBinding]] = field(default_factory=dict)
+
+
+class Registration:
+    """Brings one receiver's binding cache to what is wanted, and keeps it there.
+
+    `transmit(update, care_of_addresses)` sends a message from the first of these care-of addresses that
+    can be used now and returns whether one could; `note` takes events; `timers` are the role's, used with
+    keys `(kind, peer)`. A restart is answered by one message that replaces everything (RFC 5648 §5.9).
+    """
+
+    def __init__(
+        self,
+        peer: IPv6Address,
+        home_address: IPv6Address,
+        lifetime_s: int,
+        timers: Timers,
+        transmit: Callable[[BindingUpdate, list[IPv6Address]], IPv6Address | None],
+        note: Callable[..., None],
+        sequence: int = 0,
+    ) -> None:
+        self.peer = peer
+        self.home_address = home_address
+        self.lifetime_s = lifetime_s
+        self.sequence = sequence
+        self.bindings: dict[int, ListedBinding] = {}
+        self.flows: dict[int, ListedFlow] = {}
+        self.known_to_peer = False
+        self.flows_supported = True
+        self.bulk_registration = True
+        self.leaving = False
+        self.left = False
+        self._timers = timers
+        self._transmit = transmit
+        self._note = note
+        self._outstanding: _Outstanding | None = None
+        self._sent: list[float] = []
+        self._delayed_timeout = INITIAL_BINDACK_TIMEOUT
+
+    # -- what is wanted
+
+    def bind(self, bid: int, priority: int, care_of_address: IPv6Address | None) -> None:
+        """Want `bid` at `care_of_address` (None: nowhere); takes effect with `update`."""
+        listed = self.bindings.setdefault(bid, ListedBinding(bid, priority))
+        if listed.care_of_address != care_of_address:
+            listed.care_of_address = care_of_address
+            listed.refused = None
+
+    def add_flow(self, flow: FlowBinding) -> None:
+        """Want a new flow binding. Raises FlowError if its FID is in use (draft §6.1.1)."""
+        if flow.fid in self.flows:
+            raise FlowError(f"FID {flow.fid} is in use already: replace or remove it")
+        self._check(flow)
+        self.flows[flow.fid] = ListedFlow(flow)
+
+    def replace_flow(self, flow: FlowBinding) -> None:
+        """Want a flow binding to change; no selector means the one it has (draft §6.2). Raises FlowError
+        if there is no such FID (draft §6.1.1)."""
+        listed = self._listed(flow.fid)
+        self._check(flow)
+        if flow.selector is None:
+            flow = replace(flow, selector=listed.flow.selector)
+        listed.flow = flow
+        listed.operation = Pro.ADD if listed.registered is None else Pro.REPLACE
+
+    def remove_flow(self, fid: int) -> None:
+        """Want a flow binding gone. Raises FlowError if there is no such FID (draft §6.1.1)."""
+        listed = self._listed(fid)
+        if listed.registered is None and listed.times_sent == 0:
+            del self.flows[fid]
+            self._note("flow-changed", fid=fid, operation="remove", status=0, accepted=True)
+        else:
+            listed.operation = Pro.REMOVE
+
+    def _listed(self, fid: int) -> ListedFlow:
+        listed = self.flows.get(fid)
+        if listed is None or listed.operation is Pro.REMOVE:
+            raise FlowError(f"there is no flow binding with FID {fid}")
+        return listed
+
+    def _check(self, flow: FlowBinding) -> None:
+        if not flow.bids:
+            raise FlowError(f"flow binding {flow.fid} names no BID")
+        if not self.flows_supported:
+            raise FlowError(f"{self.peer} does not support flow bindings")
+        for bid in flow.bids:
+            if bid not in self.bindings:
+                known = ", ".join(str(known) for known in sorted(self.bindings)) or "none"
+                raise FlowError(f"there is no BID {bid} (known: {known})")
+            attached = sum(bid in listed.bids for fid, listed in self.flows.items() if fid != flow.fid)
+            if attached >= MAX_FLOWS_PER_BID:
+                raise FlowError(
+                    f"BID {bid} has {attached} flow bindings already: more do not fit the Binding Update "
+                    "that refreshes them"
+                )
+
+    # -- sending
+
+    def update(self, now: float) -> None:
+        """Send a Binding Update if there is something to tell that is not under way already."""
+        if self.leaving or self.left:
+            return
+        dirty = [binding for binding in self.bindings.values() if binding.dirty]
+        if self._outstanding is not None:
+            # what changes while a message is under way goes with the next one, but movement does not wait
+            if all(self._outstanding.bids.get(b.bid) == b.care_of_address for b in dirty):
+                return
+        elif not dirty and not any(self._sendable(listed) for listed in self.flows.values()):
+            return
+        self._send(now, self._initial_timeout)
+
+    def leave(self, now: float) -> None:
+        """De-register everything (RFC 6275 §11.7.1, RFC 5648 §5.4); `left` tells when it is done."""
+        self.leaving = True
+        for kind in ("refresh", "expire", "send"):
+            self._timers.cancel((kind, self.peer))
+        if not self.known_to_peer and self._outstanding is None:
+            self._gone()
+        else:
+            self._send(now, INITIAL_BINDACK_TIMEOUT)
+
+    def handle_timer(self, kind: str, now: float) -> None:
+        """Do what was due under the key `(kind, peer)`."""
+        if kind == "retransmit" and self._outstanding is not None:
+            self._note("binding-update-unanswered", peer=str(self.peer), sequence=self._outstanding.sequence)
+            self._send(now, min(2 * self._outstanding.timeout, MAX_BINDACK_TIMEOUT))
+        elif kind == "send":
+            self._send(now, self._delayed_timeout)
+        elif kind == "refresh":
+            self.refresh(now)
+        elif kind == "expire":
+            self._expire(now)
+
+    def refresh(self, now: float, bids: Iterable[int] = ()) -> None:
+        """Renew the lifetime of `bids`, of all by default."""
+        wanted = set(bids) or set(self.bindings)
+        for binding in self.bindings.values():
+            binding.refresh_due |= binding.bid in wanted
+        self.update(now)
+
+    def _sendable(self, listed: ListedFlow) -> bool:
+        """Whether the pending operation of a flow binding can be asked for: its BIDs must be known to the
+        receiver (draft §3.2)."""
+        if listed.operation is None or not self.flows_supported:
+            return False
+        if listed.operation is Pro.REMOVE:
+            return True
+        return all(
+            (binding := self.bindings.get(bid)) and binding.care_of_address and binding.refused is None
+            for bid in listed.flow.bids
+        )
+
+    @property
+    def _initial_timeout(self) -> float:
+        return INITIAL_BINDACK_TIMEOUT if self.known_to_peer else INITIAL_BINDACK_TIMEOUT_FIRST_REG
+
+    def _send(self, now: float, timeout: float) -> None:
+        """Send what is to be said now; wait `timeout` seconds for the answer. No more than
+        MAX_UPDATE_RATE messages within a second (RFC 6275 §11.8): one too many is sent when it may be."""
+        self._sent = [sent for sent in self._sent if sent > now - 1]
+        if len(self._sent) >= MAX_UPDATE_RATE:
+            self._delayed_timeout = timeout
+            self._timers.set(("send", self.peer), self._sent[0] + 1)
+            return
+        self._timers.cancel(("send", self.peer))
+        bids, flows = ([], []) if self.leaving else self._compose()
+        sequence = (self.sequence + 1) % 65536
+        dirty_first = sorted(bids, key=lambda binding: (not binding.dirty, binding.priority))
+        sent_from = None
+        if bids or self.leaving:
+            message = self._binding_update(sequence, bids, flows)
+            sent_from = self._transmit(message, [binding.care_of_address for binding in dirty_first])
+        if sent_from is None:
+            # nothing to say, or no way to say it: movement will bring us here again
+            self._outstanding = None
+            self._timers.cancel(("retransmit", self.peer))
+            if self.leaving:
+                self._gone()
+            return
+        for option in flows:
+            self.flows[option.fid].times_sent += 1
+        self.sequence = sequence
+        self._sent.append(now)
+        self._outstanding = _Outstanding(
+            sequence,
+            now,
+            timeout,
+            message.lifetime_s,
+            {binding.bid: binding.care_of_address for binding in bids},
+            {option.fid: (Pro(option.pro), self.flows[option.fid].flow) for option in flows},
+        )
+        self._timers.set(("retransmit", self.peer), now + timeout)
+        self._note(
+            "binding-update-sent",
+            peer=str(self.peer),
+            sequence=sequence,
+            care_of_address=str(sent_from),
+            lifetime_s=message.lifetime_s,
+            bids={binding.bid: str(binding.care_of_address) for binding in bids},
+            flows={option.fid: Pro(option.pro).name.lower() for option in flows},
+        )
+
+    def _binding_update(
+        self, sequence: int, bids: list[ListedBinding], flows: list[FlowIdentification]
+    ) -> BindingUpdate:
+        """RFC 6275 §11.7.1 with the options of RFC 5648 §5.2 and draft §3.1; lifetime 0 without bindings."""
+        identifiers = tuple(
+            BindingIdentifier(binding.bid, priority=binding.priority, care_of_address=binding.care_of_address)
+            for binding in bids
+        )
+        return BindingUpdate(
+            sequence,
+            self.lifetime_s if bids else 0,
+            acknowledge=True,
+            home_registration=True,
+            overwrite=bool(bids) and not self.known_to_peer,
+            options=identifiers + tuple(flows),
+        )
+
+    def _compose(self) -> tuple[list[ListedBinding], list[FlowIdentification]]:
+        """What the next message has to say: the bindings in it, and the flow options.
+
+        The bindings that changed, or one for each flow binding that changed; and every flow binding that
+        is attached to these, lest it be lost (draft §4.7).
+        """
+        able = {b.bid: b for b in self.bindings.values() if b.care_of_address and b.refused is None}
+        chosen = {bid for bid, binding in able.items() if binding.dirty or not self.known_to_peer}
+        if not self.bulk_registration and len(chosen) > 1:
+            chosen = {min(chosen, key=lambda bid: (able[bid].priority, bid))}
+        pending = [listed for listed in self.flows.values() if self._sendable(listed)]
+        for listed in pending:
+            attached = [bid for bid in (*listed.flow.bids, *able) if bid in able]
+            if attached and chosen.isdisjoint(
+                attached if listed.operation is Pro.REMOVE else listed.flow.bids
+            ):
+                if not chosen or self.bulk_registration:
+                    chosen.add(attached[0])
+        known = chosen | {bid for bid, binding in able.items() if binding.registered}
+        options = []
+        room = MAX_OPTIONS_LENGTH - 24 * len(chosen)
+        # those that would be lost first, then the new ones while there is room; the rest goes next time
+        for listed in sorted(self.flows.values(), key=lambda listed: listed.registered is None):
+            kept = listed.registered is not None and not chosen.isdisjoint(listed.registered.bids)
+            asked = listed in pending and (
+                listed.operation is Pro.REMOVE or known.issuperset(listed.flow.bids)
+            )
+            option = self._flow_option(listed, asked)
+            if (kept or asked) and (kept or room >= _length(option)):
+                options.append(option)
+                room -= _length(option)
+        return [able[bid] for bid in sorted(chosen)], options if self.flows_supported else []
+
+    @staticmethod
+    def _flow_option(listed: ListedFlow, asked: bool) -> FlowIdentification:
+        """The pending operation where it is asked for, else a refresh."""
+        flow, operation = listed.flow, listed.operation
+        if not asked:
+            flow, operation = listed.registered or flow, Pro.REFRESH
+        option = FlowIdentification(flow.fid, flow.priority, int(flow.action), pro=operation)
+        if operation in (Pro.REFRESH, Pro.REMOVE):
+            return option
+        # draft §6.2: no description where only the care-of address changes
+        same_filter = listed.registered is not None and listed.registered.selector == flow.selector
+        return replace(
+            option,
+            binding_reference=flow.bids,
+            selector=None if operation is Pro.REPLACE and same_filter else flow.selector,
+        )
+
+    # -- Binding Acknowledgements
+
+    def acknowledged(self, message: BindingAcknowledgement, now: float) -> bool:
+        """Take a Binding Acknowledgement (RFC 6275 §11.7.3); False if it answers nothing that was asked."""
+        outstanding = self._outstanding
+        if outstanding is None:
+            return False
+        if message.status == Status.SEQUENCE_NUMBER_OUT_OF_WINDOW:
+            if not sequence_is_newer(self.sequence, message.sequence):
+                self.sequence = message.sequence
+                self._send(now, outstanding.timeout)
+                return True
+            return False
+        if message.sequence != outstanding.sequence:
+            return False
+        self._timers.cancel(("retransmit", self.peer))
+        self._outstanding = None
+        self._note(
+            "binding-acknowledgement-received",
+            peer=str(self.peer),
+            sequence=message.sequence,
+            status=int(message.status),
+            rtt_ms=round((now - outstanding.sent_at) * 1000, 3),
+        )
+        if self.leaving:
+            self._gone()
+        elif message.status < 128:
+            self._accepted(message, outstanding, now)
+        else:
+            self._rejected(message, outstanding, now)
+        return True
+
+    def _accepted(self, message: BindingAcknowledgement, outstanding: _Outstanding, now: float) -> None:
+        if not self.known_to_peer:
+            self.known_to_peer = True
+            self._forget_registered()  # our first message replaced all that the receiver had (O flag)
+        lifetime_s = min(message.lifetime_s, outstanding.lifetime_s)
+        statuses = {option.bid: option.status for option in message.all_options(BindingIdentifier)}
+        for bid, care_of_address in outstanding.bids.items():
+            self._binding_answered(
+                self.bindings[bid], care_of_address, statuses.get(bid, 0), outstanding, lifetime_s
+            )
+        self._flows_answered(message, outstanding)
+        self._schedule(message, outstanding, lifetime_s)
+        self.update(now)
+
+    def _binding_answered(
+        self,
+        binding: ListedBinding,
+        care_of_address: IPv6Address,
+        status: int,
+        outstanding: _Outstanding,
+        lifetime_s: int,
+    ) -> None:
+        binding.refresh_due = False
+        if status < 128:
+            binding.registered = care_of_address
+            binding.expires = outstanding.sent_at + lifetime_s
+        else:
+            if binding.care_of_address == care_of_address:
+                binding.refused = status
+            self._note("binding-refused", peer=str(self.peer), bid=binding.bid, status=status)
+
+    def _flows_answered(self, message: BindingAcknowledgement, outstanding: _Outstanding) -> None:
+        """Draft §6.1.4: every option must come back, with its status; none at all: not supported."""
+        answers = {option.fid: option for option in message.all_options(FlowIdentification)}
+        if outstanding.flows and not answers:
+            self.flows_supported = False
+            self._note("flow-bindings-unsupported", peer=str(self.peer))
+        for fid, (operation, sent) in outstanding.flows.items():
+            listed = self.flows.get(fid)
+            answer = answers.get(fid)
+            if listed is None:
+                continue
+            status = FlowStatus.REASON_UNSPECIFIED if answer is None else answer.status
+            if status < 128:
+                self._flow_accepted(listed, operation, sent)
+            elif not self._flow_retried(listed, operation, status):
+                self._flow_refused(listed, operation, status)
+
+    def _flow_accepted(self, listed: ListedFlow, operation: Pro, sent: FlowBinding) -> None:
+        if operation is Pro.REFRESH:
+            return
+        changed_since = listed.operation is not operation or listed.flow != sent
+        if operation is Pro.REMOVE:
+            listed.registered = None
+            if listed.operation is Pro.REMOVE:
+                del self.flows[sent.fid]
+        else:
+            listed.registered = sent
+            if not changed_since:
+                listed.operation = None
+            elif listed.operation is Pro.ADD:
+                listed.operation = Pro.REPLACE
+        listed.times_sent = 0
+        self._note_flow(sent.fid, operation, 0)
+
+    def _flow_retried(self, listed: ListedFlow, operation: Pro, status: int) -> bool:
+        """Whether a refusal only says that our picture of the receiver was wrong, and what mends it."""
+        if operation is Pro.ADD and status == FlowStatus.FID_IN_USE and listed.times_sent > 1:
+            # an earlier copy of this message arrived, its acknowledgement did not: bring it to what we want
+            listed.registered = None
+            listed.operation = Pro.REPLACE if listed.operation is Pro.ADD else listed.operation
+            listed.times_sent = 0
+            return True
+        unknown = status in (FlowStatus.FID_NOT_FOUND, FlowStatus.POORLY_FORMED)
+        if operation is Pro.REMOVE and unknown:
+            self._flow_accepted(listed, operation, listed.flow)
+            return True
+        if operation in (Pro.REFRESH, Pro.REPLACE) and unknown and listed.registered is not None:
+            # the receiver has lost it
+            listed.registered = None
+            listed.operation = listed.operation if listed.operation is Pro.REMOVE else Pro.ADD
+            listed.times_sent = 0
+            return True
+        return False
+
+    def _flow_refused(self, listed: ListedFlow, operation: Pro, status: int) -> None:
+        """What the receiver does not do is not wanted any more: back to what it has, if anything."""
+        fid = listed.flow.fid
+        if listed.registered is None:
+            del self.flows[fid]
+        else:
+            listed.flow = listed.registered
+            listed.operation = None
+            listed.times_sent = 0
+        self._note_flow(fid, operation, status)
+
+    def _note_flow(self, fid: int, operation: Pro, status: int) -> None:
+        self._note(
+            "flow-changed",
+            peer=str(self.peer),
+            fid=fid,
+            operation=operation.name.lower(),
+            status=int(status),
+            accepted=status < 128,
+        )
+
+    def _rejected(self, message: BindingAcknowledgement, outstanding: _Outstanding, now: float) -> None:
+        self._note("registration-refused", peer=str(self.peer), status=int(message.status))
+        if message.status == Status.MCOA_NON_MCOA_BINDING_EXISTS:
+            self.known_to_peer = False  # RFC 5648 §5.7: the next one replaces it (O flag)
+            self._forget_registered()
+            self._send(now, INITIAL_BINDACK_TIMEOUT)
+        elif message.status == Status.MCOA_BULK_REGISTRATION_PROHIBITED and self.bulk_registration:
+            self.bulk_registration = False
+            self._send(now, INITIAL_BINDACK_TIMEOUT)
+        else:
+            # nothing that we could mend: ask again at the slowest rate (RFC 6275 §11.7.3, §11.8)
+            self._outstanding = replace(outstanding, timeout=MAX_BINDACK_TIMEOUT)
+            self._timers.set(("retransmit", self.peer), now + MAX_BINDACK_TIMEOUT)
+
+    # -- time
+
+    def _schedule(self, message: BindingAcknowledgement, outstanding: _Outstanding, lifetime_s: int) -> None:
+        interval = REFRESH_AT * lifetime_s
+        advice = message.option(BindingRefreshAdvice)
+        if advice is not None:
+            interval = min(interval, max(advice.refresh_interval_s, 1))
+        if all(binding.bid in outstanding.bids for binding in self.bindings.values() if binding.registered):
+            self._timers.set(("refresh", self.peer), outstanding.sent_at + interval)
+        expiries = [binding.expires for binding in self.bindings.values() if binding.registered]
+        if expiries:
+            self._timers.set(("expire", self.peer), min(expiries))
+
+    def _expire(self, now: float) -> None:
+        for binding in self.bindings.values():
+            if binding.registered and binding.expires <= now:
+                binding.registered = None
+                self._note("binding-expired", peer=str(self.peer), bid=binding.bid)
+        left = [binding.expires for binding in self.bindings.values() if binding.registered]
+        if left:
+            self._timers.set(("expire", self.peer), min(left))
+        else:
+            self.known_to_peer = False
+        self._forget_flows_of_lost_bids()
+        self.update(now)
+
+    def _forget_flows_of_lost_bids(self) -> None:
+        alive = {binding.bid for binding in self.bindings.values() if binding.registered}
+        for listed in self.flows.values():
+            if listed.registered and alive.isdisjoint(listed.registered.bids):
+                listed.registered = None
+                listed.operation = listed.operation if listed.operation is Pro.REMOVE else Pro.ADD
+
+    def _forget_registered(self) -> None:
+        for binding in self.bindings.values():
+            binding.registered = None
+        self._forget_flows_of_lost_bids()
+
+    def _gone(self) -> None:
+        self.left = True
+        self.known_to_peer = False
+        self._outstanding = None
+        self._timers.cancel(("retransmit", self.peer))
+        self._forget_registered()
+        self._note("deregistered", peer=str(self.peer))
+
+
+def _length(option: FlowIdentification) -> int:
+    """An upper bound of the option's octets on the wire, padding included."""
+    references = option.binding_reference
+    selector = 0 if option.selector is None else 5 + len(bytes(option.selector))
+    return 10 + (0 if references is None else 2 + 2 * len(references)) + selector
+
+
+def describe_listed(listed: ListedFlow) -> dict[str, Any]:
+    """The state of a flow binding in words: "registered", "adding", "replacing", "removing" or "waiting"."""
+    if listed.operation is None:
+        state = "registered"
+    elif listed.times_sent == 0:
+        state = "waiting"
+    else:
+        state = {Pro.ADD: "adding", Pro.REPLACE: "replacing", Pro.REMOVE: "removing"}[listed.operation]
+    return {"flow": listed.flow, "state": state}

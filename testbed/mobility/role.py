@@ -1,0 +1,126 @@
+"""What all roles share: the queues between the protocol core and the agent that runs it.
+
+Classes: `Role`, `Transmission`, `Event`, `Timers`.
+"""
+
+import heapq
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, field
+from ipaddress import IPv6Address
+from typing import Any
+
+from testbed.mobility.forwarding import HomeBinding
+from testbed.wire.packet import Packet
+
+
+@dataclass(frozen=True, slots=True)
+class Transmission:
+    """A packet to send. `interface` None leaves the choice to routing.
+
+    `after_datapath`: only once the forwarding state that it promises is in place, so that whoever is told
+    "accepted" can count on it.
+    """
+
+    packet: Packet
+    interface: str | None = None
+    after_datapath: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened, for logs and measurements. `fields` are JSON-able."""
+
+    name: str
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+class Timers:
+    """Named deadlines; setting one again replaces it. Logarithmic in the number of deadlines."""
+
+    def __init__(self) -> None:
+        self._deadlines: dict[Hashable, float] = {}
+        self._heap: list[tuple[float, int, Hashable]] = []
+        self._count = 0
+
+    def set(self, key: Hashable, when: float) -> None:
+        """Make `key` due at `when` (seconds on the caller's clock)."""
+        if self._deadlines.get(key) == when:
+            return
+        self._deadlines[key] = when
+        self._count += 1
+        heapq.heappush(self._heap, (when, self._count, key))
+
+    def cancel(self, key: Hashable) -> None:
+        self._deadlines.pop(key, None)
+
+    def get(self, key: Hashable) -> float | None:
+        return self._deadlines.get(key)
+
+    def next(self) -> float | None:
+        """The earliest deadline, None if there is none."""
+        while self._heap and self._deadlines.get(self._heap[0][2]) != self._heap[0][0]:
+            heapq.heappop(self._heap)
+        return self._heap[0][0] if self._heap else None
+
+    def due(self, now: float) -> Iterator[Hashable]:
+        """Take out and yield the keys whose deadline is not after `now`, earliest first."""
+        while (when := self.next()) is not None and when <= now:
+            key = heapq.heappop(self._heap)[2]
+            del self._deadlines[key]
+            yield key
+
+
+class Role:
+    """A protocol role, sans-IO. Subclasses implement `receive`, `handle_timer`, `home_binding`.
+
+    After every call into a role, its agent (1) sends the `transmissions()` that do not wait for the
+    datapath, (2) applies `changes()`, (3) sends the others, (4) logs `events()`, and (5) calls
+    `handle_timer` at `timer()`. All times are seconds on one monotonic clock, given by the caller.
+    """
+
+    def __init__(self) -> None:
+        self.timers = Timers()
+        self._transmissions: list[Transmission] = []
+        self._events: list[Event] = []
+        self._changed: dict[IPv6Address, None] = {}
+
+    def receive(self, packet: Packet, interface: str, now: float) -> None:
+        """Take a parsed packet whose checksum was right and whose destination is this node."""
+        raise NotImplementedError
+
+    def handle_timer(self, now: float) -> None:
+        """Do what has become due. Harmless when called early or late."""
+        raise NotImplementedError
+
+    def home_binding(self, home_address: IPv6Address) -> HomeBinding | None:
+        """The forwarding state wanted for one home address, None for none."""
+        raise NotImplementedError
+
+    def forwarding(self) -> dict[IPv6Address, HomeBinding]:
+        """The complete forwarding state that this role wants."""
+        raise NotImplementedError
+
+    def timer(self) -> float | None:
+        """When `handle_timer` wants to be called, None for never."""
+        return self.timers.next()
+
+    def transmissions(self) -> list[Transmission]:
+        """The packets to send since the last call."""
+        taken, self._transmissions = self._transmissions, []
+        return taken
+
+    def changes(self) -> dict[IPv6Address, HomeBinding | None]:
+        """What is wanted now for each home address whose forwarding may have changed since the last call."""
+        taken, self._changed = self._changed, {}
+        return {address: self.home_binding(address) for address in taken}
+
+    def events(self) -> list[Event]:
+        """What happened since the last call."""
+        taken, self._events = self._events, []
+        return taken
+
+    def _send(self, packet: Packet, interface: str | None = None, after_datapath: bool = False) -> None:
+        self._transmissions.append(Transmission(packet, interface, after_datapath))
+
+    def _note(self, name: str, **fields: Any) -> None:
+        self._events.append(Event(name, fields))

@@ -1,0 +1,127 @@
+"""A network in memory for protocol roles: delays, losses, duplicates, a clock that only the test moves.
+
+Every message passes the real codec, as octets.
+"""
+
+import heapq
+import itertools
+from collections.abc import Callable
+from ipaddress import IPv6Address, IPv6Network
+
+from testbed.mobility.home_agent import HomeAgent, HomeAgentConfiguration
+from testbed.mobility.mobile_node import InterfaceConfiguration, MobileNode, MobileNodeConfiguration
+from testbed.mobility.role import Event, Role
+from testbed.wire.codec import Codec
+from testbed.wire.packet import Packet, build_packet, parse_packet
+
+HOME_AGENT = IPv6Address("2001:db8:100::1")
+HOME_ADDRESS = IPv6Address("2001:db8:100::100")
+HOME_PREFIX = IPv6Network("2001:db8:100::/64")
+WLAN, CELLULAR = IPv6Address("2001:db8:201::a"), IPv6Address("2001:db8:202::a")
+ROUTER = IPv6Address("fe80::1")
+INTERFACES = (InterfaceConfiguration("wlan", 1, 20), InterfaceConfiguration("cellular", 2, 10))
+
+
+class Simulation:
+    """Carries the transmissions of roles to each other. `fate(packet)` gives the delays, in seconds, after
+    which copies of a packet arrive: `[0.01]` is a good network, `[]` loses it, two values duplicate it."""
+
+    def __init__(self, fate: Callable[[Packet], list[float]] = lambda packet: [0.01]) -> None:
+        self.now = 1000.0
+        self.fate = fate
+        self.codec = Codec()
+        self.roles: dict[str, Role] = {}
+        self.addresses: dict[IPv6Address, str] = {}
+        self.history: list[tuple[float, str, Event]] = []
+        self.packets: list[Packet] = []
+        self.failing: set[str] = set()
+        self._flying: list[tuple[float, int, str, bytes]] = []
+        self._count = itertools.count()
+
+    def add(self, name: str, role: Role, *addresses: IPv6Address) -> None:
+        self.roles[name] = role
+        self.addresses.update(dict.fromkeys(addresses, name))
+
+    def settle(self) -> None:
+        """Do for each role what its agent would."""
+        for name, role in self.roles.items():
+            first, self_changes = role.transmissions(), role.changes()
+            if name in self.failing:
+                role._transmissions = [t for t in first if t.after_datapath]
+                for home_address in self_changes:
+                    role.datapath_failed(home_address, "no room", self.now)
+                first = [t for t in first if not t.after_datapath] + role.transmissions()
+            for transmission in first:
+                self._fly(transmission.packet)
+            self.history.extend((self.now, name, event) for event in role.events())
+
+    def run(self, seconds: float) -> None:
+        """Let time pass."""
+        end = self.now + seconds
+        self.settle()
+        while True:
+            timers = [(role.timer(), name) for name, role in self.roles.items() if role.timer() is not None]
+            arrival = self._flying[0][0] if self._flying else float("inf")
+            timer, name = min(timers, default=(float("inf"), ""))
+            if min(arrival, timer) > end:
+                break
+            self.now = max(self.now, min(arrival, timer))
+            if arrival <= timer:
+                _, _, name, octets = heapq.heappop(self._flying)
+                if name in self.roles:
+                    self.roles[name].receive(parse_packet(octets, self.codec), "eth0", self.now)
+            else:
+                self.roles[name].handle_timer(self.now)
+            self.settle()
+        self.now = end
+
+    def _fly(self, packet: Packet) -> None:
+        self.packets.append(packet)
+        name = self.addresses.get(packet.destination)
+        if name is None:
+            return
+        for delay in self.fate(packet):
+            octets = build_packet(packet, self.codec)
+            heapq.heappush(self._flying, (self.now + delay, next(self._count), name, octets))
+
+    def events(self, name: str) -> list[dict]:
+        return [event.fields for _, _, event in self.history if event.name == name]
+
+
+def pair(
+    fate: Callable[[Packet], list[float]] = lambda packet: [0.01],
+    *,
+    lifetime_s: int = 60,
+    **home_agent: object,
+) -> tuple[Simulation, MobileNode, HomeAgent]:
+    """A mobile node, not attached yet, and its home agent."""
+    simulation = Simulation(fate)
+    configuration = HomeAgentConfiguration(HOME_AGENT, (HOME_PREFIX,), **home_agent)
+    agent = HomeAgent(configuration, simulation.now)
+    node = MobileNode(
+        MobileNodeConfiguration(HOME_ADDRESS, HOME_AGENT, INTERFACES, lifetime_s),
+        simulation.now,
+        sequence=65530,
+    )
+    simulation.add("ha", agent, HOME_AGENT)
+    simulation.add("mn", node, WLAN, CELLULAR)
+    return simulation, node, agent
+
+
+def attached_pair(*arguments: object, **keywords: object) -> tuple[Simulation, MobileNode, HomeAgent]:
+    """The same, both interfaces attached and registered."""
+    simulation, node, agent = pair(*arguments, **keywords)
+    node.attach("wlan", WLAN, ROUTER, simulation.now)
+    node.attach("cellular", CELLULAR, ROUTER, simulation.now)
+    simulation.run(1)
+    return simulation, node, agent
+
+
+def agree(node: MobileNode, agent: HomeAgent) -> None:
+    """The mobile node's list and the home agent's cache say the same."""
+    entry = agent.cache.get(HOME_ADDRESS)
+    registration = node.registration
+    listed = {b.bid: b.registered for b in registration.bindings.values() if b.registered}
+    assert listed == ({b.bid: b.care_of_address for b in entry.bindings.values()} if entry else {})
+    flows = {fid: item.registered for fid, item in registration.flows.items() if item.registered}
+    assert flows == (entry.flows if entry else {})
