@@ -1,0 +1,167 @@
+"""An agent as a process of an emulated host: its configuration file, start, readiness and end.
+
+Functions: `mobile_node_configuration`, `home_agent_configuration`, `to_toml`. Class: `Agent`.
+"""
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from testbed.emulation.process import EmulationError, wait_until
+
+
+def mobile_node_configuration(
+    name: str,
+    home_address: str,
+    home_agent: str,
+    interfaces: Iterable[Mapping],
+    flows: Iterable[Mapping] = (),
+    lifetime_s: int = 60,
+    tunnel_backend: str = "auto",
+) -> dict:
+    """The configuration of a mobile node's agent.
+
+    `interfaces`: mappings with `name`, `bid`, `priority` (the lowest is the default binding); `flows`:
+    mappings with `fid`, `priority`, `action`, `bids` and selector keys.
+    """
+    return {
+        "role": "mobile-node",
+        "name": name,
+        "home_address": str(home_address),
+        "home_agent": str(home_agent),
+        "lifetime_s": lifetime_s,
+        "interface": [dict(interface) for interface in interfaces],
+        "flow": [dict(flow) for flow in flows],
+        "datapath": {"tunnel_backend": tunnel_backend},
+    }
+
+
+def home_agent_configuration(
+    name: str,
+    address: str,
+    home_interface: str,
+    home_prefixes: Sequence[str],
+    max_lifetime_s: int = 420,
+    tunnel_backend: str = "auto",
+) -> dict:
+    """The configuration of a home agent's agent."""
+    return {
+        "role": "home-agent",
+        "name": name,
+        "address": str(address),
+        "home_interface": home_interface,
+        "home_prefixes": [str(prefix) for prefix in home_prefixes],
+        "max_lifetime_s": max_lifetime_s,
+        "datapath": {"tunnel_backend": tunnel_backend},
+    }
+
+
+def to_toml(configuration: Mapping) -> str:
+    """`configuration` as TOML: plain values first, then tables, then arrays of tables (one level deep)."""
+    plain, tables = [], []
+    for key, value in configuration.items():
+        if isinstance(value, Mapping):
+            tables += [f"\n[{key}]"] + [f"{k} = {_toml_value(v)}" for k, v in value.items()]
+        elif isinstance(value, (list, tuple)) and value and all(isinstance(item, Mapping) for item in value):
+            for item in value:
+                tables += [f"\n[[{key}]]"] + [f"{k} = {_toml_value(v)}" for k, v in item.items()]
+        elif not (isinstance(value, (list, tuple)) and not value):  # an empty list says nothing
+            plain.append(f"{key} = {_toml_value(value)}")
+    return "\n".join(plain + tables) + "\n"
+
+
+def _toml_value(value: object) -> str:
+    if isinstance(value, bool) or isinstance(value, str):
+        return json.dumps(value)  # JSON's strings and booleans are valid TOML
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
+    return repr(value)
+
+
+class Agent:
+    """One run of `python -m testbed.agent` in a host.
+
+    `command_prefix` is what puts a command into the host; the process's output goes to `log`.
+    """
+
+    def __init__(self, command_prefix: Sequence[str], configuration: Mapping, file: Path, log: Path,
+                 environment: Mapping[str, str]):
+        self.name = configuration["name"]
+        self.socket = configuration["control"]["socket"]
+        self.log = log
+        file.write_text(to_toml(configuration))
+        with open(log, "ab") as output:
+            self.process = subprocess.Popen(
+                [*command_prefix, sys.executable, "-m", "testbed.agent", str(file)],
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=output, env=dict(environment))
+
+    def await_ready(self, timeout_s: float) -> None:
+        """Return when the agent has said that it is ready and its control socket answers.
+
+        Raises EmulationError with the last line of its log if it ends or stays silent.
+        """
+        deadline = time.monotonic() + timeout_s
+        readable, _, _ = select.select([self.process.stdout], [], [], timeout_s)
+        if not readable:
+            raise EmulationError(f"the agent of {self.name} was not ready within {timeout_s:g} s: "
+                                 f"{self._last_words()}")
+        if not self.process.stdout.readline():
+            self.process.wait()
+            raise EmulationError(f"the agent of {self.name} ended at its start: {self._last_words()}")
+        wait_until(self.answers, max(0.1, deadline - time.monotonic()), f"an answer of the agent of {self.name}")
+
+    def answers(self) -> bool:
+        """Whether the control socket answers a command."""
+        try:
+            self.ask("bindings")
+        except (OSError, ValueError):
+            return False
+        return True
+
+    def ask(self, command: str, **arguments: object) -> object:
+        """Send one command to the control socket, return its result.
+
+        Raises EmulationError with the agent's sentence if it refuses, OSError if it does not answer.
+        """
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(5.0)
+            connection.connect(self.socket)
+            connection.sendall(json.dumps({"command": command, **arguments}).encode() + b"\n")
+            with connection.makefile() as lines:
+                answer = json.loads(lines.readline())
+        if not answer.get("ok"):
+            raise EmulationError(f"{self.name}: {answer.get('error')}")
+        return answer.get("result")
+
+    def stop(self, timeout_s: float = 5.0) -> int:
+        """End it in good order (SIGTERM: a mobile node de-registers); kill it if that takes too long.
+
+        Returns its exit status, negative if a signal ended it.
+        """
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+        return self._reap()
+
+    def kill(self) -> int:
+        """End it at once, as a crash would."""
+        self.process.kill()
+        return self._reap()
+
+    def _reap(self) -> int:
+        self.process.stdout.close()
+        return self.process.wait()
+
+    def _last_words(self) -> str:
+        lines = self.log.read_text(errors="replace").strip().splitlines() if os.path.exists(self.log) else []
+        return lines[-1] if lines else f"it wrote nothing to {self.log}"

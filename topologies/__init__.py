@@ -1,0 +1,1 @@
+"""Mininet topologies. Modules: `multihome`."""
