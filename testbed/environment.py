@@ -1,3 +1,4 @@
+# ruff: noqa: UP031, UP036 -- old interpreters must be able to read this file
 """Finding the project's own Python environment from any interpreter, in any folder.
 
 Scripts call `reexec_in_project_environment()` before they import anything from outside the standard

@@ -9,7 +9,7 @@ init (process 1 there) that adopts and reaps orphans::
 
 When the program ends, the init ends; when process 1 of a pid namespace ends, the kernel kills every other
 process in it; and namespaces without processes vanish with their links, bridges, routes and nftables rules.
-The init asks the kernel to be killed with the outer process, so `kill -9` of that one removes everything, too.
+The init asks the kernel to be killed with the outer process: `kill -9` of that one removes everything, too.
 
 Inside, `/run` is private (what stood there stays visible), temporary files go to `/run/flowbind/tmp`, and
 `/proc` and `/sys` show the private namespaces. All other folders are the machine's: results written to an

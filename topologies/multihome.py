@@ -1,6 +1,7 @@
 """A multihomed mobile node, its home agent and a correspondent node, over any number of access networks.
 
-Classes: `AccessNetwork`, `MultihomeTopology`. Also for `mn --custom topologies/multihome.py --topo multihome`.
+Classes: `AccessNetwork`, `MultihomeTopology`. For Mininet's own command, too:
+`mn --custom topologies/multihome.py --topo multihome`.
 
 ==========================  =========================================================================
 2001:db8:300::/64           the correspondent node's link: core ::1, cn ::2
@@ -56,7 +57,8 @@ class AccessNetwork:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9]{0,7}", self.name):
-            raise ValueError(f"name: {self.name!r} is not a lower-case letter with up to 7 letters and digits behind it")
+            raise ValueError(f"name: {self.name!r} is not a lower-case letter with up to 7 letters or digits "
+                             "behind it")
         try:
             self.parameters()
         except ValueError as error:
@@ -73,7 +75,8 @@ class AccessNetwork:
         name, *numbers = text.split(":")
         kinds = (float, float, float, float, int)
         if not 2 <= len(numbers) <= len(kinds):
-            raise ValueError(f"access network {text!r}: expected NAME:MBIT:DELAY_MS[:JITTER_MS[:LOSS_PERCENT[:QUEUE]]]")
+            raise ValueError(f"access network {text!r}: expected "
+                             "NAME:MBIT:DELAY_MS[:JITTER_MS[:LOSS_PERCENT[:QUEUE_PACKETS]]]")
         try:
             values = [kind(number) for kind, number in zip(kinds, numbers, strict=False)]
         except ValueError as error:
@@ -114,7 +117,8 @@ class MultihomeTopology(Topo):
             raise ValueError(f"access_networks: a name stands twice in {', '.join(names)}")
         if isinstance(mobile_nodes, bool) or not isinstance(mobile_nodes, int) \
                 or not 1 <= mobile_nodes <= MAX_MOBILE_NODES:
-            raise ValueError(f"mobile_nodes: {mobile_nodes!r} is not a whole number from 1 to {MAX_MOBILE_NODES}")
+            raise ValueError(f"mobile_nodes: {mobile_nodes!r} is not a whole number from 1 to "
+                             f"{MAX_MOBILE_NODES}")
 
         #: Names of mobile nodes with their home addresses.
         self.home_addresses = {f"mn{number if number > 1 else ''}": HOME_PREFIX[0xFF + number]
@@ -130,8 +134,8 @@ class MultihomeTopology(Topo):
                 self.addLink(
                     name, f"ar{number}", cls=ShapedLink, intfName1=f"{name}-{network.name}",
                     intfName2=f"{network.name}-{name}", params2={"bridge": AccessRouter.bridge},
-                    parameters=network.parameters(None if seed is None else seed + index * len(names) + number),
-                    backend=link_backend)
+                    backend=link_backend, parameters=network.parameters(
+                        None if seed is None else seed + index * len(names) + number))
 
     def _add_correspondent_node(self) -> None:
         self.addHost("cn", cls=CorrespondentNode)
@@ -204,7 +208,7 @@ class MultihomeTopology(Topo):
             middle = index == len(rows) - 1
             if index:
                 lines.append(f" |{'|':>{left + right + 5}}")
-            lines.append(f"{network:-<{left + 2}}{interface:-<{right + 2}}+" + (f"-- {mobile}" if middle else ""))
+            lines.append(f"{network:-<{left + 2}}{interface:-<{right + 2}}+" + f"-- {mobile}" * middle)
         return "\n".join(lines) + "\n"
 
 

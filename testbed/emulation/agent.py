@@ -115,7 +115,8 @@ class Agent:
         if not self.process.stdout.readline():
             self.process.wait()
             raise EmulationError(f"the agent of {self.name} ended at its start: {self._last_words()}")
-        wait_until(self.answers, max(0.1, deadline - time.monotonic()), f"an answer of the agent of {self.name}")
+        remaining_s = max(0.1, deadline - time.monotonic())
+        wait_until(self.answers, remaining_s, f"an answer of the agent of {self.name}")
 
     def answers(self) -> bool:
         """Whether the control socket answers a command."""

@@ -20,7 +20,13 @@ from pathlib import Path
 from mininet.node import Node
 
 from testbed.emulation.agent import Agent
-from testbed.emulation.process import EmulationError, end_processes, network_namespace, processes_in, wait_until
+from testbed.emulation.process import (
+    EmulationError,
+    end_processes,
+    network_namespace,
+    processes_in,
+    wait_until,
+)
 from testbed.isolation import PRIVATE_DIRECTORY
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -44,9 +50,9 @@ class Host(Node):
     """An IPv6 host.
 
     addresses: interface name to addresses with prefix length; routes: pairs of destination ("default" or a
-    prefix) and gateway; bridges: names of bridges, made before the links that are to be their ports. log_directory: where logs,
-    events and agent configurations are kept (the node's private folder if not given). agent_configuration:
-    of an agent that is to run as soon as the node is configured.
+    prefix) and gateway; bridges: names of bridges, made before the links that are to be their ports.
+    log_directory: where logs, events and agent configurations are kept (the node's private folder if not
+    given). agent_configuration: of an agent that is to run as soon as the node is configured.
     """
 
     sysctls: Mapping[str, int] = SYSCTLS | HOST_SYSCTLS
@@ -67,8 +73,8 @@ class Host(Node):
         try:
             self.run_directory.mkdir(parents=True)
         except FileExistsError:
-            raise EmulationError(f"{self.run_directory} is in use: another network with a node named {name} runs "
-                                 "here; start each with `run mn`, or call isolate() first.") from None
+            raise EmulationError(f"{self.run_directory} is in use by another network with such a node: "
+                                 "start each with `run mn`, or call isolate() first.") from None
         self.log_directory = Path(log_directory or self.run_directory)
         parameters.pop("ip", None)  # Mininet's IPv4 default
         super().__init__(name, **parameters)
@@ -80,7 +86,8 @@ class Host(Node):
         self.namespace = network_namespace(self.pid)
         if not os.path.isdir("/proc/sys/net/ipv6"):
             raise EmulationError("this kernel has no IPv6: start it without ipv6.disable=1.")
-        commands = [f"echo {value} >/proc/sys/{key}" for key, value in self.sysctls.items()] + ["ip link set lo up"]
+        commands = [f"echo {value} >/proc/sys/{key}" for key, value in self.sysctls.items()]
+        commands.append("ip link set lo up")
         if self.bridges:  # their ports shall have no address: only interfaces that `config` sets up have one
             commands.append("echo 1 >/proc/sys/net/ipv6/conf/default/addr_gen_mode")
         for bridge in self.bridges:
@@ -117,7 +124,7 @@ class Host(Node):
     # -- commands ----------------------------------------------------------------------------------------
 
     def environment(self) -> dict[str, str]:
-        """What a command in this node sees: `flowbind` and `python` are the project's, for this node's agent."""
+        """What a command here sees: `flowbind` and `python` are the project's, for this node's agent."""
         path = os.pathsep.join([os.path.join(sys.prefix, "bin"), os.environ.get("PATH", ""),
                                 "/usr/local/sbin:/usr/sbin:/sbin"])
         modules = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
@@ -132,13 +139,14 @@ class Host(Node):
         return done.stdout
 
     def spawn(self, *command: str, log: str) -> subprocess.Popen:
-        """Start a command in this node, away from the terminal; its output is appended to `log` in the log folder.
+        """Start a command in this node, away from the terminal; it ends with the node, at the latest.
 
-        It ends with the node, at the latest.
+        Its output is appended to the file `log` in the log folder.
         """
         with open(self.log_directory / log, "ab") as output:
-            process = subprocess.Popen([*self.command_prefix, *command], stdin=subprocess.DEVNULL, stdout=output,
-                                       stderr=output, env=self.environment(), start_new_session=True)
+            process = subprocess.Popen(
+                [*self.command_prefix, *command], stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                env=self.environment(), start_new_session=True)
         self.spawned.append(process)
         return process
 
@@ -160,8 +168,8 @@ class Host(Node):
     def start_agent(self, configuration: Mapping, timeout_s: float = AGENT_START_TIMEOUT_S) -> Agent:
         """Start an agent with this configuration and return it when it is ready.
 
-        Its control socket is this node's, its events go to `events.jsonl` and its messages to `NAME-agent.log`
-        in the log folder, unless the configuration says otherwise. Raises EmulationError.
+        Unless the configuration says otherwise, its control socket is this node's; its events go to
+        `events.jsonl` and its messages to `NAME-agent.log` in the log folder. Raises EmulationError.
         """
         if self.agent and self.agent.process.poll() is None:
             raise EmulationError(f"{self.name}: its agent runs already.")
@@ -196,7 +204,8 @@ class Host(Node):
         with open(f"/proc/{self.pid}/net/if_inet6") as table:
             for line in table:
                 address, _, _, scope, flags, name = line.split()
-                if name == interface and scope == "00" and not int(flags, 16) & (IFA_F_TENTATIVE | IFA_F_DADFAILED):
+                usable = not int(flags, 16) & (IFA_F_TENTATIVE | IFA_F_DADFAILED)
+                if name == interface and scope == "00" and usable:
                     found.append(IPv6Address(int(address, 16)))
         return found
 
@@ -300,7 +309,8 @@ interface {bridge} {{
         """Start radvd on the access network. Raises EmulationError if it is not installed."""
         radvd = shutil.which("radvd", path=self.environment()["PATH"])
         if not radvd:
-            raise EmulationError("radvd, which sends the Router Advertisements, is missing: `apt-get install radvd`.")
+            raise EmulationError("radvd, which sends the Router Advertisements, is missing: install it with "
+                                 "`apt-get install radvd`.")
         configuration = self.run_directory / "radvd.conf"
         configuration.write_text(self.RADVD_CONFIGURATION.format(
             bridge=self.bridge, prefix=self.prefix, **self.lifetimes))
