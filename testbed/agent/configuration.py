@@ -1,0 +1,249 @@
+"""The configuration of an agent: one TOML file, validated.
+
+Classes: `MobileNodeFile`, `HomeAgentFile` and their tables. Functions: `load`, `check`, `flow_binding`,
+`policy`, `resolve_bids`, `socket_path`. Exception: `ConfigurationError`. The keys are described in
+docs/configuration.md.
+"""
+
+from dataclasses import fields
+from ipaddress import IPv6Address, IPv6Network
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+from testbed.agent.selector_text import SELECTOR_KEYS, parse_selector
+from testbed.agent.validation import decode_address, validation_sentence
+from testbed.mobility.binding import FlowBinding
+from testbed.mobility.forwarding import Action
+from testbed.mobility.policy import Policy
+
+#: Where control sockets are unless the configuration says otherwise.
+SOCKET_FOLDER = "/run/flowbind"
+#: What sockaddr_un holds, less the final zero.
+MAX_SOCKET_PATH = 107
+
+Name = Annotated[str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
+InterfaceName = Annotated[str, Meta(pattern="^[^/ \t]{1,15}$")]
+Number16 = Annotated[int, Meta(ge=1, le=65535)]
+BindingPriority = Annotated[int, Meta(ge=1, le=127)]
+FlowPriority = Annotated[int, Meta(ge=0, le=255)]
+Lifetime = Annotated[int, Meta(ge=4, le=65535 * 4, multiple_of=4)]
+ActionName = Literal["forward", "discard", "n-cast"]
+Text = str | int
+
+#: The priority of a flow binding for which none is given.
+DEFAULT_FLOW_PRIORITY = 10
+
+
+class ConfigurationError(Exception):
+    """The configuration cannot be used; the text is one sentence that names file and key."""
+
+
+class Table(Struct, forbid_unknown_fields=True, frozen=True):
+    """A TOML table in which every key is known."""
+
+
+class Interface(Table):
+    """An interface of the mobile node and the BID of the care-of address that it gets."""
+
+    name: InterfaceName
+    bid: Number16
+    priority: BindingPriority
+
+
+class Flow(Table):
+    """A flow binding. `bids` are numbers, or names of interfaces as `resolve_bids` takes them."""
+
+    fid: Number16
+    bids: list[int | str] = []
+    priority: FlowPriority = DEFAULT_FLOW_PRIORITY
+    action: ActionName = "forward"
+    source_address: Text | None = None
+    destination_address: Text | None = None
+    source_port: Text | None = None
+    destination_port: Text | None = None
+    next_header: Text | None = None
+    protocol: Text | None = None
+    traffic_class: Text | None = None
+    dscp: Text | None = None
+    flow_label: Text | None = None
+    spi: Text | None = None
+
+
+class DatapathTable(Table):
+    """How the kernel is to carry the packets."""
+
+    tunnel_backend: Literal["auto", "seg6", "ip6tnl", "tun"] = "auto"
+
+
+class Control(Table):
+    """The control socket; "" is /run/flowbind/NAME.sock."""
+
+    socket: str = ""
+
+
+class Log(Table):
+    """What is written: `level` to standard error, `events` to a file, "" to none."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    events: str = ""
+
+
+#: The table [policy]: the fields of `testbed.mobility.policy.Policy`, with its defaults.
+PolicyTable = msgspec.defstruct(
+    "PolicyTable",
+    [(f.name, f.type if f.type is bool else Annotated[int, Meta(ge=0)], f.default) for f in fields(Policy)],
+    bases=(Table,),
+    frozen=True,
+    forbid_unknown_fields=True,
+)
+
+
+class MobileNodeFile(Table, tag_field="role", tag="mobile-node"):
+    """The configuration of a mobile node."""
+
+    name: Name
+    home_address: IPv6Address
+    home_agent: IPv6Address
+    interface: Annotated[list[Interface], Meta(min_length=1)]
+    lifetime_s: Lifetime = 60
+    state: str = ""
+    flow: list[Flow] = []
+    datapath: DatapathTable = field(default_factory=DatapathTable)
+    control: Control = field(default_factory=Control)
+    log: Log = field(default_factory=Log)
+
+
+class HomeAgentFile(Table, tag_field="role", tag="home-agent"):
+    """The configuration of a home agent."""
+
+    name: Name
+    address: IPv6Address
+    home_interface: InterfaceName
+    home_prefixes: Annotated[list[IPv6Network], Meta(min_length=1)]
+    max_lifetime_s: Lifetime = 3600
+    state: str = ""
+    policy: PolicyTable = field(default_factory=PolicyTable)
+    datapath: DatapathTable = field(default_factory=DatapathTable)
+    control: Control = field(default_factory=Control)
+    log: Log = field(default_factory=Log)
+
+
+AgentFile = MobileNodeFile | HomeAgentFile
+
+
+def load(path: str) -> AgentFile:
+    """Read and check a configuration file. Raises ConfigurationError."""
+    try:
+        import tomllib
+    except ModuleNotFoundError:  # Python 3.10
+        import tomli as tomllib
+    try:
+        with open(path, "rb") as file:
+            tables = tomllib.load(file)
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{path}: is not UTF-8 text") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path}: is not TOML: {error}") from None
+    try:
+        return check(tables)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: {error}") from None
+
+
+def check(tables: dict[str, Any]) -> AgentFile:
+    """The configuration in parsed TOML. Raises ConfigurationError that names the key."""
+    if "role" not in tables:
+        raise ConfigurationError('role: is missing; expected "mobile-node" or "home-agent"')
+    try:
+        file = msgspec.convert(tables, AgentFile, dec_hook=decode_address)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(validation_sentence(error, tables, AgentFile)) from None
+    if len(socket_path(file).encode()) > MAX_SOCKET_PATH:
+        raise ConfigurationError(
+            f"control.socket: expected a path of at most {MAX_SOCKET_PATH} octets, not {socket_path(file)!r}"
+        )
+    if isinstance(file, MobileNodeFile):
+        _check_mobile_node(file)
+    return file
+
+
+def _check_mobile_node(file: MobileNodeFile) -> None:
+    for key in ("home_address", "home_agent"):
+        address = getattr(file, key)
+        if address.is_multicast or address.is_unspecified or address.is_loopback or address.is_link_local:
+            raise ConfigurationError(f"{key}: expected a global unicast address, not {address}")
+    if file.home_address == file.home_agent:
+        raise ConfigurationError("home_address: expected another address than that of the home agent")
+    for kind, items, key in (
+        ("interface", file.interface, "name"),
+        ("interface", file.interface, "bid"),
+        ("flow", file.flow, "fid"),
+    ):
+        values = [getattr(item, key) for item in items]
+        for index, value in enumerate(values):
+            if value in values[:index]:
+                raise ConfigurationError(f"{kind}[{index}].{key}: {value!r} is used already")
+    for index, flow in enumerate(file.flow):
+        try:
+            flow_binding(flow, file.interface)
+        except ValueError as error:
+            raise ConfigurationError(f"flow[{index}].{error}") from None
+
+
+def socket_path(file: AgentFile) -> str:
+    """Where the control socket of this agent is."""
+    return file.control.socket or f"{SOCKET_FOLDER}/{file.name}.sock"
+
+
+def policy(file: HomeAgentFile) -> Policy:
+    """The home agent's policy."""
+    return Policy(**msgspec.structs.asdict(file.policy))
+
+
+def flow_binding(flow: Flow, interfaces: list[Interface]) -> FlowBinding:
+    """The flow binding that a table or command describes. Raises ValueError, "key: what was expected"."""
+    bids = resolve_bids(flow.bids, interfaces)
+    if not bids and flow.action == "discard":  # it belongs to a binding all the same (draft §4.7)
+        bids = (min(interfaces, key=lambda interface: (interface.priority, interface.bid)).bid,)
+    selector = parse_selector(selector_keys(flow))
+    binding = FlowBinding(flow.fid, flow.priority, action_of(flow.action), bids, selector)
+    check_flow(binding)
+    return binding
+
+
+def selector_keys(table: Table) -> dict[str, Text]:
+    """The selector keys that a table has."""
+    values = ((key, getattr(table, key)) for key in SELECTOR_KEYS)
+    return {key: value for key, value in values if value is not None}
+
+
+def action_of(name: ActionName) -> Action:
+    """The action of this name."""
+    return Action[name.upper().replace("-", "_")]
+
+
+def check_flow(flow: FlowBinding) -> None:
+    """Raise ValueError, "key: what was expected", if the BIDs do not go with the action."""
+    if not flow.bids:
+        raise ValueError("bids: is missing; expected at least one BID or interface")
+    if flow.action is Action.N_CAST and len(flow.bids) < 2:
+        raise ValueError("bids: expected at least two for n-cast")
+
+
+def resolve_bids(names: list[int | str], interfaces: list[Interface]) -> tuple[int, ...]:
+    """BIDs from numbers or interface names ("mn-wlan", or "wlan" if only one ends so). Raises ValueError."""
+    bids = []
+    for name in names:
+        found = [i.bid for i in interfaces if str(i.bid) == str(name) or i.name == name]
+        found = found or [i.bid for i in interfaces if i.name.endswith(f"-{name}")]
+        if len(found) != 1:
+            known = ", ".join(f"{i.bid} ({i.name})" for i in interfaces)
+            raise ValueError(f"bids: there is no BID or interface {name!r}; known are {known}")
+        if found[0] in bids:
+            raise ValueError(f"bids: BID {found[0]} is named twice")
+        bids += found
+    return tuple(bids)

@@ -1,0 +1,403 @@
+"""The asyncio shell around a protocol role: it alone has a clock, sockets and a kernel.
+
+Classes: `Agent`. Functions: `main`. Exception: `AgentError`.
+
+Everything that happens (a message, a timer, a change of a link, a command) is one call into the role,
+followed by one `turn`: what the role wants is carried out in the order that its promises need.
+"""
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from ipaddress import IPv6Address
+from typing import Any
+
+from testbed.agent import requests
+from testbed.agent.configuration import AgentFile, ConfigurationError, HomeAgentFile, load, socket_path
+from testbed.agent.control import ControlError
+from testbed.agent.control_server import ControlServer
+from testbed.agent.events import EventLog
+from testbed.agent.mobility_socket import Datagram, MobilitySocket
+from testbed.agent.neighbour_discovery import NeighbourDiscoverySocket
+from testbed.agent.netlink import Change, LinkMonitor
+from testbed.agent.requests import Request, RequestError
+from testbed.agent.state import StateFile
+from testbed.datapath.datapath import Datapath
+from testbed.datapath.error import DatapathError
+from testbed.mobility.forwarding import HomeBinding, Side
+from testbed.mobility.role import Event, Role, Transmission
+from testbed.wire.codec import Codec
+from testbed.wire.error import ParseError
+from testbed.wire.packet import build_packet, parse_packet
+
+logger = logging.getLogger(__name__)
+
+#: Reports of dropped messages: so many at once, then so many a second; all are counted.
+DROP_REPORTS_BURST, DROP_REPORTS_PER_S = 20, 1
+#: Saving the state takes at most this part of the agent's time.
+SAVING_SHARE = 0.1
+
+
+class AgentError(Exception):
+    """The agent cannot run; the text is one sentence with the remedy."""
+
+
+class Agent:
+    """A role on a node. Subclasses know what is particular to theirs.
+
+    `counters` count messages: received, sent, malformed, dropped (by the role), not sent (no route and the
+    like).
+    """
+
+    side: Side
+    role: Role
+
+    def __init__(self, file: AgentFile) -> None:
+        self.file = file
+        self.started = time.monotonic()
+        self.counters: Counter[str] = Counter(received=0, sent=0, malformed=0, dropped=0, not_sent=0)
+        self.codec = Codec()
+        try:
+            self.events = EventLog(file.name, file.log.events)
+        except OSError as error:
+            raise AgentError(f"log.events: {file.log.events} cannot be written: {error.strerror}") from None
+        self.state = StateFile(file.state)
+        try:
+            self.mobility_socket = MobilitySocket()
+            self.neighbours = NeighbourDiscoverySocket()
+            self.monitor = LinkMonitor()
+        except PermissionError:
+            raise AgentError("an agent sends raw packets: start it as root (sudo)") from None
+        self.datapath = Datapath(self.side, file.datapath)
+        self.control = ControlServer(socket_path(file), self.handle, self.events)
+        self._applied: dict[IPv6Address, HomeBinding] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._saving: asyncio.TimerHandle | None = None
+        self._next_save = 0.0
+        self._drop_reports = float(DROP_REPORTS_BURST)
+        self._drops_reported_at = self.started
+        self._drops_unreported = 0
+        self._stopping = asyncio.Event()
+
+    # -- what subclasses add
+
+    def links_changed(self, changes: list[tuple[str, Change]], now: float) -> None:
+        """The kernel has reported changes of links, addresses or routers."""
+
+    def bound(self, home_address: IPv6Address) -> None:
+        """Forwarding for `home_address`, for which there was none, is in place."""
+
+    async def farewell(self) -> None:
+        """What to tell others before the end."""
+
+    def status(self) -> dict[str, Any]:
+        """What `flowbind status` shows beside what all agents have."""
+        return {}
+
+    async def handle(self, request: Request) -> Any:
+        """The result of a command of the control socket. Raises RequestError."""
+        now = time.monotonic()
+        if isinstance(request, requests.Status):
+            return {
+                "name": self.file.name,
+                "role": self.file.__struct_config__.tag,
+                "uptime_s": round(now - self.started, 3),
+                "tunnel_backend": self.datapath.backend,
+                **self.status(),
+            }
+        if isinstance(request, requests.Bindings):
+            return self.role.bindings(now)
+        if isinstance(request, requests.Counters):
+            try:
+                flows = [
+                    {"home_address": str(address), "fid": fid, "packets": packets, "octets": octets}
+                    for (address, fid), (packets, octets) in self.datapath.counters().items()
+                ]
+            except DatapathError as error:
+                raise RequestError(str(error)) from None
+            return {"flows": flows, "messages": dict(self.counters)}
+        raise RequestError(
+            f"{self.file.name} is a {self.file.__struct_config__.tag}: this is for the agent of a mobile node"
+        )
+
+    # -- life
+
+    async def run(self) -> None:
+        """Serve until `stop` is called. Raises AgentError, ControlError or DatapathError at the start."""
+        loop = asyncio.get_running_loop()
+        try:
+            await self.control.start()
+            self._restore(time.monotonic())
+            wanted = self.role.forwarding()
+            self.datapath.reconcile(wanted)
+            self._applied = dict(wanted)
+            self.role.changes()
+            for home_address in wanted:
+                self.bound(home_address)
+            loop.add_reader(self.mobility_socket.fileno(), self._guarded, self._receive)
+            loop.add_reader(self.monitor.fileno(), self._guarded, self._read_links)
+            self.begin(time.monotonic())
+            print("ready", flush=True)
+            await self._stopping.wait()
+            await self.farewell()
+        finally:
+            await self._close(loop)
+
+    def begin(self, now: float) -> None:
+        """The agent is set up: look at where it is."""
+        self.turn(now)
+
+    def stop(self) -> None:
+        """End in good order."""
+        self._stopping.set()
+
+    async def _close(self, loop: asyncio.AbstractEventLoop) -> None:
+        for handle in (self._timer, self._saving):
+            if handle is not None:
+                handle.cancel()
+        if self._saving is not None:
+            self._save()
+        for source in (self.mobility_socket, self.monitor, self.neighbours):
+            loop.remove_reader(source.fileno())
+            source.close()
+        await self.control.close()
+        try:
+            self.datapath.close()
+        except DatapathError as error:
+            logger.error("%s", error)
+        self.events.close()
+
+    def _guarded(self, callback: Any, *arguments: Any) -> None:
+        """A defect met by one message or report must not end the service to all others."""
+        try:
+            callback(*arguments)
+        except Exception:
+            logger.exception("failed; going on")
+            self.events.record("internal-error", time.monotonic())
+            self.events.flush()
+
+    # -- one turn
+
+    def turn(self, now: float, received: float | None = None) -> None:
+        """Carry out what the role wants after a call into it at `now`. `received`: when the kernel got the
+        message that the call was about."""
+        transmissions = self.role.transmissions()
+        sent = [self._send(transmission) for transmission in transmissions if not transmission.after_datapath]
+        held = [transmission for transmission in transmissions if transmission.after_datapath]
+        held = self._apply(self.role.changes(), held, now)
+        sent += [self._send(transmission) for transmission in held]
+        self._log(self.role.events(), sent, now, received)
+        self._arm()
+        self.events.flush()
+        self._save_soon()
+
+    def _send(self, transmission: Transmission) -> float:
+        """Send a packet, return when. What cannot be sent is lost, as on any link: timers mend it."""
+        packet = transmission.packet
+        try:
+            data = build_packet(packet, self.codec)
+            self.mobility_socket.send(data, packet.source, packet.destination, transmission.interface)
+            self.counters["sent"] += 1
+        except (OSError, ValueError) as error:
+            self.counters["not_sent"] += 1
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            logger.warning("%s to %s not sent: %s", type(packet.message).__name__, packet.destination, reason)
+            self.events.record(
+                "message-not-sent", time.monotonic(), destination=str(packet.destination), reason=reason
+            )
+        return time.monotonic()
+
+    def _apply(
+        self, changes: dict[IPv6Address, HomeBinding | None], held: list[Transmission], now: float
+    ) -> list[Transmission]:
+        """Bring the kernel to what is wanted; returns what is to be sent now, out of `held`."""
+        changes = {a: wanted for a, wanted in changes.items() if wanted != self._applied.get(a)}
+        if not changes:
+            return held
+        begun = time.monotonic()
+        try:
+            self.datapath.apply(changes)
+        except DatapathError as error:
+            logger.error("%s", error)
+            self.role._transmissions[:0] = held  # what they promise is not so: refusals are made of them
+            for home_address in changes:
+                self.role.datapath_failed(home_address, str(error), now)
+            return self.role.transmissions()
+        done = time.monotonic()
+        home_addresses = [str(address) for address in changes]
+        self.events.record(
+            "datapath-ready", done, home_addresses=home_addresses, took_ms=round((done - begun) * 1000, 3)
+        )
+        for home_address, wanted in changes.items():
+            is_new = home_address not in self._applied
+            if wanted is None:
+                self._applied.pop(home_address, None)
+            else:
+                self._applied[home_address] = wanted
+                if is_new:
+                    self.bound(home_address)
+        return held
+
+    def _log(self, events: list[Event], sent: list[float], now: float, received: float | None) -> None:
+        """Record the role's events at the times when they happened. `sent`: when each message went out; a
+        role notes a "…-sent" for each, in the same order (but for Binding Errors, which it does not note)."""
+        instants = iter(sent)
+        timed = []
+        for event in events:
+            t = now
+            if event.name.endswith("-sent"):
+                t = next(instants, now)
+            elif event.name.endswith("-received") and received is not None:
+                t = received
+            timed.append((t, event))
+        for t, event in sorted(timed, key=lambda item: item[0]):
+            if event.name == "message-dropped":
+                self._count_drop("dropped", now, **event.fields)
+            else:
+                self.events.record(event.name, t, **event.fields)
+
+    def _arm(self) -> None:
+        """One timer for the next thing that the role has to do."""
+        when = self.role.timer()
+        if self._timer is not None:
+            if when is not None and self._timer.when() == when:
+                return
+            self._timer.cancel()
+        loop = asyncio.get_running_loop()
+        self._timer = None if when is None else loop.call_at(when, self._guarded, self._handle_timer)
+
+    # -- what happens
+
+    def _handle_timer(self) -> None:
+        self._timer = None
+        now = time.monotonic()
+        self.role.handle_timer(now)
+        self.turn(now)
+
+    def _receive(self) -> None:
+        for datagram in self.mobility_socket.receive():
+            self._guarded(self._take, datagram)
+
+    def _take(self, datagram: Datagram) -> None:
+        data = datagram.data
+        if len(data) >= 40 and not self.monitor.is_local(IPv6Address(data[24:40])):
+            return  # passing through: we are its router
+        self.counters["received"] += 1
+        now = time.monotonic()
+        try:
+            packet = parse_packet(data, self.codec)
+        except ParseError as error:
+            # RFC 6275 §9.2 has some of these answered with an ICMPv6 Parameter Problem; `error.pointer` and
+            # `error.code` say which, here is the place to do it
+            source = str(IPv6Address(data[8:24])) if len(data) >= 24 else ""
+            self._count_drop("malformed", now, source=source, reason=error.reason)
+            self.events.flush()
+            return
+        self.role.receive(packet, datagram.interface, now)
+        self.turn(now, datagram.received)
+
+    def _count_drop(self, kind: str, now: float, **fields: Any) -> None:
+        """Count a dropped message, and report it unless there are too many."""
+        self.counters[kind] += 1
+        elapsed, self._drops_reported_at = now - self._drops_reported_at, now
+        self._drop_reports = min(DROP_REPORTS_BURST, self._drop_reports + elapsed * DROP_REPORTS_PER_S)
+        if self._drop_reports < 1:
+            self._drops_unreported += 1
+            return
+        self._drop_reports -= 1
+        unreported, self._drops_unreported = self._drops_unreported, 0
+        also = f" (and {unreported} others before)" if unreported else ""
+        logger.warning("dropped a message from %s: %s%s", fields.get("source") or "?", fields["reason"], also)
+        self.events.record("message-dropped", now, kind=kind, unreported=unreported, **fields)
+
+    def _read_links(self) -> None:
+        now = time.monotonic()
+        changes = self.monitor.read()
+        if changes:
+            self.links_changed(changes, now)
+
+    # -- state
+
+    def _save_soon(self) -> None:
+        """Save the state when what is under way is done, but not all the time."""
+        if self.file.state and self._saving is None:
+            when = max(time.monotonic(), self._next_save)
+            self._saving = asyncio.get_running_loop().call_at(when, self._guarded, self._save)
+
+    def _save(self) -> None:
+        self._saving = None
+        begun = time.monotonic()
+        self.state.save(self.role.snapshot(begun))
+        now = time.monotonic()
+        self._next_save = now + (now - begun) / SAVING_SHARE
+
+    def _restore(self, now: float) -> None:
+        saved = self.state.load(now)
+        if saved is None:
+            return
+        snapshot, saved_at = saved
+        try:
+            self.role.restore(snapshot, saved_at, now)
+        except ValueError as error:
+            self.state.reject(str(error))
+        else:
+            logger.info("took up the state of %s, %.1f s old", self.file.state, now - saved_at)
+
+
+def make_agent(file: AgentFile) -> Agent:
+    """The agent that a configuration describes. Raises AgentError or DatapathError."""
+    if isinstance(file, HomeAgentFile):
+        from testbed.agent.home_agent import HomeAgentAgent
+
+        return HomeAgentAgent(file)
+    from testbed.agent.mobile_node import MobileNodeAgent
+
+    return MobileNodeAgent(file)
+
+
+async def serve(file: AgentFile) -> None:
+    """Run one agent until SIGTERM or SIGINT; the second of them ends it at once."""
+    loop = asyncio.get_running_loop()
+    agent = make_agent(file)
+
+    def stop() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+        agent.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    await agent.run()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the agent of a configuration file; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m testbed.agent",
+        description="The agent of a Mobile IPv6 node with flow bindings. Prints 'ready' when it serves; "
+        "SIGTERM or Ctrl-C ends it in good order.",
+        epilog="docs/configuration.md describes the configuration; 'flowbind' talks to a running agent.",
+    )
+    parser.add_argument("file", metavar="FILE.toml", help="the configuration")
+    options = parser.parse_args(arguments)
+    try:
+        file = load(options.file)
+        name = file.name.replace("%", "%%")
+        logging.basicConfig(
+            stream=sys.stderr, level=file.log.level.upper(), format=f"{name}: %(levelname)s: %(message)s"
+        )
+        if os.geteuid() != 0:
+            raise AgentError("an agent changes routes and sends raw packets: start it as root (sudo)")
+        asyncio.run(serve(file))
+    except (ConfigurationError, AgentError, ControlError, DatapathError) as error:
+        print(f"flowbind: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0

@@ -1,0 +1,86 @@
+"""The agent of a home agent: it defends home addresses on the home link.
+
+Class: `HomeAgentAgent`.
+"""
+
+import asyncio
+import logging
+from ipaddress import IPv6Address
+from typing import Any
+
+from testbed.agent import requests
+from testbed.agent.configuration import HomeAgentFile, policy
+from testbed.agent.daemon import Agent
+from testbed.agent.neighbour_discovery import MAX_NEIGHBOR_ADVERTISEMENT, RETRANS_TIMER_S
+from testbed.agent.presentation import flow_to_json
+from testbed.agent.requests import Request, RequestError
+from testbed.mobility.forwarding import Side
+from testbed.mobility.home_agent import HomeAgent, HomeAgentConfiguration
+
+logger = logging.getLogger(__name__)
+
+
+class HomeAgentAgent(Agent):
+    """Serves the mobile nodes of a home link."""
+
+    side = Side.ANCHOR
+    file: HomeAgentFile
+    role: HomeAgent
+
+    def __init__(self, file: HomeAgentFile) -> None:
+        super().__init__(file)
+        configuration = HomeAgentConfiguration(
+            file.address, tuple(file.home_prefixes), file.max_lifetime_s, policy(file)
+        )
+        self.role = HomeAgent(configuration, self.started)
+        self._defended: dict[IPv6Address, asyncio.TimerHandle] = {}
+
+    def begin(self, now: float) -> None:
+        if not self.monitor.is_local(self.file.address):
+            logger.warning("address: %s is not an address of this node yet", self.file.address)
+        if self.monitor.link(self.file.home_interface) is None:
+            logger.warning("home_interface: there is no interface %s yet", self.file.home_interface)
+        super().begin(now)
+
+    def bound(self, home_address: IPv6Address) -> None:
+        """Draw the packets to this home address here (RFC 6275 §10.4.1)."""
+        self._advertise(home_address, MAX_NEIGHBOR_ADVERTISEMENT)
+
+    def _advertise(self, home_address: IPv6Address, remaining: int) -> None:
+        previous = self._defended.pop(home_address, None)
+        if previous is not None:
+            previous.cancel()
+        if self.role.home_binding(home_address) is None:
+            return
+        try:
+            self.neighbours.advertise(home_address, self.file.home_interface)
+        except OSError as error:
+            logger.warning("%s not claimed on %s: %s", home_address, self.file.home_interface, error.strerror)
+        if remaining > 1:
+            self._defended[home_address] = asyncio.get_running_loop().call_later(
+                RETRANS_TIMER_S, self._guarded, self._advertise, home_address, remaining - 1
+            )
+
+    async def farewell(self) -> None:
+        for handle in self._defended.values():
+            handle.cancel()
+
+    def status(self) -> dict[str, Any]:
+        return {
+            "address": str(self.file.address),
+            "home_interface": self.file.home_interface,
+            "home_prefixes": [str(prefix) for prefix in self.file.home_prefixes],
+            "mobile_nodes": len(self.role.forwarding()),
+        }
+
+    async def handle(self, request: Request) -> Any:
+        if isinstance(request, requests.Flows):
+            return [
+                {**flow_to_json(home_address, flow), "state": "registered"}
+                for home_address, flow in self.role.flows()
+            ]
+        if isinstance(request, (requests.FlowAdd, requests.FlowReplace, requests.FlowRemove)):
+            raise RequestError(
+                f"{self.file.name} is a home agent: flow bindings are changed at their mobile node"
+            )
+        return await super().handle(request)

@@ -1,0 +1,269 @@
+"""The agent of a mobile node: where it is attached, what its user wants.
+
+Class: `MobileNodeAgent`.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from testbed.agent import requests
+from testbed.agent.configuration import (
+    MobileNodeFile,
+    action_of,
+    check_flow,
+    flow_binding,
+    resolve_bids,
+    selector_keys,
+)
+from testbed.agent.daemon import Agent, AgentError
+from testbed.agent.movement import AccessLink
+from testbed.agent.neighbour_discovery import MAX_RTR_SOLICITATIONS, RTR_SOLICITATION_INTERVAL_S
+from testbed.agent.netlink import Change, add_loopback_address, remove_loopback_address
+from testbed.agent.presentation import flow_to_json, status_in_words
+from testbed.agent.requests import Request, RequestError
+from testbed.agent.selector_text import parse_selector
+from testbed.mobility.binding import FlowBinding
+from testbed.mobility.forwarding import Side
+from testbed.mobility.mobile_node import InterfaceConfiguration, MobileNode, MobileNodeConfiguration
+from testbed.mobility.registration import FlowError
+
+logger = logging.getLogger(__name__)
+
+#: How long the end of the agent waits for the home agent to acknowledge the de-registration.
+FAREWELL_S = 1.0
+
+
+class MobileNodeAgent(Agent):
+    """Tells the role where the node is attached and what its user asks for."""
+
+    side = Side.MOBILE
+    file: MobileNodeFile
+    role: MobileNode
+
+    def __init__(self, file: MobileNodeFile) -> None:
+        super().__init__(file)
+        try:
+            configuration = MobileNodeConfiguration(
+                file.home_address,
+                file.home_agent,
+                tuple(InterfaceConfiguration(i.name, i.bid, i.priority) for i in file.interface),
+                file.lifetime_s,
+                tuple(flow_binding(flow, file.interface) for flow in file.flow),
+            )
+            self.role = MobileNode(configuration, self.started)
+        except FlowError as error:
+            raise AgentError(f"flow: {error}") from None
+        self._access = {i.name: AccessLink(file.home_address) for i in file.interface}
+        self._soliciting: dict[str, asyncio.TimerHandle] = {}
+        self._added_home_address = False
+
+    # -- life
+
+    def begin(self, now: float) -> None:
+        """Register from wherever the node is attached already."""
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self.neighbours.fileno(), self._guarded, self._hear_routers)
+        self.monitor.read()
+        if not self.monitor.is_local(self.file.home_address):
+            add_loopback_address(self.file.home_address)
+            self._added_home_address = True
+        for name, access in self._access.items():
+            link = self.monitor.link(name)
+            if link is None:
+                logger.warning("there is no interface %s yet; waiting for it", name)
+            self._update(name, now)
+            if access.current is None and link is not None and link.up:
+                self._solicit(name)
+
+    async def farewell(self) -> None:
+        """De-register (RFC 6275 §11.7.1)."""
+        if not await self._deregister(FAREWELL_S):
+            logger.warning("the home agent has not acknowledged the de-registration")
+        for handle in self._soliciting.values():
+            handle.cancel()
+        if self._added_home_address:
+            remove_loopback_address(self.file.home_address)
+
+    # -- where the node is attached
+
+    def links_changed(self, changes: list[tuple[str, Change]], now: float) -> None:
+        for name, change in changes:
+            access = self._access.get(name)
+            if access is None:
+                continue
+            if change in (Change.LOST, Change.GAINED):
+                self.events.record(f"link-{change.value}", now, interface=name)
+                access.link_changed()
+            self._update(name, now)
+            if change is Change.GAINED:
+                self._solicit(name)
+        self.events.flush()
+
+    def _update(self, name: str, now: float) -> None:
+        access = self._access[name]
+        if not access.update(self.monitor.link(name)):
+            return
+        if access.current is None:
+            self.role.detach(name, now)
+        else:
+            self.role.attach(name, access.current.care_of_address, access.current.gateway, now)
+        self.turn(now)
+
+    def _solicit(self, name: str, remaining: int = MAX_RTR_SOLICITATIONS) -> None:
+        """Ask for Router Advertisements until one comes (RFC 4861 §6.3.7): has the node moved?"""
+        if name in self._soliciting:
+            self._soliciting.pop(name).cancel()
+        link = self.monitor.link(name)
+        if link is None or not link.up or self._access[name].router_heard:
+            return
+        try:
+            self.neighbours.solicit_routers(name)
+        except OSError as error:
+            logger.info("no Router Solicitation on %s: %s", name, error.strerror)
+        if remaining > 1:
+            self._soliciting[name] = asyncio.get_running_loop().call_later(
+                RTR_SOLICITATION_INTERVAL_S, self._guarded, self._solicit, name, remaining - 1
+            )
+
+    def _hear_routers(self) -> None:
+        now = time.monotonic()
+        for name, advertisement in self.neighbours.receive():
+            access = self._access.get(name)
+            if access is not None and advertisement.lifetime_s > 0:
+                access.advertised(advertisement.router, advertisement.prefixes)
+                self._update(name, now)
+
+    # -- what its user wants
+
+    def status(self) -> dict[str, Any]:
+        interfaces = []
+        for interface in self.file.interface:
+            link, attachment = self.monitor.link(interface.name), self._access[interface.name].current
+            interfaces.append(
+                {
+                    "name": interface.name,
+                    "bid": interface.bid,
+                    "priority": interface.priority,
+                    "link": "none" if link is None else "up" if link.up else "down",
+                    "care_of_address": str(attachment.care_of_address) if attachment else None,
+                    "gateway": str(attachment.gateway) if attachment else None,
+                }
+            )
+        return {
+            "home_address": str(self.file.home_address),
+            "home_agent": str(self.file.home_agent),
+            "registered": self.role.registered,
+            "interfaces": interfaces,
+        }
+
+    async def handle(self, request: Request) -> Any:
+        try:
+            if isinstance(request, (requests.FlowAdd, requests.FlowReplace, requests.FlowRemove)):
+                return await self._change(request.fid, self._operation(request), request.timeout_s)
+        except ValueError as error:  # of the command, or FlowError
+            raise RequestError(str(error)) from None
+        if isinstance(request, requests.Flows):
+            return [self._flow(listed) for listed in self.role.flows()]
+        if isinstance(request, requests.Deregister):
+            if not await self._deregister(request.timeout_s):
+                raise RequestError(f"the home agent has not answered within {request.timeout_s:g} s")
+            return {"registered": self.role.registered}
+        return await super().handle(request)
+
+    def _operation(
+        self, request: requests.FlowAdd | requests.FlowReplace | requests.FlowRemove
+    ) -> Callable[[], None]:
+        """What the role is to do. Raises ValueError, one sentence."""
+        now = time.monotonic()
+        if isinstance(request, requests.FlowRemove):
+            return lambda: self.role.remove_flow(request.fid, now)
+        if isinstance(request, requests.FlowReplace):
+            flow = self._replacement(request)
+            return lambda: self.role.replace_flow(flow, now)
+        flow = flow_binding(request, self.file.interface)
+        return lambda: self.role.add_flow(flow, now)
+
+    def _flow(self, listed: dict[str, Any]) -> dict[str, Any]:
+        names = {interface.bid: interface.name for interface in self.file.interface}
+        flow: FlowBinding = listed["flow"]
+        return {
+            **flow_to_json(self.file.home_address, flow),
+            "interfaces": [names.get(bid, "?") for bid in flow.bids],
+            "state": listed["state"],
+        }
+
+    def _find(self, fid: int) -> dict[str, Any] | None:
+        return next((listed for listed in self.role.flows() if listed["flow"].fid == fid), None)
+
+    def _replacement(self, request: requests.FlowReplace) -> FlowBinding:
+        listed = self._find(request.fid)
+        if listed is None:
+            raise ValueError(f"there is no flow binding with FID {request.fid}")
+        flow: FlowBinding = listed["flow"]
+        texts = selector_keys(request)
+        flow = replace(
+            flow,
+            priority=flow.priority if request.priority is None else request.priority,
+            action=flow.action if request.action is None else action_of(request.action),
+            bids=flow.bids if request.bids is None else resolve_bids(request.bids, self.file.interface),
+            selector=parse_selector(texts) if texts else flow.selector,
+        )
+        check_flow(flow)
+        return flow
+
+    async def _change(self, fid: int, change: Callable[[], None], timeout_s: float) -> dict[str, Any]:
+        """Make a change of a flow binding and wait for the home agent's answer, which is the result."""
+        refusals: list[int] = []
+
+        def answered(event: dict[str, Any]) -> bool:
+            if event["event"] == "registration-refused":
+                refusals.append(event["status"])
+            if event["event"] == "flow-bindings-unsupported":
+                return True
+            if event["event"] != "flow-changed" or event["fid"] != fid:
+                return False
+            listed = self._find(fid)
+            return not event["accepted"] or listed is None or listed["state"] == "registered"
+
+        change()
+        event = await self._turn_until(answered, timeout_s)
+        if event is None:
+            why = f"; it refused the registration: {status_in_words(refusals[-1])}" if refusals else ""
+            raise RequestError(f"the home agent has not agreed within {timeout_s:g} s{why}; asking again")
+        if event["event"] == "flow-bindings-unsupported":
+            raise RequestError("the home agent does not support flow bindings")
+        if not event["accepted"]:
+            words = status_in_words(event["status"], of_flow=True)
+            raise RequestError(f"the home agent refused flow binding {fid}: {words}")
+        listed = self._find(fid)
+        return self._flow(listed) if listed else {"fid": fid, "state": "removed"}
+
+    async def _deregister(self, timeout_s: float) -> bool:
+        """Remove all bindings; returns whether the home agent has acknowledged that in time."""
+        if not self.role.deregistered:
+            self.role.deregister(time.monotonic())
+            await self._turn_until(lambda event: event["event"] == "deregistered", timeout_s)
+        return self.role.deregistered
+
+    async def _turn_until(
+        self, matches: Callable[[dict[str, Any]], bool], timeout_s: float
+    ) -> dict[str, Any] | None:
+        """Carry out what the role wants; returns the event that `matches`, None if none does in time."""
+        found = asyncio.get_running_loop().create_future()
+
+        def listen(event: dict[str, Any], line: bytes) -> None:
+            if not found.done() and matches(event):
+                found.set_result(event)
+
+        self.events.listeners.add(listen)
+        try:
+            self.turn(time.monotonic())
+            return await asyncio.wait_for(found, timeout_s)
+        except asyncio.TimeoutError:
+            return None
+        finally:
+            self.events.listeners.discard(listen)

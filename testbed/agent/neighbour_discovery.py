@@ -1,0 +1,117 @@
+"""The Neighbour Discovery that an agent takes part in itself (RFC 4861).
+
+Classes: `NeighbourDiscoverySocket`, `RouterAdvertisement`. A mobile node solicits routers when a link comes
+back, which the kernel does not, and listens to what they advertise; a home agent advertises the home
+addresses that it defends.
+"""
+
+import socket
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv6Address, IPv6Network
+
+#: RFC 4861 §10
+MAX_RTR_SOLICITATIONS, RTR_SOLICITATION_INTERVAL_S = 3, 4.0
+MAX_NEIGHBOR_ADVERTISEMENT, RETRANS_TIMER_S = 3, 1.0
+
+_ROUTER_SOLICITATION, _ROUTER_ADVERTISEMENT, _NEIGHBOUR_ADVERTISEMENT = 133, 134, 136
+_SOURCE_LINK_LAYER_ADDRESS, _TARGET_LINK_LAYER_ADDRESS, _PREFIX_INFORMATION = 1, 2, 3
+_AUTONOMOUS, _OVERRIDE = 0x40, 0x20000000
+_ALL_NODES, _ALL_ROUTERS = "ff02::1", "ff02::2"
+_ICMPV6_FILTER, _HOP_LIMIT = 1, 255
+
+
+@dataclass(frozen=True, slots=True)
+class RouterAdvertisement:
+    """What movement detection needs of a Router Advertisement (RFC 4861 §4.2): the router's link-local
+    address, for how many seconds it is a default router, and the prefixes to form addresses from."""
+
+    router: IPv6Address
+    lifetime_s: int
+    prefixes: tuple[IPv6Network, ...]
+
+    @classmethod
+    def parse(cls, router: IPv6Address, data: bytes) -> "RouterAdvertisement":
+        """Raises ValueError for what RFC 4861 §6.1.2 has a host discard."""
+        if len(data) < 16 or data[0] != _ROUTER_ADVERTISEMENT or data[1] != 0:
+            raise ValueError("Router Advertisement is truncated or has a code other than 0")
+        if not router.is_link_local:
+            raise ValueError(f"Router Advertisement comes from {router}, which is not link-local")
+        (lifetime_s,) = struct.unpack_from("!H", data, 6)
+        prefixes = []
+        for kind, body in _options(data[16:]):
+            if kind == _PREFIX_INFORMATION and len(body) == 30 and body[0] <= 128 and body[1] & _AUTONOMOUS:
+                prefixes.append(IPv6Network((body[14:30], body[0]), strict=False))
+        return cls(router, lifetime_s, tuple(prefixes))
+
+
+class NeighbourDiscoverySocket:
+    """A raw ICMPv6 socket that receives Router Advertisements only. Needs CAP_NET_RAW."""
+
+    def __init__(self) -> None:
+        kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+        self._socket = socket.socket(socket.AF_INET6, kind, socket.IPPROTO_ICMPV6)
+        blocked = [0xFFFFFFFF] * 8  # a bit an ICMPv6 type
+        blocked[_ROUTER_ADVERTISEMENT // 32] &= ~(1 << _ROUTER_ADVERTISEMENT % 32)
+        self._socket.setsockopt(socket.IPPROTO_ICMPV6, _ICMPV6_FILTER, struct.pack("8I", *blocked))
+        self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, 1)
+        self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, _HOP_LIMIT)
+        self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, 0)
+
+    def fileno(self) -> int:
+        """The descriptor that becomes readable when a Router Advertisement has come in."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def receive(self, limit: int = 16) -> Iterator[tuple[str, RouterAdvertisement]]:
+        """The valid advertisements that are waiting, each with the name of its interface."""
+        for _ in range(limit):
+            try:
+                data, ancillary, _flags, address = self._socket.recvmsg(65535, 64)
+            except (BlockingIOError, InterruptedError):
+                return
+            hop_limits = [value for level, kind, value in ancillary if kind == socket.IPV6_HOPLIMIT]
+            if hop_limits != [struct.pack("i", _HOP_LIMIT)]:  # forwarded, so not from this link
+                continue
+            try:
+                advertisement = RouterAdvertisement.parse(IPv6Address(address[0].partition("%")[0]), data)
+                yield socket.if_indextoname(address[3]), advertisement
+            except (ValueError, OSError):
+                continue
+
+    def solicit_routers(self, interface: str) -> None:
+        """Send a Router Solicitation (RFC 4861 §6.3.7). Raises OSError."""
+        option = _link_layer_address(_SOURCE_LINK_LAYER_ADDRESS, interface)
+        self._multicast(struct.pack("!BBHI", _ROUTER_SOLICITATION, 0, 0, 0) + option, _ALL_ROUTERS, interface)
+
+    def advertise(self, target: IPv6Address, interface: str) -> None:
+        """Claim `target` on the link with an unsolicited Neighbour Advertisement, Override set, Router and
+        Solicited clear (RFC 6275 §10.4.1). Raises OSError."""
+        header = struct.pack("!BBHI", _NEIGHBOUR_ADVERTISEMENT, 0, 0, _OVERRIDE) + target.packed
+        option = _link_layer_address(_TARGET_LINK_LAYER_ADDRESS, interface)
+        self._multicast(header + option, _ALL_NODES, interface)
+
+    def _multicast(self, data: bytes, group: str, interface: str) -> None:
+        # The kernel fills in the checksum and takes the interface's link-local address as source
+        self._socket.sendto(data, (group, 0, 0, socket.if_nametoindex(interface)))
+
+
+def _options(data: bytes) -> Iterator[tuple[int, bytes]]:
+    while data:
+        length = data[1] * 8 if len(data) >= 2 else 0
+        if not length or length > len(data):
+            raise ValueError("Neighbour Discovery option has length 0 or is truncated")
+        yield data[0], data[2:length]
+        data = data[length:]
+
+
+def _link_layer_address(kind: int, interface: str) -> bytes:
+    """The option with the interface's link-layer address, nothing where it has none."""
+    with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, 0) as sock:
+        sock.bind((interface, 0))
+        address = sock.getsockname()[4]
+    padding = -(2 + len(address)) % 8
+    return bytes([kind, (2 + len(address) + padding) // 8]) + address + bytes(padding) if address else b""

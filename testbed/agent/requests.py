@@ -1,0 +1,104 @@
+"""The commands that a control socket takes, each a class with its arguments.
+
+Type: `Request`. Function: `parse_request`. Exception: `RequestError`.
+"""
+
+from typing import Annotated, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+from testbed.agent.configuration import ActionName, Flow, FlowPriority, Number16, Table, Text
+from testbed.agent.validation import decode_address, validation_sentence
+
+#: How long a change of flow bindings may wait for the home agent, by default.
+ANSWER_TIMEOUT_S = 5.0
+Timeout = Annotated[float, Meta(gt=0, le=3600)]
+
+
+class RequestError(Exception):
+    """A command cannot be carried out; the text is one sentence for the one who gave it."""
+
+
+class Status(Table, tag_field="command", tag="status"):
+    """What this agent is and how it stands."""
+
+
+class Bindings(Table, tag_field="command", tag="bindings"):
+    """The bindings, one BID each."""
+
+
+class Flows(Table, tag_field="command", tag="flows"):
+    """The flow bindings."""
+
+
+class Counters(Table, tag_field="command", tag="counters"):
+    """Packets and octets of each flow binding, and messages sent, received and dropped."""
+
+
+class Events(Table, tag_field="command", tag="events"):
+    """The `last` events; with `follow`, what happens from then on as well, one line each."""
+
+    last: Annotated[int, Meta(ge=0)] = 1000
+    follow: bool = False
+
+
+class FlowAdd(Flow, tag_field="command", tag="flow-add"):
+    """Bind a new flow, and wait until the home agent has answered."""
+
+    timeout_s: Timeout = ANSWER_TIMEOUT_S
+
+
+class FlowReplace(Table, tag_field="command", tag="flow-replace"):
+    """Change a flow binding; what is left out stays. Selector keys replace the whole selector."""
+
+    fid: Number16
+    bids: list[int | str] | None = None
+    priority: FlowPriority | None = None
+    action: ActionName | None = None
+    source_address: Text | None = None
+    destination_address: Text | None = None
+    source_port: Text | None = None
+    destination_port: Text | None = None
+    next_header: Text | None = None
+    protocol: Text | None = None
+    traffic_class: Text | None = None
+    dscp: Text | None = None
+    flow_label: Text | None = None
+    spi: Text | None = None
+    timeout_s: Timeout = ANSWER_TIMEOUT_S
+
+
+class FlowRemove(Table, tag_field="command", tag="flow-remove"):
+    """Remove a flow binding."""
+
+    fid: Number16
+    timeout_s: Timeout = ANSWER_TIMEOUT_S
+
+
+class Deregister(Table, tag_field="command", tag="deregister"):
+    """Remove all bindings of the mobile node; its agent goes on without."""
+
+    timeout_s: Timeout = ANSWER_TIMEOUT_S
+
+
+Request: TypeAlias = (
+    Status | Bindings | Flows | Counters | Events | FlowAdd | FlowReplace | FlowRemove | Deregister
+)
+_COMMANDS = [kind.__struct_config__.tag for kind in Request.__args__]
+
+
+def parse_request(line: bytes) -> Request:
+    """The command in one line of JSON. Raises RequestError."""
+    try:
+        value = msgspec.json.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RequestError(f"expected one JSON object a line: {error}") from None
+    if not isinstance(value, dict) or "command" not in value:
+        raise RequestError('expected a JSON object with the key "command"')
+    if value["command"] not in _COMMANDS:
+        raise RequestError(f"there is no command {value['command']!r}; known are {', '.join(_COMMANDS)}")
+    try:
+        return msgspec.convert(value, Request, dec_hook=decode_address)
+    except msgspec.ValidationError as error:
+        raise RequestError(validation_sentence(error, value, Request)) from None
