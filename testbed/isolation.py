@@ -35,8 +35,8 @@ PRIVATE_DIRECTORY = "/run/flowbind"
 
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWPID, CLONE_NEWNET = (
     0x00020000, 0x04000000, 0x08000000, 0x20000000, 0x40000000)
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = (
-    0x1, 0x2, 0x4, 0x8, 0x20, 0x1000, 0x4000, 0x40000)
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_MOVE, MS_REC, MS_PRIVATE = (
+    0x1, 0x2, 0x4, 0x8, 0x20, 0x1000, 0x2000, 0x4000, 0x40000)
 PR_SET_PDEATHSIG = 1
 SI_KERNEL = 0x80
 SIOCSIFFLAGS, IFF_UP = 0x8914, 0x1
@@ -171,19 +171,24 @@ def _enter_namespaces() -> None:
 
 
 def _make_mounts_private() -> None:
-    """No mount of ours may propagate to the machine."""
-    try:
-        _mount(None, "/", None, MS_REC | MS_PRIVATE)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        # In a chroot whose root is a plain folder there is no mount to mark: make it one, and step onto it.
-        here = os.getcwd()
-        _mount("/", "/", None, MS_BIND | MS_REC)
-        os.chroot("/..")
-        os.chdir("/")
-        _mount(None, "/", None, MS_REC | MS_PRIVATE)
-        os.chdir(here)
+    """No mount of ours may propagate to the machine, and a chroot becomes the root of the namespace.
+
+    Whoever joins a mount namespace (Mininet does for each command) gets its root, not the chroot that its
+    other processes are in.
+    """
+    root, here = os.open("/", os.O_RDONLY | os.O_DIRECTORY), os.getcwd()
+    with open("/proc/self/ns/mnt") as namespace:
+        _call(libc.setns, namespace.fileno(), CLONE_NEWNS)  # to its root
+    _mount(None, "/", None, MS_REC | MS_PRIVATE)
+    if not os.path.samestat(os.fstat(root), os.stat("/")):
+        path = os.readlink(f"/proc/self/fd/{root}")
+        if not os.path.ismount(path):
+            _mount(path, path, None, MS_BIND | MS_REC)
+        os.chdir(path)
+        _mount(".", "/", None, MS_MOVE)
+        os.chroot(".")
+    os.close(root)
+    os.chdir(here)
 
 
 def _make_run_private() -> None:

@@ -18,9 +18,11 @@ TOPOLOGY = Path(__file__).resolve().parents[2] / "topologies" / "multihome.py"
 
 def main() -> None:
     isolate()
+    import mininet.clean
     from mininet.net import Mininet
 
     Mininet.inited = True  # it would raise kernel-wide limits
+    mininet.clean.cleanup = lambda: None  # after an error: it would delete files; the namespaces end anyway
     options = sys.argv[1:]
     if not any(option == "--topo" or option.startswith("--topo=") for option in options):
         options = ["--topo", "multihome,agents=1", *options]
