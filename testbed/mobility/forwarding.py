@@ -1,11 +1,13 @@
 """The forwarding state that a role wants: what the protocol core asks of the datapath.
 
-Plain immutable values, no kernel in sight. Classes: `Action`, `Side`, `Path`, `FlowRule`, `HomeBinding`.
+Plain immutable values, no kernel in sight. Classes: `Action`, `Side`, `Path`, `FlowRule`, `HomeBinding`,
+`RouteOptimisation`.
 """
 
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 from ipaddress import IPv6Address, IPv6Network
+from typing import TypeAlias
 
 from testbed.wire.selector import TrafficSelector
 
@@ -25,6 +27,8 @@ class Side(Enum):
     ANCHOR = "anchor"
     #: Mobile node or router: packets *from* the home address (or mobile network), selectors mirrored.
     MOBILE = "mobile"
+    #: Correspondent node: packets *to* the home address, sent by this node itself (route optimisation).
+    CORRESPONDENT = "correspondent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,3 +77,28 @@ class HomeBinding:
     default_bid: int | None
     rules: tuple[FlowRule, ...] = ()
     prefixes: tuple[IPv6Network, ...] = ()
+
+
+#: Home address and correspondent node.
+Pair: TypeAlias = tuple[IPv6Address, IPv6Address]
+
+
+@dataclass(frozen=True, slots=True)
+class RouteOptimisation:
+    """All that is wanted for the packets between a home address and a correspondent node: that they go
+    straight between care-of address and correspondent node (RFC 6275 §6.3, §6.4).
+
+    At the mobile node (`side` MOBILE): packets from home address to correspondent leave from `Path.local`, a
+    care-of address, with a Home Address option. At the correspondent node (CORRESPONDENT): packets to the
+    home address, from whichever address, go to `Path.remote`, a care-of address, with a type 2 routing
+    header; a Home Address option is accepted from the care-of addresses of `paths` only.
+    Rules and default are as in HomeBinding, except that N_CAST is not carried out here: these packets are
+    left to what the HomeBinding says (at a mobile node) and never occur at a correspondent node.
+    """
+
+    home_address: IPv6Address
+    correspondent: IPv6Address
+    side: Side
+    paths: tuple[Path, ...]
+    default_bid: int
+    rules: tuple[FlowRule, ...] = ()

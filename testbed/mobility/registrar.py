@@ -48,6 +48,9 @@ class Registrar(Role):
     Subclasses say whom they serve (`_check_service`). `max_lifetime_s` caps what is granted.
     """
 
+    #: How long the sequence number of a home address without bindings is remembered, in seconds.
+    memory_s = MAX_DELETE_BCE_TIMEOUT
+
     def __init__(self, policy: Policy, max_lifetime_s: int) -> None:
         super().__init__()
         self.policy = policy
@@ -161,6 +164,12 @@ class Registrar(Role):
             return self._drop(packet, "not a registration that this role serves")
         if update.option(NonceIndices) is not None:
             return self._drop(packet, "Nonce Indices in a home registration (RFC 6275 §9.5.1)")
+        self._answer_update(packet, update, home_address, now)
+
+    def _answer_update(
+        self, packet: Packet, update: BindingUpdate, home_address: IPv6Address, now: float
+    ) -> None:
+        """Do what a Binding Update from the right mobile node asks for, and acknowledge it."""
         self._note(
             "binding-update-received",
             home_address=str(home_address),
@@ -328,7 +337,7 @@ class Registrar(Role):
         self._changed[entry.home_address] = None
         self._schedule(entry.home_address)
         if not entry.bindings:
-            self.timers.set(("forget", entry.home_address), now + MAX_DELETE_BCE_TIMEOUT)
+            self.timers.set(("forget", entry.home_address), now + self.memory_s)
         self._note(
             "binding-removed",
             home_address=str(entry.home_address),
@@ -451,8 +460,12 @@ class Registrar(Role):
                 cause="lifetime",
             )
         if not entry.bindings:
-            self.cache.remove(entry.home_address)
+            self._expired(entry, now)
         self._schedule(entry.home_address, after=now)
+
+    def _expired(self, entry: CacheEntry, now: float) -> None:
+        """The last binding of an entry has run out."""
+        self.cache.remove(entry.home_address)
 
     def _drop(self, packet: Packet, reason: str) -> None:
         self._note("message-dropped", source=str(packet.source), reason=reason)

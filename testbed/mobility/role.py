@@ -9,13 +9,16 @@ from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from typing import Any
 
-from testbed.mobility.forwarding import HomeBinding
+from testbed.mobility.forwarding import HomeBinding, Pair, RouteOptimisation
 from testbed.wire.packet import Packet
 
 
 @dataclass(frozen=True, slots=True)
 class Transmission:
     """A packet to send. `interface` None leaves the choice to routing.
+
+    A packet whose source is the home address goes as data from it does: through the tunnel to the home
+    agent while there is one (RFC 6275 §11.3.1, Home Test Init).
 
     `after_datapath`: only once the forwarding state that it promises is in place, so that whoever is told
     "accepted" can count on it.
@@ -74,7 +77,7 @@ class Role:
     """A protocol role, sans-IO. Subclasses implement `receive`, `handle_timer`, `home_binding`.
 
     After every call into a role, its agent (1) sends the `transmissions()` that do not wait for the
-    datapath, (2) applies `changes()`, (3) sends the others, (4) logs `events()`, and (5) calls
+    datapath, (2) applies `changes()` and `optimisation_changes()`, (3) sends the others, (4) logs `events()`, and (5) calls
     `handle_timer` at `timer()`. All times are seconds on one monotonic clock, given by the caller.
     """
 
@@ -99,6 +102,14 @@ class Role:
     def forwarding(self) -> dict[IPv6Address, HomeBinding]:
         """The complete forwarding state that this role wants."""
         raise NotImplementedError
+
+    def optimisations(self) -> dict[Pair, RouteOptimisation]:
+        """All pairs whose packets do not go through a home agent."""
+        return {}
+
+    def optimisation_changes(self) -> dict[Pair, RouteOptimisation | None]:
+        """What is wanted now for each pair that may have changed since the last call."""
+        return {}
 
     def timer(self) -> float | None:
         """When `handle_timer` wants to be called, None for never."""

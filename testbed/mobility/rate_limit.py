@@ -1,0 +1,32 @@
+"""How much is done for senders that have not proven anything. Class: `RateLimit`."""
+
+from ipaddress import IPv6Address
+
+
+class RateLimit:
+    """Up to `total` answers a second, and of these up to `per_sender` to one /64.
+
+    A sender commonly has a whole /64 at its disposal, so single addresses are not told apart. The memory is
+    bounded by `total`.
+    """
+
+    def __init__(self, total: int, per_sender: int) -> None:
+        self._total = total
+        self._per_sender = per_sender
+        self._counts: dict[int, int] = {}
+        self._counted = 0
+        self._since = float("-inf")
+
+    def allows(self, sender: IPv6Address, now: float) -> bool:
+        """Whether one more answer may go to `sender`; it is counted."""
+        if now >= self._since + 1:
+            self._counts.clear()
+            self._counted = 0
+            self._since = now
+        prefix = int(sender) >> 64
+        count = self._counts.get(prefix, 0)
+        if self._counted >= self._total or count >= self._per_sender:
+            return False
+        self._counts[prefix] = count + 1
+        self._counted += 1
+        return True
