@@ -89,9 +89,10 @@ class RouteOptimisation:
     straight between care-of address and correspondent node (RFC 6275 §6.3, §6.4).
 
     At the mobile node (`side` MOBILE): packets from home address to correspondent leave from `Path.local`, a
-    care-of address, with a Home Address option. At the correspondent node (CORRESPONDENT): packets to the
-    home address, from whichever address, go to `Path.remote`, a care-of address, with a type 2 routing
-    header; a Home Address option is accepted from the care-of addresses of `paths` only.
+    care-of address, with a Home Address option. At the correspondent node (CORRESPONDENT), where
+    `correspondent` is the unspecified address: packets to the home address, from any address, go to
+    `Path.remote`, a care-of address, with a type 2 routing header; a Home Address option is accepted from
+    the care-of addresses of `paths` only.
     Rules and default are as in HomeBinding, except that N_CAST is not carried out here: these packets are
     left to what the HomeBinding says (at a mobile node) and never occur at a correspondent node.
     """
