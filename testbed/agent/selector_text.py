@@ -6,6 +6,7 @@ A selector is a dictionary: key → value or range. Addresses are written as an 
 "first-last", numbers as "22", "1-5" or "0x10"; protocols may go by name.
 """
 
+import re
 from collections.abc import Mapping
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network, NetmaskValueError
 
@@ -115,7 +116,7 @@ def _number(key: str, text: str) -> int:
     text = text.strip().lower()
     if key in ("next_header", "protocol") and text in PROTOCOLS:
         return PROTOCOLS[text]
-    if not text[:1].isdigit():
+    if re.fullmatch("0x[0-9a-f]+|[0-9]+", text) is None:
         raise ValueError
     return int(text, 16) if text.startswith("0x") else int(text)
 

@@ -64,6 +64,7 @@ class StateFile:
         temporary = f"{self.path}.{os.getpid()}"
         try:
             try:
+                os.makedirs(os.path.dirname(temporary) or ".", exist_ok=True)
                 with open(temporary, "wb") as file:
                     file.write(data)
                 os.replace(temporary, self.path)

@@ -109,11 +109,18 @@ def _type_at(kind: Any, value: Any, path: str) -> Any:
                 info = info.item_type
             else:
                 info = next((f.type for f in getattr(info, "fields", ()) if f.encode_name == step), None)
-        if isinstance(info, msgspec.inspect.UnionType):  # of structs: the one whose tag the value has
-            structs = [t for t in info.types if isinstance(t, msgspec.inspect.StructType)]
-            tagged = [t for t in structs if isinstance(value, dict) and value.get(t.tag_field) == t.tag]
-            info = tagged[0] if tagged else info if not structs else None
+        if isinstance(info, msgspec.inspect.UnionType):
+            info = _alternative(info, value)
     return info
+
+
+def _alternative(union: msgspec.inspect.UnionType, value: Any) -> Any:
+    """Of classes, the one whose tag `value` has; of others, the only one beside None."""
+    types = [each for each in union.types if not isinstance(each, msgspec.inspect.NoneType)]
+    structs = [each for each in types if isinstance(each, msgspec.inspect.StructType)]
+    tagged = [each for each in structs if isinstance(value, dict) and value.get(each.tag_field) == each.tag]
+    found = tagged or types
+    return found[0] if len(found) == 1 else None
 
 
 def _known_keys(kind: Any, value: Any, path: str) -> list[str]:

@@ -1,0 +1,192 @@
+"""The configuration file of an agent: what is taken, and the sentence for what is not."""
+
+from ipaddress import IPv6Address, IPv6Network
+
+import pytest
+
+from testbed.agent.configuration import (
+    ConfigurationError,
+    HomeAgentFile,
+    MobileNodeFile,
+    check,
+    flow_binding,
+    load,
+    policy,
+    socket_path,
+)
+from testbed.mobility.binding import FlowBinding
+from testbed.mobility.forwarding import Action
+from testbed.wire.selector import IPv6TrafficSelector
+
+MOBILE_NODE = {
+    "role": "mobile-node",
+    "name": "mn",
+    "home_address": "2001:db8:100::100",
+    "home_agent": "2001:db8:100::1",
+    "interface": [
+        {"name": "mn-wlan", "bid": 1, "priority": 20},
+        {"name": "mn-cellular", "bid": 2, "priority": 10},
+    ],
+}
+HOME_AGENT = {
+    "role": "home-agent",
+    "name": "ha",
+    "address": "2001:db8:100::1",
+    "home_interface": "home0",
+    "home_prefixes": ["2001:db8:100::/64"],
+}
+
+
+def test_a_mobile_node_needs_few_keys():
+    file = check(MOBILE_NODE)
+    assert isinstance(file, MobileNodeFile)
+    assert file.home_address == IPv6Address("2001:db8:100::100")
+    interfaces = [(interface.name, interface.bid, interface.priority) for interface in file.interface]
+    assert interfaces == [("mn-wlan", 1, 20), ("mn-cellular", 2, 10)]
+    assert (file.lifetime_s, file.flow, file.datapath.tunnel_backend) == (60, [], "auto")
+    assert socket_path(file) == "/run/flowbind/mn.sock"
+
+
+def test_a_home_agent_and_its_policy():
+    file = check({**HOME_AGENT, "policy": {"n_cast": False, "max_flows": 5}, "control": {"socket": "/tmp/x"}})
+    assert isinstance(file, HomeAgentFile)
+    assert file.home_prefixes == [IPv6Network("2001:db8:100::/64")]
+    assert (policy(file).n_cast, policy(file).discard, policy(file).max_flows) == (False, True, 5)
+    assert socket_path(file) == "/tmp/x"
+
+
+@pytest.mark.parametrize("bids", [[1], ["mn-wlan"], ["wlan"], ["1"]])
+def test_a_flow_names_its_path_by_number_or_interface(bids):
+    table = {"fid": 3, "bids": bids, "priority": 7, "source_port": 22, "next_header": "tcp"}
+    file = check({**MOBILE_NODE, "flow": [table]})
+    assert flow_binding(file.flow[0], file.interface) == FlowBinding(
+        3, 7, Action.FORWARD, (1,), IPv6TrafficSelector(source_port=(22, 22), next_header=(6, 6))
+    )
+
+
+def test_a_flow_without_selector_is_for_everything():
+    file = check({**MOBILE_NODE, "flow": [{"fid": 3, "bids": [1, 2], "action": "n-cast"}]})
+    assert flow_binding(file.flow[0], file.interface) == FlowBinding(3, 10, Action.N_CAST, (1, 2), None)
+
+
+def test_a_discarded_flow_belongs_to_the_preferred_binding():
+    file = check({**MOBILE_NODE, "flow": [{"fid": 3, "action": "discard"}]})
+    assert flow_binding(file.flow[0], file.interface).bids == (2,)
+
+
+def changed(base, **keys):
+    return {key: value for key, value in {**base, **keys}.items() if value is not None}
+
+
+INTERFACE = MOBILE_NODE["interface"][0]
+
+
+@pytest.mark.parametrize(
+    ("tables", "sentence"),
+    [
+        ({}, 'role: is missing; expected "mobile-node" or "home-agent"'),
+        (
+            changed(MOBILE_NODE, role="router"),
+            "role: 'router' is not known; expected one of mobile-node, home-agent",
+        ),
+        (changed(MOBILE_NODE, home_agent=None), "home_agent: is missing"),
+        (
+            changed(MOBILE_NODE, home_adress="::1"),
+            "home_adress: is not a known key; did you mean home_address?",
+        ),
+        (
+            changed(MOBILE_NODE, home_address="2001:db8"),
+            "home_address: expected an IPv6 address, not '2001:db8'",
+        ),
+        (changed(MOBILE_NODE, home_address=7), "home_address: expected an IPv6 address in quotes, not 7"),
+        (
+            changed(MOBILE_NODE, home_address="fe80::1"),
+            "home_address: expected a global unicast address, not fe80::1",
+        ),
+        (
+            changed(MOBILE_NODE, home_address="2001:db8:100::1"),
+            "home_address: expected another address than that of the home agent",
+        ),
+        (changed(MOBILE_NODE, name="a/b"), "name: expected a name of letters, digits and _.-, not 'a/b'"),
+        (changed(MOBILE_NODE, lifetime_s="60"), "lifetime_s: expected a number, not text"),
+        (changed(MOBILE_NODE, lifetime_s=61), "lifetime_s: expected a multiple of 4, not 61"),
+        (changed(MOBILE_NODE, lifetime_s=0), "lifetime_s: expected at least 4, not 0"),
+        (changed(MOBILE_NODE, interface=[]), "interface: expected at least one"),
+        (changed(MOBILE_NODE, interface={}), "interface: expected a list, not a table"),
+        (changed(MOBILE_NODE, interface=[{"name": "a", "bid": 1}]), "interface[0].priority: is missing"),
+        (
+            changed(MOBILE_NODE, interface=[INTERFACE, {**INTERFACE, "name": "other"}]),
+            "interface[1].bid: 1 is used already",
+        ),
+        (
+            changed(MOBILE_NODE, interface=[{**INTERFACE, "bid": 70000}]),
+            "interface[0].bid: expected at most 65535, not 70000",
+        ),
+        (
+            changed(MOBILE_NODE, interface=[{**INTERFACE, "priority": 128}]),
+            "interface[0].priority: expected at most 127, not 128",
+        ),
+        (
+            changed(MOBILE_NODE, flow=[{"fid": 1, "bids": [9]}]),
+            "flow[0].bids: there is no BID or interface 9; known are 1 (mn-wlan), 2 (mn-cellular)",
+        ),
+        (changed(MOBILE_NODE, flow=[{"fid": 1, "bids": [1, "wlan"]}]), "flow[0].bids: BID 1 is named twice"),
+        (
+            changed(MOBILE_NODE, flow=[{"fid": 1, "bids": [1], "action": "n-cast"}]),
+            "flow[0].bids: expected at least two for n-cast",
+        ),
+        (
+            changed(MOBILE_NODE, flow=[{"fid": 1}]),
+            "flow[0].bids: is missing; expected at least one BID or interface",
+        ),
+        (
+            changed(MOBILE_NODE, flow=[{"fid": 1, "bids": [1], "action": "copy"}]),
+            "flow[0].action: 'copy' is not known; expected one of discard, forward, n-cast",
+        ),
+        (
+            changed(MOBILE_NODE, flow=[{"fid": 1, "bids": [1], "source_port": "http"}]),
+            "flow[0].source_port: expected a number or a range from 0 to 65535, for example 5000-5999, not 'http'",
+        ),
+        (
+            changed(MOBILE_NODE, datapath={"tunnel_backend": "gre"}),
+            "datapath.tunnel_backend: 'gre' is not known; expected one of auto, ip6tnl, seg6, tun",
+        ),
+        (
+            changed(HOME_AGENT, home_prefixes=["2001:db8::1/64"]),
+            "home_prefixes[0]: expected an IPv6 prefix, not '2001:db8::1/64', it has host bits set",
+        ),
+        (
+            changed(HOME_AGENT, policy={"ncast": True}),
+            "policy.ncast: is not a known key; did you mean n_cast?",
+        ),
+    ],
+)
+def test_one_sentence_names_the_key_and_what_was_expected(tables, sentence):
+    with pytest.raises(ConfigurationError) as raised:
+        check(tables)
+    assert str(raised.value) == sentence
+
+
+def test_a_socket_path_has_to_fit_the_kernel():
+    with pytest.raises(ConfigurationError, match=r"^control.socket: expected a path of at most 107 octets"):
+        check({**HOME_AGENT, "control": {"socket": "/" + "x" * 107}})
+
+
+def test_a_file_is_named_in_the_sentence(tmp_path):
+    file = tmp_path / "ha.toml"
+    with pytest.raises(ConfigurationError, match=r"ha\.toml: cannot be read: No such file or directory$"):
+        load(str(file))
+    file.write_text("role = oops\n")
+    with pytest.raises(ConfigurationError, match=r"ha\.toml: is not TOML: .*line 1"):
+        load(str(file))
+    file.write_bytes(b'name = "\xff"')
+    with pytest.raises(ConfigurationError, match=r"ha\.toml: is not UTF-8 text$"):
+        load(str(file))
+    file.write_text('role = "home-agent"')
+    with pytest.raises(ConfigurationError, match=r"ha\.toml: name: is missing$"):
+        load(str(file))
+
+
+@pytest.mark.parametrize("example", ["mobile-node.toml", "home-agent.toml"])
+def test_the_examples_are_valid(example, request):
+    load(str(request.config.rootpath / "examples" / example))

@@ -1,0 +1,67 @@
+"""The state file: whole or not at all, and never in the way."""
+
+import json
+import logging
+import os
+import time
+
+import pytest
+
+from testbed.agent.state import StateFile
+
+
+def test_what_is_saved_is_loaded_with_its_age(tmp_path):
+    path = tmp_path / "folder" / "state.json"
+    StateFile(str(path)).save({"entries": [1, 2]})
+    saved = json.loads(path.read_text())
+    path.write_text(json.dumps({**saved, "saved_at": time.time() - 30}))
+    snapshot, saved_at = StateFile(str(path)).load(now=1000.0)
+    assert snapshot == {"entries": [1, 2]}
+    assert saved_at == pytest.approx(970.0, abs=1)
+    assert os.listdir(path.parent) == ["state.json"]
+
+
+def test_without_a_path_nothing_is_kept():
+    state = StateFile("")
+    state.save({"entries": []})
+    assert state.load(0.0) is None
+
+
+def test_no_file_yet_is_no_state(tmp_path):
+    assert StateFile(str(tmp_path / "state.json")).load(0.0) is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"{", b"[]", b"null", b"{}", b"\xff", b'{"format": 9}'),
+        b'{"format": 1, "saved_at": "x", "snapshot": {}}',
+    ],
+)
+def test_what_is_no_state_is_put_aside(tmp_path, caplog, content):
+    path = tmp_path / "state.json"
+    path.write_bytes(content)
+    with caplog.at_level(logging.ERROR):
+        assert StateFile(str(path)).load(0.0) is None
+    assert (tmp_path / "state.json.rejected").read_bytes() == content
+    assert not path.exists()
+    assert len(caplog.records) == 1
+
+
+def test_a_state_that_cannot_be_saved_is_reported_once(tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    state = StateFile(str(tmp_path / "file" / "state.json"))
+    with caplog.at_level(logging.ERROR):
+        state.save({})
+        state.save({})
+    assert len(caplog.records) == 1
+    assert "state cannot be saved" in caplog.text
+
+
+def test_a_failed_save_leaves_the_old_state(tmp_path, caplog):
+    path = tmp_path / "state.json"
+    state = StateFile(str(path))
+    state.save({"entries": [1]})
+    os.mkdir(f"{path}.{os.getpid()}")  # where the new state would be written
+    state.save({"entries": [2]})
+    assert state.load(0.0)[0] == {"entries": [1]}
