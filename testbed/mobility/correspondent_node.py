@@ -36,8 +36,8 @@ from testbed.wire.message import (
     HomeTestInit,
     Status,
 )
-from testbed.wire.option import BindingAuthorizationData, BindingIdentifier, NonceIndices
 from testbed.wire.option import AlternateCareOfAddress as Alternate
+from testbed.wire.option import BindingAuthorizationData, BindingIdentifier, NonceIndices
 from testbed.wire.packet import Packet
 
 #: The correspondent of the bindings that a correspondent node holds: they are for all of its addresses.
@@ -103,7 +103,8 @@ class CorrespondentNode(Registrar):
         RFC 6275 §9.3.1, §9.3.3: a Binding Error, status 1, tells its sender, at a limited rate."""
         if not is_unicast_routable(source) or not self._refusals.allows(source, now):
             return
-        self._send(Packet(destination, source, BindingError(BindingErrorStatus.UNKNOWN_BINDING, home_address)))
+        error = BindingError(BindingErrorStatus.UNKNOWN_BINDING, home_address)
+        self._send(Packet(destination, source, error))
         self._note("binding-error-sent", care_of_address=str(source), home_address=str(home_address))
 
     def home_binding(self, home_address: IPv6Address) -> HomeBinding | None:
