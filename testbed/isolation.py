@@ -11,9 +11,9 @@ When the program ends, the init ends; when process 1 of a pid namespace ends, th
 process in it; and namespaces without processes vanish with their links, bridges, routes and nftables rules.
 The init asks the kernel to be killed with the outer process: `kill -9` of that one removes everything, too.
 
-Inside, `/run` is private (what stood there stays visible), temporary files go to `/run/flowbind/tmp`, and
-`/proc` and `/sys` show the private namespaces. All other folders are the machine's: results written to an
-output folder stay. A folder directly below `/run` must exist before `isolate()` to be kept.
+Inside, `/run` is private (what stood there stays visible), temporary files go to a folder in it, and `/proc`
+and `/sys` show the private namespaces. All other folders are the machine's: results written to an output
+folder stay. A folder directly below `/run` must exist before `isolate()` to be kept.
 
 Functions: `isolate`. Also a command: `python -m testbed.isolation COMMAND [ARGUMENT...]`.
 Exception: `IsolationError`.
@@ -162,10 +162,7 @@ def _enter_namespaces() -> None:
         _mount(path, path, None, MS_BIND)
         _mount(None, path, None, MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
     _make_run_private()
-    temporary = os.path.join(PRIVATE_DIRECTORY, "tmp")
-    os.makedirs(temporary)
-    os.environ["TMPDIR"] = temporary
-    tempfile.tempdir = None  # forget the folder that was found before
+    os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="tmp.", dir="/run")
     socket.sethostname("flowbind")
     _set_loopback_up()
 
@@ -176,19 +173,29 @@ def _make_mounts_private() -> None:
     Whoever joins a mount namespace (Mininet does for each command) gets its root, not the chroot that its
     other processes are in.
     """
-    root, here = os.open("/", os.O_RDONLY | os.O_DIRECTORY), os.getcwd()
+    here, root = os.getcwd(), os.open("/", os.O_RDONLY | os.O_DIRECTORY)
     with open("/proc/self/ns/mnt") as namespace:
         _call(libc.setns, namespace.fileno(), CLONE_NEWNS)  # to its root
     _mount(None, "/", None, MS_REC | MS_PRIVATE)
-    if not os.path.samestat(os.fstat(root), os.stat("/")):
+    root_of_namespace = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
+    if _place(root) != _place(root_of_namespace):
         path = os.readlink(f"/proc/self/fd/{root}")
         if not os.path.ismount(path):
             _mount(path, path, None, MS_BIND | MS_REC)
         os.chdir(path)
         _mount(".", "/", None, MS_MOVE)
         os.chroot(".")
+    os.close(root_of_namespace)
     os.close(root)
     os.chdir(here)
+
+
+def _place(directory: int) -> tuple:
+    """What an open folder is, and in which mount it is seen."""
+    status = os.fstat(directory)
+    with open(f"/proc/self/fdinfo/{directory}") as lines:
+        mount = next(line for line in lines if line.startswith("mnt_id:"))
+    return status.st_dev, status.st_ino, mount
 
 
 def _make_run_private() -> None:

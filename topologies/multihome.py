@@ -123,6 +123,11 @@ class MultihomeTopology(Topo):
         #: Names of mobile nodes with their home addresses.
         self.home_addresses = {f"mn{number if number > 1 else ''}": HOME_PREFIX[0xFF + number]
                                for number in range(1, mobile_nodes + 1)}
+        self.host_names = {"cn": "2001:db8:300::2", "core": "2001:db8:300::1", "ha": str(HOME_AGENT),
+                           "hn": str(HOME_PREFIX[2])}
+        for number in range(1, len(names) + 1):
+            self.host_names[f"ar{number}"] = str(access_prefix(number)[1])
+        self.host_names |= {name: str(address) for name, address in self.home_addresses.items()}
         self.addHost("core", cls=Router, addresses={}, routes=[])
         self._add_correspondent_node()
         self._add_home_network(agents)
@@ -136,6 +141,9 @@ class MultihomeTopology(Topo):
                     intfName2=f"{network.name}-{name}", params2={"bridge": AccessRouter.bridge},
                     backend=link_backend, parameters=network.parameters(
                         None if seed is None else seed + index * len(names) + number))
+
+    def addHost(self, name: str, **options) -> str:
+        return super().addHost(name, host_names=self.host_names, **options)
 
     def _add_correspondent_node(self) -> None:
         self.addHost("cn", cls=CorrespondentNode)

@@ -1,7 +1,7 @@
 """Mininet's own `mn` command with the multihomed network in it: `python -m testbed.emulation.mn [OPTIONS]`.
 
-Options are those of `mn`. Without `--topo` it loads the multihomed topology with running agents; parameters of
-that go behind a comma: `--topo multihome,mobile_nodes=2,agents=1`. Unlike `mn` itself, it works in private
+Options are those of `mn`. Without `--topo` it loads the multihomed topology with running agents; parameters
+of that go behind a comma: `--topo multihome,mobile_nodes=2,agents=1`. Unlike `mn` itself, it works in private
 namespaces and leaves kernel-wide settings as they are.
 
 Function: `main`.

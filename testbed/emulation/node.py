@@ -7,6 +7,7 @@ as parameters of its topology and sets them when Mininet configures it, once the
 """
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -52,7 +53,8 @@ class Host(Node):
     addresses: interface name to addresses with prefix length; routes: pairs of destination ("default" or a
     prefix) and gateway; bridges: names of bridges, made before the links that are to be their ports.
     log_directory: where logs, events and agent configurations are kept (the node's private folder if not
-    given). agent_configuration: of an agent that is to run as soon as the node is configured.
+    given). agent_configuration: of an agent that is to run as soon as the node is configured. host_names:
+    name to address, what commands in this node can call the others (/etc/hosts here).
     """
 
     sysctls: Mapping[str, int] = SYSCTLS | HOST_SYSCTLS
@@ -60,13 +62,14 @@ class Host(Node):
     def __init__(self, name: str, addresses: Mapping[str, Sequence[str]] | None = None,
                  routes: Sequence[tuple[str, str]] = (), bridges: Sequence[str] = (),
                  log_directory: str | os.PathLike | None = None, agent_configuration: Mapping | None = None,
-                 **parameters):
+                 host_names: Mapping[str, str] | None = None, **parameters):
         self.addresses = {interface: [IPv6Interface(address) for address in values]
                           for interface, values in (addresses or {}).items()}
         self.routes = [(destination, IPv6Address(gateway)) for destination, gateway in routes]
         self.bridges = tuple(bridges)
         self.agent: Agent | None = None
         self.agent_configuration = agent_configuration
+        self.host_names = dict(host_names or {})
         self.spawned: list[subprocess.Popen] = []
         self.run_directory = Path(PRIVATE_DIRECTORY, name)
         self.control_socket = str(Path(PRIVATE_DIRECTORY, f"{name}.sock"))
@@ -103,10 +106,22 @@ class Host(Node):
                 commands.append(f"echo 0 >/proc/sys/net/ipv6/conf/{interface}/addr_gen_mode")
             commands += [f"ip address add {address} dev {interface} nodad" for address in addresses]
         commands += [f"ip route add {destination} via {gateway}" for destination, gateway in self.routes]
+        if self.host_names and os.path.isfile("/etc/hosts"):  # a bind mount needs something to stand on
+            names = self.run_directory / "hosts"
+            names.write_text("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n" + "".join(
+                f"{address} {name}\n" for name, address in self.host_names.items()))
+            commands.append(f"mount --bind {names} /etc/hosts")  # seen in this node only
         self.execute("sh", "-e", input="\n".join(commands) + "\n")
+        for interface in self.intfList():
+            interface.ip = self.IP(interface)  # what Mininet's commands show
         if self.agent_configuration:
             self.start_agent(self.agent_configuration)
         return {}
+
+    def IP(self, intf=None) -> str | None:
+        """A static address of an interface, or of the node: for a mobile node, its home address."""
+        addresses = self.addresses.get(str(intf), ()) if intf else itertools.chain(*self.addresses.values())
+        return next((str(address.ip) for address in addresses), None)
 
     def terminate(self) -> None:
         """Undo all that this node has made: its processes, its folder, and with its shell its namespace."""

@@ -1,0 +1,29 @@
+"""What all tests share: integration tests run as root in private namespaces that vanish with the test run."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from testbed.isolation import isolate
+
+INTEGRATION = Path(__file__).with_name("integration")
+
+
+def needs_namespaces(item: pytest.Item) -> bool:
+    return INTEGRATION in item.path.parents
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.geteuid() != 0:
+        for item in filter(needs_namespaces, items):
+            item.add_marker(pytest.mark.skip(reason="needs root"))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Run the tests in namespaces of their own: whatever a failing one leaves there, the machine stays clean."""
+    if session.config.option.collectonly or os.geteuid() != 0:
+        return
+    if any(map(needs_namespaces, session.items)):
+        with session.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+            isolate()
