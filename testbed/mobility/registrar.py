@@ -418,7 +418,7 @@ class Registrar(Role):
     def _send_binding_error(self, packet: Packet, now: float) -> None:
         """RFC 6275 §9.2: an unknown Mobility Header type is answered with a Binding Error, status 2."""
         self._drop(packet, f"unknown Mobility Header type {packet.message.type}")
-        self._binding_errors = [sent for sent in self._binding_errors if sent > now - 1]
+        self._binding_errors = [sent for sent in self._binding_errors if sent + 1 > now]
         if len(self._binding_errors) < MAX_BINDING_ERRORS_PER_S and is_unicast_routable(packet.source):
             self._binding_errors.append(now)
             home_address = packet.home_address or IPv6Address(0)

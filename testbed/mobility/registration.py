@@ -1,6 +1,7 @@
 """The sending side of Binding Updates: a binding update list entry and how it is kept (RFC 6275 §11.7).
 
-Classes: `Registration`, `ListedBinding`, `ListedFlow`, `FlowError`.
+Classes: `Registration`, `ListedBinding`, `ListedFlow`, `Outstanding`, `FlowError`. Functions: `option_length`,
+`describe_listed`.
 
 One `Registration` is the relation of a mobile node to one receiver. It holds what is wanted beside what
 the receiver has acknowledged, and sends Binding Updates until the two agree.
@@ -70,7 +71,7 @@ class ListedFlow:
 
 
 @dataclass(slots=True)
-class _Outstanding:
+class Outstanding:
     """The Binding Update that has not been acknowledged yet."""
 
     sequence: int
@@ -113,7 +114,7 @@ class Registration:
         self._timers = timers
         self._transmit = transmit
         self._note = note
-        self._outstanding: _Outstanding | None = None
+        self._outstanding: Outstanding | None = None
         self._sent: list[float] = []
         self._delayed_timeout = INITIAL_BINDACK_TIMEOUT
 
@@ -237,7 +238,7 @@ class Registration:
     def _send(self, now: float, timeout: float) -> None:
         """Send what is to be said now; wait `timeout` seconds for the answer. No more than
         MAX_UPDATE_RATE messages within a second (RFC 6275 §11.8): one too many is sent when it may be."""
-        self._sent = [sent for sent in self._sent if sent > now - 1]
+        self._sent = [sent for sent in self._sent if sent + 1 > now]
         if len(self._sent) >= MAX_UPDATE_RATE:
             self._delayed_timeout = timeout
             self._timers.set(("send", self.peer), self._sent[0] + 1)
@@ -261,7 +262,7 @@ class Registration:
             self.flows[option.fid].times_sent += 1
         self.sequence = sequence
         self._sent.append(now)
-        self._outstanding = _Outstanding(
+        self._outstanding = Outstanding(
             sequence,
             now,
             timeout,
@@ -325,9 +326,9 @@ class Registration:
                 listed.operation is Pro.REMOVE or known.issuperset(listed.flow.bids)
             )
             option = self._flow_option(listed, asked)
-            if (kept or asked) and (kept or room >= _length(option)):
+            if (kept or asked) and (kept or room >= option_length(option)):
                 options.append(option)
-                room -= _length(option)
+                room -= option_length(option)
         return [able[bid] for bid in sorted(chosen)], options if self.flows_supported else []
 
     @staticmethod
@@ -379,7 +380,7 @@ class Registration:
             self._rejected(message, outstanding, now)
         return True
 
-    def _accepted(self, message: BindingAcknowledgement, outstanding: _Outstanding, now: float) -> None:
+    def _accepted(self, message: BindingAcknowledgement, outstanding: Outstanding, now: float) -> None:
         if not self.known_to_peer:
             self.known_to_peer = True
             self._forget_registered()  # our first message replaced all that the receiver had (O flag)
@@ -398,7 +399,7 @@ class Registration:
         binding: ListedBinding,
         care_of_address: IPv6Address,
         status: int,
-        outstanding: _Outstanding,
+        outstanding: Outstanding,
         lifetime_s: int,
     ) -> None:
         binding.refresh_due = False
@@ -410,7 +411,7 @@ class Registration:
                 binding.refused = status
             self._note("binding-refused", peer=str(self.peer), bid=binding.bid, status=status)
 
-    def _flows_answered(self, message: BindingAcknowledgement, outstanding: _Outstanding) -> None:
+    def _flows_answered(self, message: BindingAcknowledgement, outstanding: Outstanding) -> None:
         """Draft §6.1.4: every option must come back, with its status; none at all: not supported."""
         answers = {option.fid: option for option in message.all_options(FlowIdentification)}
         if outstanding.flows and not answers:
@@ -485,7 +486,7 @@ class Registration:
             accepted=status < 128,
         )
 
-    def _rejected(self, message: BindingAcknowledgement, outstanding: _Outstanding, now: float) -> None:
+    def _rejected(self, message: BindingAcknowledgement, outstanding: Outstanding, now: float) -> None:
         self._note("registration-refused", peer=str(self.peer), status=int(message.status))
         if message.status == Status.MCOA_NON_MCOA_BINDING_EXISTS:
             self.known_to_peer = False  # RFC 5648 §5.7: the next one replaces it (O flag)
@@ -501,7 +502,7 @@ class Registration:
 
     # -- time
 
-    def _schedule(self, message: BindingAcknowledgement, outstanding: _Outstanding, lifetime_s: int) -> None:
+    def _schedule(self, message: BindingAcknowledgement, outstanding: Outstanding, lifetime_s: int) -> None:
         interval = REFRESH_AT * lifetime_s
         advice = message.option(BindingRefreshAdvice)
         if advice is not None:
@@ -546,7 +547,7 @@ class Registration:
         self._note("deregistered", peer=str(self.peer))
 
 
-def _length(option: FlowIdentification) -> int:
+def option_length(option: FlowIdentification) -> int:
     """An upper bound of the option's octets on the wire, padding included."""
     references = option.binding_reference
     selector = 0 if option.selector is None else 5 + len(bytes(option.selector))

@@ -78,7 +78,8 @@ class Role:
 
     After every call into a role, its agent (1) sends the `transmissions()` that do not wait for the
     datapath, (2) applies `changes()` and `optimisation_changes()`, (3) sends the others, (4) logs
-    `events()`, and (5) calls `handle_timer` at `timer()`. All times are seconds on one monotonic clock, given by the caller.
+    `events()`, and (5) calls `handle_timer` at `timer()`. All times are seconds on one monotonic clock,
+    given by the caller.
     """
 
     def __init__(self) -> None:

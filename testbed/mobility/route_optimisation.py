@@ -1,0 +1,164 @@
+"""Route optimisation at the mobile node: its correspondent registrations (RFC 6275 §11.6, §11.7.2).
+
+Class: `RouteOptimiser`.
+"""
+
+import os
+from collections.abc import Callable, Iterable
+from ipaddress import IPv6Address
+from typing import Any
+
+from testbed.mobility.binding import FlowBinding
+from testbed.mobility.correspondent_registration import CorrespondentRegistration
+from testbed.mobility.registration import ListedBinding, describe_listed
+from testbed.mobility.role import Timers
+from testbed.wire.codec import Codec
+from testbed.wire.message import (
+    BindingAcknowledgement,
+    BindingError,
+    BindingErrorStatus,
+    BindingRefreshRequest,
+    CareOfTest,
+    HomeTest,
+)
+from testbed.wire.option import BindingIdentifier
+from testbed.wire.packet import Packet
+
+
+class RouteOptimiser:
+    """The correspondent nodes whose packets are not to go through the home agent.
+
+    `send(packet)` sends from the packet's source address, through the tunnel where that is the home address,
+    and returns whether it can; `home_lifetime(now)` as for CorrespondentRegistration.
+    """
+
+    def __init__(
+        self,
+        home_address: IPv6Address,
+        timers: Timers,
+        send: Callable[[Packet], bool],
+        note: Callable[..., None],
+        home_lifetime: Callable[[float], float],
+        random: Callable[[int], bytes] = os.urandom,
+        codec: Codec | None = None,
+    ) -> None:
+        self.home_address = home_address
+        self.correspondents: dict[IPv6Address, CorrespondentRegistration] = {}
+        self._timers = timers
+        self._send = send
+        self._note = note
+        self._home_lifetime = home_lifetime
+        self._random = random
+        self._codec = codec or Codec()
+
+    def add(self, correspondent: IPv6Address) -> None:
+        """Optimise the route to this node from now on; takes effect with `update`."""
+        known = self.correspondents.get(correspondent)
+        if known is not None and not known.leaving:
+            return
+        self.correspondents[correspondent] = CorrespondentRegistration(
+            correspondent,
+            self.home_address,
+            self._timers,
+            self._send,
+            self._note,
+            self._home_lifetime,
+            self._random,
+            self._codec,
+        )
+
+    def remove(self, correspondent: IPv6Address, now: float) -> bool:
+        """Go through the home agent again; False if that was so already."""
+        known = self.correspondents.get(correspondent)
+        if known is None:
+            return False
+        known.leave(now)
+        self._forget_gone()
+        return True
+
+    def leave(self, now: float) -> None:
+        """Remove all."""
+        for correspondent in list(self.correspondents):
+            self.remove(correspondent, now)
+
+    def update(self, bindings: Iterable[ListedBinding], flows: Iterable[FlowBinding], now: float) -> None:
+        """Bring the correspondent nodes to these bindings (what is wanted, not what a home agent has
+        acknowledged) and flow bindings."""
+        bindings, flows = list(bindings), list(flows)
+        for registration in self.correspondents.values():
+            if not registration.leaving:
+                for binding in bindings:
+                    registration.bind(binding.bid, binding.priority, binding.care_of_address)
+                registration.want_flows(flows)
+                registration.update(now)
+
+    def receive(self, packet: Packet, now: float) -> str | None:
+        """Take a message from a correspondent node; the reason if it is not for us or not in order."""
+        registration = self.correspondents.get(packet.source)
+        if registration is None:
+            return "not from the home agent nor a correspondent node of ours"
+        message = packet.message
+        at_home = self.home_address in (packet.destination, packet.routing_address)
+        reason = None
+        if isinstance(message, HomeTest):
+            tunnelled = packet.destination == self.home_address and packet.routing_address is None
+            if not tunnelled or not registration.home_test(message, now):
+                reason = "not the Home Test that is waited for (RFC 6275 §11.6.2)"
+        elif isinstance(message, CareOfTest):
+            direct = packet.routing_address is None
+            if not direct or not registration.care_of_test(packet.destination, message, now):
+                reason = "not the Care-of Test that is waited for (RFC 6275 §11.6.2)"
+        elif isinstance(message, BindingAcknowledgement):
+            if packet.routing_address != self.home_address:
+                reason = "no type 2 routing header with our home address (RFC 6275 §9.5.4)"
+            elif not registration.proven(packet):
+                reason = "no valid Binding Authorization Data (RFC 6275 §11.7.3)"
+            elif not registration.acknowledged(message, now):
+                reason = f"acknowledges sequence number {message.sequence}, which is not outstanding"
+        elif isinstance(message, BindingRefreshRequest) and at_home:
+            bids = [option.bid for option in message.all_options(BindingIdentifier)]
+            self._note("binding-refresh-request-received", peer=str(packet.source), bids=bids)
+            registration.refresh(now, bids)
+        elif isinstance(message, BindingError):
+            self._note("binding-error-received", peer=str(packet.source), status=message.status)
+            if message.status == BindingErrorStatus.UNKNOWN_BINDING:
+                if message.home_address == self.home_address:
+                    registration.lost(now)
+            elif not registration.known_to_peer:  # RFC 6275 §11.3.6: it knows none of this
+                self.remove(packet.source, now)
+        else:
+            reason = f"a {type(message).__name__} is not for this role"
+        self._forget_gone()
+        return reason
+
+    def handle_timer(self, kind: Any, correspondent: IPv6Address, now: float) -> None:
+        """Do what was due under the key `(kind, correspondent)`."""
+        registration = self.correspondents.get(correspondent)
+        if registration is not None:
+            registration.handle_timer(kind, now)
+            self._forget_gone()
+
+    def describe(self, now: float) -> list[dict[str, Any]]:
+        """One dictionary a correspondent node: its bindings and flow bindings; for people and programs."""
+        return [
+            {
+                "correspondent": str(peer),
+                "optimised": registration.known_to_peer,
+                "bindings": [
+                    {
+                        "bid": binding.bid,
+                        "care_of_address": str(binding.care_of_address) if binding.care_of_address else None,
+                        "registered": str(binding.registered) if binding.registered else None,
+                        "remaining_s": round(binding.expires - now, 3) if binding.registered else None,
+                        "refused": binding.refused,
+                    }
+                    for _, binding in sorted(registration.bindings.items())
+                ],
+                "flows": [describe_listed(listed) for _, listed in sorted(registration.flows.items())],
+            }
+            for peer, registration in self.correspondents.items()
+        ]
+
+    def _forget_gone(self) -> None:
+        for correspondent in [peer for peer, known in self.correspondents.items() if known.left]:
+            del self.correspondents[correspondent]
