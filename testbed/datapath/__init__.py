@@ -1,0 +1,15 @@
+"""Wanted forwarding state (`testbed.mobility.forwarding`) made true in the Linux kernel.
+
+Modules, each standing on those above it:
+
+- `error`: `DatapathError`
+- `netlink`: netlink sockets, attributes, acknowledgements, dumps
+- `nftables`: nf_tables expressions and objects as netlink messages
+- `route`: routes, policy rules, addresses, proxy neighbours, links as netlink messages
+- `mark`: what the bits of the packet mark mean, table numbers, rule priorities
+- `match`: an RFC 6088 traffic selector as nf_tables expressions
+- `tunnel`: the kernel's ways to encapsulate (RFC 2473)
+- `classifier`: the nf_tables table: its base, and what each home address adds to it
+- `routing`: the routes and rules that each home address needs
+- `datapath`: `Datapath`, which agents use
+"""

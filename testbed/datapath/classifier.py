@@ -1,0 +1,428 @@
+"""The nf_tables table `ip6 flowbind`: which path each packet takes. Class: `Classifier`. Dataclass:
+`HomeRules`.
+
+Packets meet, in this order:
+
+- `signalling` (prerouting): mobility messages to this node, and what carries a Home Address option or a type
+  2 routing header, end here: the agent's packet socket has seen them, and the kernel without CONFIG_IPV6_MIP6
+  would answer with ICMPv6 Parameter Problem;
+- `tunnel` (prerouting): tunnel packets are accepted only with the (outer, inner) addresses of a registered
+  path, whatever the number of paths in constant time, and counted and dropped otherwise;
+- `home_<home address>` (prerouting and output, through a verdict map): its flow bindings in order of
+  priority, each with a counter, then the default. What they decide is a mark, which policy rules read.
+
+`output` serves packets of this node itself; `forward` and the first rule of each home chain clamp TCP's
+maximum segment size; `postrouting` completes the outer header.
+"""
+
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv6Address, IPv6Network
+
+from testbed.datapath import mark
+from testbed.datapath.match import PORT_PROTOCOLS, WITH_PORTS, matches
+from testbed.datapath.nftables import (
+    ACCEPT,
+    DROP,
+    EQUAL,
+    FORWARD,
+    GOTO,
+    IN_INTERFACE,
+    JUMP,
+    LOCAL,
+    MORE,
+    NETWORK,
+    NOT_EQUAL,
+    OUTPUT,
+    POSTROUTING,
+    PREROUTING,
+    TRANSPORT,
+    TYPE_ADDRESS,
+    TYPE_MARK,
+    TYPE_PROTOCOL,
+    TYPE_VERDICT,
+    UPPER_PROTOCOL,
+    Element,
+    Rule,
+    Table,
+    compare,
+    count,
+    dispatch,
+    duplicate,
+    found_in,
+    immediate,
+    load,
+    load_destination_type,
+    load_extension,
+    load_length,
+    load_maximum_segment_size,
+    load_meta,
+    mark_is,
+    masked,
+    protocol_is,
+    reassemble,
+    set_mark,
+    store,
+    store_maximum_segment_size,
+    translate,
+    verdict,
+    within,
+)
+from testbed.datapath.tunnel import HOP_LIMIT
+from testbed.mobility.forwarding import Action, FlowRule, HomeBinding, Side
+
+MOBILITY_HEADER, ICMPV6, IPV6, TCP = 135, 58, 41, 6
+#: Router Solicitation to Redirect (RFC 4861).
+_NEIGHBOUR_DISCOVERY = bytes([133]), bytes([137])
+_HEADERS_OF_SIGNALLING = 0, 43, 60, MOBILITY_HEADER
+_HOME_ADDRESS_OPTION = 0xC9
+_TCP_HEADERS = 60
+
+HOMES, HOME_PREFIXES = "homes", "home_prefixes"
+TUNNELS, TUNNEL_PREFIXES, TUNNEL_ENDS = "tunnels", "tunnel_prefixes", "tunnel_ends"
+SOURCES = "outer_sources"
+REJECTED, SIGNALLING, UNROUTED = "rejected_tunnel_packets", "signalling_packets", "dropped_outer_packets"
+
+
+def chain_of(home_address: IPv6Address) -> str:
+    """Name of the chain of a home address, in what nft takes for a name."""
+    return "home_" + str(home_address).replace(":", "_")
+
+
+def counter_of(home_address: IPv6Address, fid: int | None) -> str:
+    """Name of the counter of a flow binding, or of the default."""
+    return f"{chain_of(home_address)}." + ("default" if fid is None else f"fid{fid}")
+
+
+@dataclass(frozen=True, slots=True)
+class HomeRules:
+    """What the table has for one home address: `chains` with their rules, `counters`, elements of sets.
+
+    `elements`: pairs of set name and elements that belong together (the two ends of an interval).
+    """
+
+    chains: dict[str, tuple[Rule, ...]]
+    counters: dict[str, tuple[IPv6Address, int | None]]
+    elements: frozenset[tuple[str, tuple[Element, ...]]]
+
+
+EMPTY = HomeRules({}, {}, frozenset())
+
+
+class Classifier:
+    """Translates bindings into rules. Nothing in here talks to the kernel.
+
+    `detour`: indices of the detour device and of its exit. `by_route`: see `Tunnel`. `tunnel_device`: index
+    of the device that decapsulated packets come from, 0 if there is none. `mtu`: of the tunnels.
+    """
+
+    def __init__(
+        self,
+        side: Side,
+        table: str,
+        detour: tuple[int, int],
+        by_route: bool,
+        tunnel_device: int,
+        mtu: int,
+        reassembly: bool = True,
+    ) -> None:
+        self.table = Table(table)
+        self._anchor = side is Side.ANCHOR
+        self._detour_exit = struct.pack("=I", detour[1])
+        self._by_route = by_route
+        self._tunnel_device = struct.pack("=I", tunnel_device) if tunnel_device else None
+        self._mtu = mtu
+        self._reassembly = reassembly
+        self._home_offset = 24 if self._anchor else 8
+
+    # -- what is always there
+
+    def base_chains(self) -> dict[str, tuple[tuple[str, int, int] | None, tuple[Rule, ...]]]:
+        """Name -> (type, hook, priority) or None, and rules; every chain after those that it jumps to."""
+        chains: dict[str, tuple[tuple[str, int, int] | None, tuple[Rule, ...]]] = {
+            "signalling": (None, self._signalling()),
+            "decapsulate": (None, self._decapsulate()),
+            "tunnel": (None, self._tunnel()),
+            "prepare": (None, self._prepare()),
+            "detour": (None, self._detour()),
+            "prerouting": (("filter", PREROUTING, -300), self._prerouting()),
+            "output": (("route", OUTPUT, -150), self._output()),
+            "forward": (("filter", FORWARD, -150), self._forward()),
+        }
+        if self._by_route:
+            chains["postrouting"] = ("filter", POSTROUTING, 300), self._postrouting()
+        if self._reassembly:
+            never = protocol_is(TCP) + load(NETWORK, 8, 1) + compare(EQUAL, b"\xff")
+            rule = Rule(never + reassemble(), "never true; makes the kernel put fragments together")
+            chains["reassembly"] = ("filter", PREROUTING, -350), (rule,)
+        return chains
+
+    def base_sets(self) -> list[tuple[str, tuple[int, ...], int | None, bool]]:
+        """Name, types of key, type of data, whether keys are intervals."""
+        sets = [
+            (PORT_PROTOCOLS, (TYPE_PROTOCOL,), None, False),
+            ("headers_of_signalling", (TYPE_PROTOCOL,), None, False),
+            (HOMES, (TYPE_ADDRESS,), TYPE_VERDICT, False),
+            (HOME_PREFIXES, (TYPE_ADDRESS,), TYPE_VERDICT, True),
+            (TUNNELS, (TYPE_ADDRESS, TYPE_ADDRESS), None, False),
+            (TUNNEL_PREFIXES, (TYPE_ADDRESS,), TYPE_VERDICT, True),
+            (TUNNEL_ENDS, (TYPE_ADDRESS,), None, False),
+        ]
+        if self._by_route and not self._anchor:
+            sets.append((SOURCES, (TYPE_MARK,), TYPE_ADDRESS, False))
+        return sets
+
+    def base_elements(self) -> frozenset[tuple[str, tuple[Element, ...]]]:
+        ports = {(PORT_PROTOCOLS, (Element(bytes([number])),)) for number in WITH_PORTS}
+        headers = {
+            ("headers_of_signalling", (Element(bytes([number])),)) for number in _HEADERS_OF_SIGNALLING
+        }
+        return frozenset(ports | headers)
+
+    BASE_COUNTERS = (REJECTED, SIGNALLING, UNROUTED)
+
+    def _signalling(self) -> tuple[Rule, ...]:
+        ours = load_destination_type() + compare(EQUAL, struct.pack("=I", LOCAL))
+        end = ours + count(SIGNALLING) + verdict(DROP)
+        option = bytes([_HOME_ADDRESS_OPTION])
+        return (
+            Rule(protocol_is(MOBILITY_HEADER) + end, "the agent has it"),
+            Rule(load_extension(43, 2, 1) + compare(EQUAL, b"\2") + end, "type 2 routing header"),
+            # the option is aligned to 8n+6 (RFC 6275 §6.3)
+            *(
+                Rule(load_extension(60, offset, 1) + compare(EQUAL, option) + end, "Home Address option")
+                for offset in (6, 14, 22)
+            ),
+        )
+
+    def _tunnel(self) -> tuple[Rule, ...]:
+        inner = 8 if self._anchor else 24  # whose addresses are the home addresses: source or destination
+        addresses = load(NETWORK, 8, 16) + load(TRANSPORT, inner, 16, register=2)
+        return (
+            Rule(addresses + found_in(TUNNELS) + verdict(GOTO, "decapsulate")),
+            Rule(load(TRANSPORT, inner, 16) + dispatch(TUNNEL_PREFIXES)),
+            Rule(load(NETWORK, 24, 16) + found_in(TUNNEL_ENDS) + count(REJECTED) + verdict(DROP), "spoofed"),
+        )
+
+    def _decapsulate(self) -> tuple[Rule, ...]:
+        if not self._by_route:
+            return (Rule(verdict(ACCEPT)),)
+        detour = self._marked(mark.DECAPSULATE_TO_DETOUR) + verdict(ACCEPT)
+        return (
+            Rule(load(TRANSPORT, 6, 1) + compare(EQUAL, bytes([IPV6])) + detour, "tunnel within the tunnel"),
+            Rule(load(NETWORK, 6, 1) + compare(NOT_EQUAL, bytes([IPV6])) + detour, "extension headers"),
+            Rule(self._marked(mark.DECAPSULATE) + verdict(ACCEPT)),
+        )
+
+    def _prepare(self) -> tuple[Rule, ...]:
+        """Before any packet goes into a tunnel: large ones (RFC 2473 §7.1)."""
+        rules = [Rule(self._clamp())]
+        if self._by_route:
+            rules.append(
+                Rule(
+                    load_length()
+                    + compare(MORE, struct.pack(">I", self._mtu))
+                    + load_meta(UPPER_PROTOCOL)
+                    + compare(NOT_EQUAL, bytes([TCP]))
+                    + load_meta(IN_INTERFACE)
+                    + compare(NOT_EQUAL, bytes(4))
+                    + compare(NOT_EQUAL, self._detour_exit)
+                    + self._marked(mark.DETOUR)
+                    + verdict(ACCEPT),
+                    "the detour answers Packet Too Big",
+                )
+            )
+        return tuple(rules)
+
+    def _clamp(self) -> bytes:
+        size = struct.pack(">H", self._mtu - _TCP_HEADERS)
+        return (
+            protocol_is(TCP)
+            + load(TRANSPORT, 13, 1)
+            + masked(b"\6")
+            + compare(EQUAL, b"\2")
+            + load_maximum_segment_size()
+            + compare(MORE, size)
+            + immediate(size)
+            + store_maximum_segment_size()
+        )
+
+    def _neighbour_discovery(self) -> bytes:
+        return protocol_is(ICMPV6) + load(TRANSPORT, 0, 1) + within(*_NEIGHBOUR_DISCOVERY)
+
+    def _homes(self, prefixes_only: bool = False) -> tuple[Rule, ...]:
+        address = load(NETWORK, self._home_offset, 16)
+        maps = (HOME_PREFIXES,) if prefixes_only else (HOMES, HOME_PREFIXES)
+        return tuple(Rule(address + dispatch(name)) for name in maps)
+
+    def _prerouting(self) -> tuple[Rule, ...]:
+        rules = [
+            Rule(load_meta(IN_INTERFACE) + compare(EQUAL, self._detour_exit) + verdict(GOTO, "detour")),
+        ]
+        signalling = load(NETWORK, 6, 1) + found_in("headers_of_signalling")
+        if self._tunnel_device is not None:  # what came out of a tunnel has not been seen by the agent
+            signalling += load_meta(IN_INTERFACE) + compare(NOT_EQUAL, self._tunnel_device)
+        rules += [
+            Rule(signalling + verdict(JUMP, "signalling")),
+            Rule(protocol_is(IPV6) + verdict(JUMP, "tunnel")),
+            Rule(self._neighbour_discovery() + verdict(ACCEPT)),
+            *self._homes(prefixes_only=not self._anchor),
+        ]
+        return tuple(rules)
+
+    def _detour(self) -> tuple[Rule, ...]:
+        """What comes out of the detour device."""
+        return (
+            Rule(mark_is(mark.value(mark.DISCARD), mark.NUMBER_MASK) + verdict(DROP)),
+            Rule(
+                load(NETWORK, 8, 16)
+                + compare(EQUAL, mark.PLACEHOLDER.packed)
+                + count(UNROUTED)
+                + verdict(DROP),
+                "outer packet without a way out",
+            ),
+            Rule(set_mark(0, mark.KEPT)),
+            Rule(protocol_is(IPV6) + verdict(JUMP, "tunnel")),
+            Rule(self._neighbour_discovery() + verdict(DROP)),
+            *self._homes(prefixes_only=not self._anchor),
+            # at a mobile node: its own packets must not get out without a tunnel
+            *(() if self._anchor else (Rule(load(NETWORK, 8, 16) + dispatch(HOMES)),)),
+        )
+
+    def _output(self) -> tuple[Rule, ...]:
+        copy = load_meta(3) + masked(struct.pack("=I", mark.COPY)) + compare(NOT_EQUAL, bytes(4))
+        link_local = load(NETWORK, 24, 2) + masked(b"\xff\xc0") + compare(EQUAL, b"\xfe\x80")
+        return (
+            Rule(copy + set_mark(0, mark.KEPT | mark.NUMBER_MASK) + verdict(ACCEPT), "a copy: by its mark"),
+            Rule(self._neighbour_discovery() + verdict(ACCEPT)),
+            Rule(link_local + verdict(ACCEPT)),
+            Rule(load(NETWORK, 24, 1) + compare(EQUAL, b"\xff") + verdict(ACCEPT), "multicast"),
+            *self._homes(),
+        )
+
+    def _forward(self) -> tuple[Rule, ...]:
+        if self._by_route:
+            decapsulated = mark_is(mark.value(mark.DECAPSULATE), mark.NUMBER_MASK)
+        elif self._tunnel_device is not None:
+            decapsulated = load_meta(IN_INTERFACE) + compare(EQUAL, self._tunnel_device)
+        else:
+            return ()
+        return (Rule(decapsulated + self._clamp()),)
+
+    def _postrouting(self) -> tuple[Rule, ...]:
+        hop_limit = immediate(bytes([HOP_LIMIT])) + store(NETWORK, 7, 1)
+        tunnel_packet = load(NETWORK, 6, 1) + compare(EQUAL, bytes([IPV6])) + load(NETWORK, 8, 16)
+        if self._anchor:
+            marked = load_meta(3) + masked(struct.pack("=I", mark.NUMBER_MASK)) + compare(NOT_EQUAL, bytes(4))
+            return (Rule(tunnel_packet + found_in(TUNNEL_ENDS) + marked + hop_limit),)
+        placeholder = tunnel_packet + compare(EQUAL, mark.PLACEHOLDER.packed)
+        source = (
+            load_meta(3)
+            + masked(struct.pack("=I", mark.NUMBER_MASK))
+            + translate(SOURCES)
+            + store(NETWORK, 8, 16, address=True)
+        )
+        return (
+            Rule(placeholder + hop_limit),
+            Rule(placeholder + source + verdict(ACCEPT), "outer source: the path's care-of address"),
+            Rule(placeholder + count(UNROUTED) + verdict(DROP)),
+        )
+
+    # -- what each home address adds
+
+    def home(self, binding: HomeBinding, slots: dict[int, int]) -> HomeRules:
+        """The rules of one home address; `slots`: BID -> slot."""
+        home_address = binding.home_address
+        chain = chain_of(home_address)
+        counters = {counter_of(home_address, None): (home_address, None)}
+        paths = {path.bid: path for path in binding.paths}
+        default = count(counter_of(home_address, None))
+        default += (
+            self._towards(slots[binding.default_bid]) if binding.default_bid in paths else self._dropped()
+        )
+        rules = []
+        for rule in binding.rules:
+            name = counter_of(home_address, rule.fid)
+            counters[name] = home_address, rule.fid
+            action = count(name) + self._action(rule, paths, slots)
+            selector = rule.selector
+            if selector is not None and not self._anchor:
+                selector = selector.mirrored()
+            rules += [Rule(match + action, f"fid {rule.fid}") for match in matches(selector)]
+        rules = [
+            Rule(verdict(JUMP, "prepare")),
+            *(
+                [Rule(protocol_is(MOBILITY_HEADER) + default, "signalling follows no flow binding")]
+                if rules
+                else []
+            ),
+            *rules,
+            Rule(default, "default"),
+        ]
+        chains = {chain: tuple(rules)}
+        elements = {(HOMES, (Element(home_address.packed, chain),))}
+        elements |= {(HOME_PREFIXES, _interval(prefix, chain)) for prefix in binding.prefixes}
+        if binding.paths and binding.prefixes:
+            inside = f"{chain}.tunnels"
+            remotes = sorted({path.remote for path in binding.paths})
+            chains[inside] = tuple(
+                Rule(load(NETWORK, 8, 16) + compare(EQUAL, remote.packed) + verdict(GOTO, "decapsulate"))
+                for remote in remotes
+            )
+            elements |= {(TUNNEL_PREFIXES, _interval(prefix, inside)) for prefix in binding.prefixes}
+        for path in binding.paths:
+            elements.add((TUNNELS, (Element(path.remote.packed + home_address.packed),)))
+            elements.add((TUNNEL_ENDS, (Element(path.local.packed),)))
+            if self._by_route and not self._anchor:
+                number = mark.value(mark.slot_number(slots[path.bid]))
+                elements.add((SOURCES, (Element(struct.pack("=I", number), path.local.packed),)))
+        return HomeRules(chains, counters, frozenset(elements))
+
+    def default_source(self, local: IPv6Address) -> tuple[str, tuple[Element, ...]] | None:
+        """Outer source of packets without a mark, at a mobile node."""
+        if not self._by_route or self._anchor:
+            return None
+        return SOURCES, (Element(bytes(4), local.packed),)
+
+    def _action(self, rule: FlowRule, paths: dict, slots: dict[int, int]) -> bytes:
+        if rule.action is Action.DISCARD or not rule.bids:
+            return self._dropped()
+        ways: dict[tuple, int] = {}
+        for bid in rule.bids:  # two BIDs may be one tunnel: one copy is enough
+            path = paths[bid]
+            ways.setdefault((path.local, path.remote, path.interface), slots[bid])
+        first, *others = ways.values()
+        copies = b"".join(
+            self._marked(mark.slot_number(slot), copy=True)
+            + immediate(mark.COPY_GATEWAY.packed)
+            + duplicate()
+            for slot in others
+        )
+        return copies + self._towards(first)
+
+    def _towards(self, slot: int) -> bytes:
+        return self._marked(mark.slot_number(slot)) + verdict(ACCEPT)
+
+    def _dropped(self) -> bytes:
+        if self._anchor:
+            return verdict(DROP)
+        # a drop in output would be an error for the application that sent it
+        return self._marked(mark.DISCARD) + verdict(ACCEPT)
+
+    def _marked(self, number: int, copy: bool = False) -> bytes:
+        return set_mark(mark.value(number) | (mark.COPY if copy else 0), mark.KEPT)
+
+
+def _interval(prefix: IPv6Network, chain: str) -> tuple[Element, ...]:
+    end = int(prefix.broadcast_address) + 1
+    start = Element(prefix.network_address.packed, chain)
+    return (start,) if end >> 128 else (start, Element(end.to_bytes(16, "big"), end=True))
+
+
+def flat(elements: Iterable[tuple[str, tuple[Element, ...]]]) -> dict[str, list[Element]]:
+    """Set name -> its elements."""
+    sets: dict[str, list[Element]] = {}
+    for name, group in elements:
+        sets.setdefault(name, []).extend(group)
+    return sets

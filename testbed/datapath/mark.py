@@ -1,0 +1,66 @@
+"""What the packet mark, table numbers, rule priorities and addresses of the datapath mean.
+
+A mark holds a *number* in bits 16 to 30; the low 16 bits and bits of others are left as they are. Numbers
+below `FIRST_SLOT` are situations; from there on, each is a *slot*. At an anchor, a slot is shared by one BID
+of each home address, so that the number of tables and rules does not grow with the number of mobile nodes.
+"""
+
+from ipaddress import IPv6Address, IPv6Network
+
+#: Bits of the mark that hold the number, and the one that says "a copy made for n-casting".
+NUMBER_MASK = 0x7FFF0000
+COPY = 0x80000000
+#: Bits of the mark that are none of ours.
+KEPT = 0x0000FFFF
+
+#: Accepted tunnel packet: decapsulate, then look the inner packet up.
+DECAPSULATE = 1
+#: Accepted tunnel packet whose inner packet must pass prerouting (a tunnel within a tunnel).
+DECAPSULATE_TO_DETOUR = 2
+#: Goes through the detour device, where the kernel answers with Packet Too Big if it must.
+DETOUR = 4
+#: Goes through the detour device and is dropped behind it: the sender must not notice.
+DISCARD = 5
+FIRST_SLOT = 16
+SLOTS = 4000
+
+#: Routing table of number N is BASE + N; outer packets of a slot have a table of their own.
+TABLE_BASE = 20000
+OUTER_TABLE_BASE = 24096
+TABLE_END = 29000
+#: Routes for packets without a mark.
+HOME_TABLE = TABLE_BASE + 3
+DETOUR_TABLE = TABLE_BASE + DETOUR
+LOCAL_TABLE = 255
+
+#: Priorities of policy rules, in the order in which they are tried.
+DECAPSULATION_PRIORITY, LOCAL_PRIORITY, OUTER_PRIORITY, CARE_OF_PRIORITY = 100, 102, 110, 111
+DETOUR_PRIORITY, SLOT_PRIORITY, HOME_PRIORITY = 120, 130, 140
+
+#: Marks routes and rules as ours (`proto 177` in what `ip` prints).
+PROTOCOL = 177
+
+#: Never on the wire (a ULA whose octets spell "flowbin"): source of outer packets before they get theirs,
+#: and next hop of copies until they are routed by their mark.
+PLACEHOLDER = IPv6Address("fd66:6c6f:7762:696e::1")
+COPY_GATEWAY = IPv6Address("fd66:6c6f:7762:696e::2")
+#: Next hop on the detour device.
+DETOUR_GATEWAY = IPv6Address("fe80::1")
+ANY = IPv6Network("::/0")
+
+
+def value(number: int) -> int:
+    """The mark of a number."""
+    return number << 16
+
+
+def slot_number(slot: int) -> int:
+    return FIRST_SLOT + slot
+
+
+def slot_table(slot: int) -> int:
+    return TABLE_BASE + FIRST_SLOT + slot
+
+
+def outer_table(slot: int) -> int:
+    return OUTER_TABLE_BASE + FIRST_SLOT + slot

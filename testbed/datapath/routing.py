@@ -1,0 +1,130 @@
+"""Which routes, rules, addresses and proxies each home address needs. Class: `Routing`.
+
+At an anchor, table of slot N has a route for each home address whose BID has that slot. At a mobile node,
+each BID has a slot of its own, with two tables: what goes into the tunnel, and how tunnel packets and
+signalling leave (by the interface of their care-of address, whatever the default route is).
+"""
+
+from ipaddress import IPv6Network
+
+from testbed.datapath import mark
+from testbed.datapath.route import (
+    FIRST_LOCAL_RULE,
+    THROW,
+    HomeAddress,
+    KernelObject,
+    PolicyRule,
+    Proxy,
+    Route,
+)
+from testbed.datapath.tunnel import Tunnel
+from testbed.mobility.forwarding import HomeBinding, Path, Side
+
+_LAST_RESORT = 4096
+_SCOPED = IPv6Network("fe80::/10"), IPv6Network("ff00::/8")
+
+
+class Routing:
+    """Translates bindings into routes. Nothing in here talks to the kernel.
+
+    `detour`: name of the detour device. `home_interface`: where to answer Neighbour Solicitations, or None.
+    """
+
+    def __init__(self, side: Side, tunnel: Tunnel, detour: str, home_interface: str | None, mtu: int) -> None:
+        self._anchor = side is Side.ANCHOR
+        self._tunnel = tunnel
+        self._detour = detour
+        self._home_interface = home_interface
+        self._mtu = mtu
+
+    def base(self, first: HomeBinding | None, slots: dict[int, int]) -> set[KernelObject]:
+        """What is needed whatever the bindings; at a mobile node, `first` serves packets without a source."""
+        objects = {
+            *self._tunnel.base(),
+            # numbers DETOUR and DISCARD
+            PolicyRule(
+                mark.DETOUR_PRIORITY,
+                mark.DETOUR_TABLE,
+                mark.value(mark.DETOUR),
+                mark.NUMBER_MASK & ~mark.value(1),
+            ),
+            self._by_detour(mark.DETOUR_TABLE, mark.ANY),
+            PolicyRule(mark.HOME_PRIORITY, mark.HOME_TABLE),
+            self._by_detour(mark.HOME_TABLE, IPv6Network(mark.COPY_GATEWAY)),
+        }
+        if not self._tunnel.by_route:
+            objects.add(FIRST_LOCAL_RULE)
+        if first is not None and not self._anchor:
+            objects |= self._default(first, slots)
+        return objects
+
+    def _default(self, first: HomeBinding, slots: dict[int, int]) -> set[KernelObject]:
+        """Packets that have neither source nor mark yet: they get the home address and the default path."""
+        objects: set[KernelObject] = {Route(mark.HOME_TABLE, scope, kind=THROW) for scope in _SCOPED}
+        objects |= {Route(mark.HOME_TABLE, prefix, kind=THROW) for prefix in first.prefixes}
+        path = next((path for path in first.paths if path.bid == first.default_bid), None)
+        if path is None:
+            detour = self._by_detour(mark.HOME_TABLE, mark.ANY)
+            objects.add(
+                Route(
+                    detour.table, detour.prefix, detour.interface, detour.gateway, source=first.home_address
+                )
+            )
+            return objects
+        objects.add(self._tunnel.route(mark.HOME_TABLE, mark.ANY, path, first.home_address))
+        if self._tunnel.by_route:
+            objects.add(
+                PolicyRule(mark.CARE_OF_PRIORITY, mark.outer_table(slots[path.bid]), source=mark.PLACEHOLDER)
+            )
+        return objects
+
+    def home(self, binding: HomeBinding, slots: dict[int, int]) -> set[KernelObject]:
+        """What one home address needs; `slots`: BID -> slot."""
+        destinations = [IPv6Network(binding.home_address), *binding.prefixes]
+        objects: set[KernelObject] = set()
+        for path in binding.paths:
+            slot = slots[path.bid]
+            table = mark.slot_table(slot)
+            objects.add(
+                PolicyRule(mark.SLOT_PRIORITY, table, mark.value(mark.slot_number(slot)), mark.NUMBER_MASK)
+            )
+            if self._anchor:
+                objects |= {self._tunnel.route(table, prefix, path) for prefix in destinations}
+            else:
+                objects.add(self._tunnel.route(table, mark.ANY, path))
+                objects |= {Route(table, prefix, kind=THROW) for prefix in binding.prefixes}
+                objects |= self._outer(path, slot)
+        if self._anchor:
+            objects |= {self._by_detour(mark.HOME_TABLE, prefix) for prefix in destinations}
+            if self._home_interface is not None:
+                objects.add(Proxy(binding.home_address, self._home_interface))
+        else:
+            objects.add(HomeAddress(binding.home_address))
+        return objects
+
+    def _outer(self, path: Path, slot: int) -> set[KernelObject]:
+        """How packets with the care-of address of `path` leave this mobile node."""
+        table = mark.outer_table(slot)
+        link = IPv6Network((path.local, 64), strict=False)
+        objects: set[KernelObject] = {
+            *(Route(table, scope, kind=THROW) for scope in _SCOPED),
+            Route(table, link, path.interface, volatile=True),
+            Route(table, mark.ANY, path.interface, path.gateway, volatile=True),
+            # without the interface, packets get lost, as they do in any network: no error for applications
+            Route(table, mark.ANY, self._detour, mark.DETOUR_GATEWAY, metric=_LAST_RESORT),
+            PolicyRule(mark.CARE_OF_PRIORITY, table, source=path.local),
+        }
+        if self._tunnel.by_route:
+            objects.add(
+                PolicyRule(
+                    mark.OUTER_PRIORITY,
+                    table,
+                    mark.value(mark.slot_number(slot)),
+                    mark.NUMBER_MASK,
+                    source=mark.PLACEHOLDER,
+                )
+            )
+        return objects
+
+    def _by_detour(self, table: int, prefix: IPv6Network) -> Route:
+        return Route(table, prefix, self._detour, mark.DETOUR_GATEWAY)
