@@ -18,8 +18,8 @@ from testbed.mobility.registration import (
     FlowError,
     ListedBinding,
     ListedFlow,
-    Registration,
     Outstanding,
+    Registration,
     option_length,
 )
 from testbed.mobility.return_routability import (
@@ -324,7 +324,7 @@ class CorrespondentRegistration(Registration):
         test = self._test(address)
         test.cookie = self._random(COOKIE_OCTETS)
         kind = "home" if address is None else "care-of"
-        sent = self._tests_sent[kind] = [when for when in self._tests_sent[kind] if when > now - 1]
+        sent = self._tests_sent[kind] = [when for when in self._tests_sent[kind] if when + 1 > now]
         test.postponed = len(sent) >= MAX_UPDATE_RATE
         if test.postponed:
             self._timers.set((("test", address), self.peer), sent[0] + 1)

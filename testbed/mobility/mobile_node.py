@@ -3,18 +3,27 @@
 Classes: `MobileNodeConfiguration`, `InterfaceConfiguration`, `MobileNode`.
 """
 
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import Any
 
 from testbed.mobility.binding import FlowBinding, wanted_rules
-from testbed.mobility.forwarding import HomeBinding, Path
+from testbed.mobility.forwarding import Action, FlowRule, HomeBinding, Pair, Path, RouteOptimisation, Side
 from testbed.mobility.registration import FlowError, Registration, describe_listed
 from testbed.mobility.role import Role
+from testbed.mobility.route_optimisation import RouteOptimiser
 from testbed.mobility.snapshot import flow_from_snapshot, flow_to_snapshot
+from testbed.wire.codec import Codec
+from testbed.wire.flow import Pro
 from testbed.wire.message import BindingAcknowledgement, BindingError, BindingRefreshRequest, BindingUpdate
 from testbed.wire.option import BindingIdentifier
 from testbed.wire.packet import Packet
+
+#: How long a node that leaves waits, in seconds, for correspondent nodes to delete their bindings: it takes
+#: a test through the home agent.
+MAX_LEAVE_TIME = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +40,15 @@ class InterfaceConfiguration:
 
 @dataclass(frozen=True, slots=True)
 class MobileNodeConfiguration:
-    """`lifetime_s`: what is asked for, a multiple of 4 (RFC 6275 §6.1.7)."""
+    """`lifetime_s`: what is asked for, a multiple of 4 (RFC 6275 §6.1.7). `correspondents`: nodes to
+    optimise the route to from the start."""
 
     home_address: IPv6Address
     home_agent: IPv6Address
     interfaces: tuple[InterfaceConfiguration, ...]
     lifetime_s: int = 60
     flows: tuple[FlowBinding, ...] = ()
+    correspondents: tuple[IPv6Address, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +66,19 @@ class MobileNode(Role):
     to it, and another one brings them back (draft §4.1, §6.2).
     """
 
-    def __init__(self, configuration: MobileNodeConfiguration, now: float, sequence: int = 0) -> None:
+    def __init__(
+        self,
+        configuration: MobileNodeConfiguration,
+        now: float,
+        sequence: int = 0,
+        codec: Codec | None = None,
+        random: Callable[[int], bytes] = os.urandom,
+    ) -> None:
         super().__init__()
         self.configuration = configuration
         self._attachments: dict[str, _Attachment] = {}
         self._seen: set[int] = set()
+        self._leaving = False
         self.registration = Registration(
             configuration.home_agent,
             configuration.home_address,
@@ -73,6 +92,18 @@ class MobileNode(Role):
             self.registration.bind(interface.bid, interface.priority, None)
         for flow in configuration.flows:
             self.registration.add_flow(flow)
+        self.optimiser = RouteOptimiser(
+            configuration.home_address,
+            self.timers,
+            self._send_from,
+            self._note,
+            self._home_lifetime,
+            random,
+            codec,
+        )
+        self._optimised: dict[Pair, RouteOptimisation] = {}
+        for correspondent in configuration.correspondents:
+            self.optimiser.add(correspondent)
 
     # -- what happens to the node
 
@@ -101,10 +132,12 @@ class MobileNode(Role):
         self._moved(now)
 
     def receive(self, packet: Packet, interface: str, now: float) -> None:
-        """A message from the home agent, addressed to one of our care-of addresses."""
+        """A message from the home agent or a correspondent node, to one of our addresses."""
         message, peer = packet.message, self.configuration.home_agent
         if packet.source != peer:
-            self._drop(packet, "not from the home agent")
+            reason = self.optimiser.receive(packet, now)
+            if reason is not None:
+                self._drop(packet, reason)
         elif isinstance(message, BindingAcknowledgement):
             if packet.routing_address != self.configuration.home_address:
                 self._drop(packet, "no type 2 routing header with our home address (RFC 6275 §9.5.4)")
@@ -122,34 +155,56 @@ class MobileNode(Role):
             self._note("binding-error-received", peer=str(peer), status=message.status)
         else:
             self._drop(packet, f"a {type(message).__name__} is not for this role")
+        self._optimise(now)
 
     def handle_timer(self, now: float) -> None:
         """Retransmit, refresh, expire."""
-        for kind, _ in self.timers.due(now):
-            self.registration.handle_timer(kind, now)
+        for kind, peer in self.timers.due(now):
+            if kind == "leave":
+                self.registration.leave(now)
+            elif peer != self.configuration.home_agent:
+                self.optimiser.handle_timer(kind, peer, now)
+                continue
+            else:
+                self.registration.handle_timer(kind, now)
             self._changed[self.configuration.home_address] = None
+        self._optimise(now)
 
     # -- what its user asks for
 
     def add_flow(self, flow: FlowBinding, now: float) -> None:
         """Bind a new flow. Raises FlowError in one sentence if it cannot be had as asked."""
         self.registration.add_flow(self._with_bids(flow))
-        self.registration.update(now)
+        self._update(now)
 
     def replace_flow(self, flow: FlowBinding, now: float) -> None:
         """Change a flow binding; no selector keeps the one it has. Raises FlowError."""
         self.registration.replace_flow(self._with_bids(flow))
-        self.registration.update(now)
+        self._update(now)
 
     def remove_flow(self, fid: int, now: float) -> None:
         """Remove a flow binding. Raises FlowError."""
         self.registration.remove_flow(fid)
-        self.registration.update(now)
+        self._update(now)
+
+    def optimise(self, correspondent: IPv6Address, now: float) -> None:
+        """Exchange packets with this node directly (RFC 6275 §11.7.2), as soon as it agrees."""
+        self.optimiser.add(correspondent)
+        self._optimise(now)
+
+    def stop_optimising(self, correspondent: IPv6Address, now: float) -> bool:
+        """Go through the home agent again; False if the route was not optimised anyway."""
+        return self.optimiser.remove(correspondent, now)
 
     def deregister(self, now: float) -> None:
-        """Remove all bindings (RFC 6275 §11.7.1); `registered` and `deregistered` tell how far that is."""
-        self.registration.leave(now)
-        self._changed[self.configuration.home_address] = None
+        """Remove all bindings (RFC 6275 §11.7.1); `registered` and `deregistered` tell how far that is.
+
+        Those of correspondent nodes come first, as deleting them takes a test through the home agent.
+        """
+        self._leaving = True
+        self.optimiser.leave(now)
+        self.timers.set(("leave", self.configuration.home_agent), now + MAX_LEAVE_TIME)
+        self._optimise(now)
 
     @property
     def registered(self) -> bool:
@@ -169,6 +224,13 @@ class MobileNode(Role):
         registration = self.registration
         if home_address != self.configuration.home_address or not registration.known_to_peer:
             return None
+        paths, default = self._paths(registration)
+        flows = [listed.registered for listed in registration.flows.values() if listed.registered]
+        bids = [path.bid for path in paths]
+        return HomeBinding(home_address, paths, default, wanted_rules(flows, bids))
+
+    def _paths(self, registration: Registration) -> tuple[tuple[Path, ...], int | None]:
+        """The path of each BID that `registration` has had acknowledged, and the default BID."""
         acknowledged = {b.registered for b in registration.bindings.values() if b.registered}
         usable = [a for a in self._by_preference() if a.care_of_address in acknowledged]
         paths = {}
@@ -177,20 +239,47 @@ class MobileNode(Role):
             if binding.registered and usable:
                 at = (own or usable)[0]
                 paths[bid] = Path(
-                    bid, at.care_of_address, self.configuration.home_agent, at.interface.name, at.gateway
+                    bid, at.care_of_address, registration.peer, at.interface.name, at.gateway
                 )
         default = min(paths, key=lambda bid: (registration.bindings[bid].priority or 128, bid), default=None)
-        flows = [listed.registered for listed in registration.flows.values() if listed.registered]
-        return HomeBinding(
-            home_address,
-            tuple(path for _, path in sorted(paths.items())),
-            default,
-            wanted_rules(flows, paths),
-        )
+        return tuple(path for _, path in sorted(paths.items())), default
 
     def forwarding(self) -> dict[IPv6Address, HomeBinding]:
         wanted = self.home_binding(self.configuration.home_address)
         return {} if wanted is None else {wanted.home_address: wanted}
+
+    def optimisations(self) -> dict[Pair, RouteOptimisation]:
+        """Where packets to correspondent nodes leave: by what these have acknowledged."""
+        wanted = {}
+        home_address = self.configuration.home_address
+        n_cast = tuple(
+            FlowRule(flow.fid, flow.priority, flow.selector, Action.N_CAST)
+            for flow in (listed.registered for listed in self.registration.flows.values())
+            if flow is not None and flow.action is Action.N_CAST
+        )
+        for peer, registration in self.optimiser.correspondents.items():
+            paths, default = self._paths(registration)
+            if default is not None and not registration.leaving:
+                flows = [listed.registered for listed in registration.flows.values() if listed.registered]
+                rules = n_cast + wanted_rules(flows, [path.bid for path in paths])
+                wanted[home_address, peer] = RouteOptimisation(
+                    home_address,
+                    peer,
+                    Side.MOBILE,
+                    paths,
+                    default,
+                    tuple(sorted(rules, key=lambda rule: (rule.priority, rule.fid))),
+                )
+        return wanted
+
+    def optimisation_changes(self) -> dict[Pair, RouteOptimisation | None]:
+        before, self._optimised = self._optimised, self.optimisations()
+        pairs = before.keys() | self._optimised.keys()
+        return {
+            pair: self._optimised.get(pair)
+            for pair in sorted(pairs)
+            if before.get(pair) != self._optimised.get(pair)
+        }
 
     def datapath_failed(self, home_address: IPv6Address, reason: str, now: float) -> None:
         """The kernel did not take what was wanted; there is nobody to tell but the log."""
@@ -227,15 +316,19 @@ class MobileNode(Role):
         return {
             "sequence": self.registration.sequence,
             "flows": [flow_to_snapshot(listed.flow) for listed in self.registration.flows.values()],
+            "correspondents": [str(peer) for peer in self.optimiser.correspondents],
         }
 
     def restore(self, snapshot: dict[str, Any], saved_at: float, now: float) -> None:
         """Take up an earlier life, before the first `attach`. Raises ValueError if it is not a snapshot."""
         try:
             flows = [flow_from_snapshot(saved) for saved in snapshot["flows"]]
+            correspondents = [IPv6Address(peer) for peer in snapshot.get("correspondents", ())]
             self.registration.sequence = int(snapshot["sequence"]) % 65536
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not the state of a mobile node: {error!r}") from error
+        for correspondent in correspondents:
+            self.optimiser.add(correspondent)
         for flow in flows:
             if flow.fid not in self.registration.flows:
                 try:
@@ -256,7 +349,29 @@ class MobileNode(Role):
             at = own or (preferred[0] if preferred and interface.bid in self._seen else None)
             self.registration.bind(interface.bid, interface.priority, at.care_of_address if at else None)
         self._changed[self.configuration.home_address] = None
+        self._update(now)
+
+    def _update(self, now: float) -> None:
+        """Tell everyone what has changed, the home agent first."""
         self.registration.update(now)
+        self._optimise(now)
+
+    def _optimise(self, now: float) -> None:
+        """Keep the correspondent nodes up with the home agent; leave that one once they are left."""
+        if self._leaving:
+            if not self.optimiser.correspondents and not self.registration.leaving:
+                self.timers.cancel(("leave", self.configuration.home_agent))
+                self.registration.leave(now)
+                self._changed[self.configuration.home_address] = None
+            return
+        listed = self.registration.flows.values()
+        flows = [item.flow for item in listed if item.operation is not Pro.REMOVE]
+        self.optimiser.update(self.registration.bindings.values(), flows, now)
+
+    def _home_lifetime(self, now: float) -> float:
+        """How long the home registration still lasts, in seconds."""
+        expiries = [b.expires - now for b in self.registration.bindings.values() if b.registered]
+        return max(expiries, default=0.0) if self.registration.known_to_peer else 0.0
 
     def _with_bids(self, flow: FlowBinding) -> FlowBinding:
         """A flow binding that names no BID is attached to the default one."""
@@ -279,6 +394,17 @@ class MobileNode(Role):
         packet = Packet(usable[0], home_agent, update, home_address=home_address)
         self._send(packet, attached[usable[0]].interface.name)
         return usable[0]
+
+    def _send_from(self, packet: Packet) -> bool:
+        """Send from the care-of address that is the packet's source, or through the tunnel."""
+        if packet.source == self.configuration.home_address:
+            self._send(packet)
+            return True
+        for attachment in self._by_preference():
+            if attachment.care_of_address == packet.source:
+                self._send(packet, attachment.interface.name)
+                return True
+        return False
 
     def _drop(self, packet: Packet, reason: str) -> None:
         self._note("message-dropped", source=str(packet.source), reason=reason)

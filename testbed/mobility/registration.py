@@ -1,7 +1,7 @@
 """The sending side of Binding Updates: a binding update list entry and how it is kept (RFC 6275 §11.7).
 
-Classes: `Registration`, `ListedBinding`, `ListedFlow`, `Outstanding`, `FlowError`. Functions: `option_length`,
-`describe_listed`.
+Classes: `Registration`, `ListedBinding`, `ListedFlow`, `Outstanding`, `FlowError`. Functions:
+`option_length`, `describe_listed`.
 
 One `Registration` is the relation of a mobile node to one receiver. It holds what is wanted beside what
 the receiver has acknowledged, and sends Binding Updates until the two agree.
