@@ -21,7 +21,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Run the tests in namespaces of their own: whatever a failing one leaves there, the machine stays clean."""
+    """Run the tests in namespaces of their own, so that the machine stays clean whatever fails."""
     if session.config.option.collectonly or os.geteuid() != 0:
         return
     if any(map(needs_namespaces, session.items)):

@@ -7,6 +7,7 @@ processes).
 
 import contextlib
 import sys
+import warnings
 
 if sys.version_info < (3, 12):
     # Mininet imports distutils. Where the standard library still has it, setuptools' stand-in only costs
@@ -15,3 +16,6 @@ if sys.version_info < (3, 12):
         import _distutils_hack
 
         _distutils_hack.remove_shim()
+    with warnings.catch_warnings():  # it is deprecated there; that is Mininet's business
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import distutils.version  # noqa: F401
