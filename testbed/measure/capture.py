@@ -40,10 +40,20 @@ class _Recorder:
         self._file = open(path, "wb", buffering=0)
         self._file.write(_PCAP_HEADER)
         self._records = bytearray()
-        self.ring: PacketRing | None = None
         self._index: int | None = None
+        self._current: PacketRing | None = None
+        #: Rings of interfaces that are gone, until their last block has come, which is not full.
+        self._retiring: list[tuple[PacketRing, float]] = []
         self.packets = self.drops = 0
         self.follow()
+
+    @property
+    def rings(self) -> list[PacketRing]:
+        return [ring for ring, _ in self._retiring] + ([self._current] if self._current else [])
+
+    @property
+    def retiring(self) -> bool:
+        return bool(self._retiring)
 
     def follow(self) -> None:
         """Be on the interface that now has the name. Raises OSError on any failure but its absence."""
@@ -53,30 +63,35 @@ class _Recorder:
             index = None
         if index == self._index:
             return
-        self._leave()
-        if index is not None:
-            self.ring, self._index = PacketRing(self.interface, self._snaplen, self._ring_octets), index
+        if self._current is not None:
+            self._retiring.append((self._current, time.monotonic() + _SETTLE_S))
+        self._current = None if index is None else PacketRing(
+            self.interface, self._snaplen, self._ring_octets)
+        self._index = index
 
     def drain(self) -> None:
         """Write all that is ready."""
-        if self.ring is None:
-            return
-        while self.ring.read(self._records):
-            if len(self._records) >= 1 << 20:
-                self._write()
+        for ring in self.rings:
+            while ring.read(self._records):
+                if len(self._records) >= 1 << 20:
+                    self._write()
         self._write()
+        now = time.monotonic()
+        for ring, until in self._retiring:
+            if until <= now:
+                self._close(ring)
+        self._retiring = [(ring, until) for ring, until in self._retiring if until > now]
 
     def close(self) -> None:
-        self._leave()
+        self.drain()
+        for ring in self.rings:
+            self._close(ring)
         self._file.close()
 
-    def _leave(self) -> None:
-        if self.ring is not None:
-            self.drain()
-            packets, drops = self.ring.count()
-            self.packets, self.drops = self.packets + packets, self.drops + drops
-            self.ring.close()
-        self.ring, self._index = None, None
+    def _close(self, ring: PacketRing) -> None:
+        packets, drops = ring.count()
+        self.packets, self.drops = self.packets + packets, self.drops + drops
+        ring.close()
 
     def _write(self) -> None:
         self._file.write(self._records)
@@ -90,7 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         for interface, path in options.captures:
             recorders.append(_Recorder(interface, path, options.snaplen, options.ring_octets))
-            if recorders[-1].ring is None:
+            if not recorders[-1].rings:
                 raise OSError(None, f"there is no interface {interface}")
         clock = _record(recorders, stop)
     except OSError as error:
@@ -121,17 +136,18 @@ def _record(recorders: list[_Recorder], stop: Stop) -> list[tuple[int, int]]:
             if finish_ns is None:
                 poll.register(stop, select.POLLIN)
             for recorder in recorders:
-                if recorder.ring is not None:
-                    poll.register(recorder.ring, select.POLLIN)
-            poll.poll(50 if finish_ns else 500)
+                for ring in recorder.rings:
+                    poll.register(ring, select.POLLIN)
+            hurry = finish_ns is not None or any(recorder.retiring for recorder in recorders)
+            poll.poll(50 if hurry else 500)
             if stop.is_set and finish_ns is None:
                 # A block that is not full comes after the kernel's time-out.
                 finish_ns = time.monotonic_ns() + int(_SETTLE_S * 1e9)
             changed = _pending(links)
             for recorder in recorders:
-                if recorder.ring is not None:
-                    changed |= recorder.ring.clear_error() != 0
-                    recorder.drain()
+                for ring in recorder.rings:
+                    changed |= ring.clear_error() != 0
+                recorder.drain()
                 if changed:
                     recorder.follow()
             if time.monotonic_ns() - clock[-1][0] >= _CLOCK_PERIOD_NS:

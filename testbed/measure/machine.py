@@ -52,8 +52,8 @@ class BusySpan:
     def text(self, origin: float = 0.0) -> str:
         """One sentence for people, times from `origin` on."""
         return (f"From {self.start - origin:.1f} s to {self.end - origin:.1f} s this machine was too busy "
-                f"(idle {self.idle:.0%}, stolen {self.steal:.0%}, wake-ups up to {self.late_ms:.0f} ms late): "
-                "figures from this time cannot be trusted.")
+                f"(idle {self.idle:.0%}, stolen {self.steal:.0%}, wake-ups up to {self.late_ms:.0f} ms "
+                "late): figures from this time cannot be trusted.")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -3,7 +3,7 @@
 Classes: `Arrivals`, `Signalling`. Functions: `sent_packets`, `arrivals`, `signalling`, `path_series`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,15 +60,21 @@ def _data_rows(table: PacketTable, key: FlowKey) -> np.ndarray:
     return rows & same_address(table.source, source) & same_address(table.destination, destination)
 
 
-def segment_limit(table: PacketTable, key: FlowKey) -> int:
+def segment_limit(tables: Iterable[PacketTable], key: FlowKey) -> int:
     """The payload of this flow's full-sized TCP segments: the smaller MSS of the handshake, less the time
     stamps.
 
-    Zero if the handshake was not captured.
+    Zero if the handshake was not captured, or if no packet is larger than a link could carry.
     """
-    of_flow = (table.source_port == key.port) | (table.destination_port == key.port)
-    offered = table.segment_limit[of_flow & (table.segment_limit > 0)]
-    return int(offered.min()) - 12 if len(offered) else 0
+    smallest, oversize = 0, False
+    for table in tables:
+        of_flow = (table.protocol == TCP) & (
+            (table.source_port == key.port) | (table.destination_port == key.port))
+        offered = table.segment_limit[of_flow & (table.segment_limit > 0)]
+        oversize |= bool((table.wire_octets[of_flow] > _LARGEST_FRAME).any())
+        if len(offered):
+            smallest = min(smallest or 65535, int(offered.min()))
+    return smallest - 12 if smallest and oversize else 0
 
 
 def _pieces(table: PacketTable, key: FlowKey, limit: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -86,13 +92,14 @@ def _pieces(table: PacketTable, key: FlowKey, limit: int) -> tuple[np.ndarray, n
     return row, sequence << np.uint64(32) | table.timestamp[row].astype(np.uint64), octets
 
 
-def sent_packets(table: PacketTable, key: FlowKey, limit: int = 0) -> Sent:
-    """What a flow put on the wire, from a capture at its sending end.
+def sent_packets(tables: Iterable[PacketTable], key: FlowKey, limit: int = 0) -> Sent:
+    """What a flow put on the wire, from captures of all interfaces of its sending end.
 
     A TCP transmission is identified by sequence number and time stamp, so that a retransmission is another
     packet; `limit` is from `segment_limit`. Copies of one packet (n-cast by a mobile node) count once.
     """
-    table = table[_data_rows(table, key)]
+    table = PacketTable.join([table[_data_rows(table, key)] for table in tables])
+    table = table[np.argsort(table.time_ns, kind="stable")]
     row, keys, octets = _pieces(table, key, limit)
     first = np.sort(np.unique(keys, return_index=True)[1])
     return Sent(keys[first], table.time_ns[row[first]], octets[first])

@@ -45,8 +45,14 @@ class FlowKey:
 class Traffic:
     """A listener at one end, a talker at the other, their logs in `directory`.
 
-    Raises MeasurementError from `listen` and `talk` if a process does not get ready.
+    `logs` are the sender's and the receiver's probe log of the measured direction, None where there are none;
+    `kind` is "udp-probe", "interactive", "web" or "bulk"; `spacing_ms` the nominal time between packets or
+    records, None for bulk. Raises MeasurementError from `listen` and `talk` if a process does not get ready.
     """
+
+    kind: str
+    logs: tuple[Path, Path] | None = None
+    spacing_ms: float | None = None
 
     def __init__(self, key: FlowKey, correspondent: Host, mobile: Host, directory: str | Path):
         self.key = key
@@ -70,18 +76,19 @@ class Traffic:
         """Start the process that begins."""
         raise NotImplementedError
 
-    #: The sender's and the receiver's probe log of the measured direction, None where there are none.
-    logs: tuple[Path, Path] | None = None
 
 
 class UdpProbe(Traffic):
     """Numbered datagrams at `per_second`; `number` tells flows apart in packets and logs."""
+
+    kind = "udp-probe"
 
     def __init__(self, name: str, number: int, correspondent: Host, mobile: Host, directory: str | Path, *,
                  port: int, per_second: float, size: int, seed: int = 0, pattern: str = "constant",
                  downlink: bool = True):
         key = FlowKey(name, "udp", correspondent.address, port, mobile.address, downlink)
         super().__init__(key, correspondent, mobile, directory)
+        self.spacing_ms = 1000 / per_second
         self._flow = ["--flow", number]
         self._schedule = ["--rate", per_second, "--size", size, "--pattern", pattern, "--seed", seed]
         self.logs = self.log("sent.probe"), self.log("received.probe")
@@ -111,7 +118,7 @@ class TcpProbe(Traffic):
                  page_size: int = 200_000, seed: int = 0, pattern: str = "constant", downlink: bool = True):
         key = FlowKey(name, "tcp", correspondent.address, port, mobile.address, downlink)
         super().__init__(key, correspondent, mobile, directory)
-        self.kind = kind
+        self.kind, self.spacing_ms = kind, 1000 / per_second
         self._common = ["--kind", kind, "--flow", number, "--rate", per_second, "--size", size,
                         "--pattern", pattern, "--page-size", page_size]
         self._seed = seed
@@ -135,6 +142,8 @@ class TcpProbe(Traffic):
 
 class BulkTransfer(Traffic):
     """A TCP transfer by iperf3, the server at the correspondent node; `bitrate` 0 is as fast as TCP goes."""
+
+    kind = "bulk"
 
     def __init__(self, name: str, correspondent: Host, mobile: Host, directory: str | Path, *, port: int,
                  bitrate: int = 0, downlink: bool = True):
