@@ -3,29 +3,50 @@
 Classes: `HomeAgentConfiguration`, `HomeAgent`.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address, IPv6Network
 
+from testbed.mobility.authentication import SecurityAssociation, Verifier
 from testbed.mobility.policy import Policy
 from testbed.mobility.registrar import Refused, Registrar
+from testbed.wire.codec import Codec
 from testbed.wire.message import BindingUpdate, Status
 
 
 @dataclass(frozen=True, slots=True)
 class HomeAgentConfiguration:
-    """`address`: where mobile nodes register; `home_prefixes`: what is on-link on the home link."""
+    """`address`: where mobile nodes register; `home_prefixes`: what is on-link on the home link.
+
+    `associations`: the keys that Binding Updates are authenticated with, by home address (RFC 4285).
+    """
 
     address: IPv6Address
     home_prefixes: tuple[IPv6Network, ...]
     max_lifetime_s: int = 3600
     policy: Policy = field(default_factory=Policy)
+    associations: Mapping[IPv6Address, SecurityAssociation] = field(default_factory=dict)
+    accept_unauthenticated: bool = True
 
 
 class HomeAgent(Registrar):
     """Serves the home addresses of its home link."""
 
-    def __init__(self, configuration: HomeAgentConfiguration, now: float) -> None:
-        super().__init__(configuration.policy, configuration.max_lifetime_s)
+    def __init__(
+        self,
+        configuration: HomeAgentConfiguration,
+        now: float,
+        codec: Codec | None = None,
+        time_of_day: Callable[[float], float] = lambda now: now,
+    ) -> None:
+        """`time_of_day` turns the role's clock into seconds since 1970 (RFC 4285 §6)."""
+        verifier = Verifier(
+            dict(configuration.associations),
+            configuration.accept_unauthenticated,
+            time_of_day,
+            codec or Codec(),
+        )
+        super().__init__(configuration.policy, configuration.max_lifetime_s, verifier)
         self.configuration = configuration
 
     def _is_for_us(self, update: BindingUpdate) -> bool:

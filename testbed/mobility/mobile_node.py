@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import Any
 
+from testbed.mobility.authentication import SecurityAssociation, Signer
 from testbed.mobility.binding import FlowBinding, wanted_rules
 from testbed.mobility.forwarding import Action, FlowRule, HomeBinding, Pair, Path, RouteOptimisation, Side
 from testbed.mobility.registration import FlowError, Registration, describe_listed
@@ -49,6 +50,7 @@ class MobileNodeConfiguration:
     lifetime_s: int = 60
     flows: tuple[FlowBinding, ...] = ()
     correspondents: tuple[IPv6Address, ...] = ()
+    association: SecurityAssociation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +75,15 @@ class MobileNode(Role):
         sequence: int = 0,
         codec: Codec | None = None,
         random: Callable[[int], bytes] = os.urandom,
+        time_of_day: Callable[[float], float] = lambda now: now,
     ) -> None:
+        """`time_of_day` turns the role's clock into seconds since 1970 (RFC 4285 §6)."""
         super().__init__()
+        self._signer = (
+            Signer(configuration.association, time_of_day, codec or Codec())
+            if configuration.association
+            else None
+        )
         self.configuration = configuration
         self._attachments: dict[str, _Attachment] = {}
         self._seen: set[int] = set()
@@ -141,6 +150,8 @@ class MobileNode(Role):
         elif isinstance(message, BindingAcknowledgement):
             if packet.routing_address != self.configuration.home_address:
                 self._drop(packet, "no type 2 routing header with our home address (RFC 6275 §9.5.4)")
+            elif (reason := self._unauthenticated(packet, now)) is not None:
+                self._drop(packet, reason)
             elif not self.registration.acknowledged(message, now):
                 self._drop(
                     packet, f"acknowledges sequence number {message.sequence}, which is not outstanding"
@@ -382,7 +393,9 @@ class MobileNode(Role):
         )
         return FlowBinding(flow.fid, flow.priority, flow.action, (preferred.bid,), flow.selector)
 
-    def _transmit(self, update: BindingUpdate, care_of_addresses: list[IPv6Address]) -> IPv6Address | None:
+    def _transmit(
+        self, update: BindingUpdate, care_of_addresses: list[IPv6Address], now: float
+    ) -> IPv6Address | None:
         """Send from the first of these addresses that is attached; any attached one where none is named."""
         attached = {attachment.care_of_address: attachment for attachment in reversed(self._by_preference())}
         usable = [address for address in care_of_addresses if address in attached]
@@ -391,9 +404,15 @@ class MobileNode(Role):
         if not usable:
             return None
         home_agent, home_address = self.configuration.home_agent, self.configuration.home_address
+        if self._signer is not None:
+            update = self._signer.sign(update, usable[0], home_address, now)
         packet = Packet(usable[0], home_agent, update, home_address=home_address)
         self._send(packet, attached[usable[0]].interface.name)
         return usable[0]
+
+    def _unauthenticated(self, packet: Packet, now: float) -> str | None:
+        """Why a Binding Acknowledgement is not to be believed (RFC 4285 §5.1.1), None if it is."""
+        return self._signer and self._signer.check(packet, self.configuration.home_address, now)
 
     def _send_from(self, packet: Packet) -> bool:
         """Send from the care-of address that is the packet's source, or through the tunnel."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 from ipaddress import IPv6Address
 from typing import Any
 
+from testbed.mobility.authentication import Verifier
 from testbed.mobility.binding import NO_BID, Binding, FlowBinding, is_unicast_routable, sequence_is_newer
 from testbed.mobility.binding_cache import BindingCache, CacheEntry
 from testbed.mobility.forwarding import HomeBinding
@@ -23,7 +24,14 @@ from testbed.wire.message import (
     Status,
     UnknownMessage,
 )
-from testbed.wire.option import AlternateCareOfAddress, BindingIdentifier, MalformedOption, NonceIndices
+from testbed.wire.option import (
+    AlternateCareOfAddress,
+    BindingIdentifier,
+    MalformedOption,
+    MessageIdentifier,
+    MobilityMessageAuthentication,
+    NonceIndices,
+)
 from testbed.wire.packet import Packet
 
 #: How long the sequence number of a de-registered home address is remembered (RFC 6275 §10.3.2, §12).
@@ -51,12 +59,14 @@ class Registrar(Role):
     #: How long the sequence number of a home address without bindings is remembered, in seconds.
     memory_s = MAX_DELETE_BCE_TIMEOUT
 
-    def __init__(self, policy: Policy, max_lifetime_s: int) -> None:
+    def __init__(self, policy: Policy, max_lifetime_s: int, verifier: Verifier | None = None) -> None:
         super().__init__()
         self.policy = policy
+        self.verifier = verifier
         self.max_lifetime_s = max_lifetime_s
         self.cache = BindingCache()
         self._undo: dict[IPv6Address, CacheEntry | None] = {}
+        self._answered: Packet | None = None
         self._binding_errors: list[float] = []
 
     # -- what subclasses decide
@@ -144,7 +154,10 @@ class Registrar(Role):
 
     def snapshot(self, now: float) -> dict[str, Any]:
         """All promises made to mobile nodes, JSON-able; lifetimes as remaining seconds."""
-        return {"entries": [entry_to_snapshot(entry, now) for entry in self.cache if entry.bindings]}
+        saved = {"entries": [entry_to_snapshot(entry, now) for entry in self.cache if entry.bindings]}
+        if self.verifier is not None:
+            saved["timestamps"] = {str(home): stamp for home, stamp in self.verifier.timestamps.items()}
+        return saved
 
     def restore(self, snapshot: dict[str, Any], saved_at: float, now: float) -> None:
         """Take up the promises of an earlier life. `saved_at`: when the snapshot was taken, on the clock
@@ -153,6 +166,9 @@ class Registrar(Role):
             self.cache.put(entry)
             self._changed[entry.home_address] = None
             self._expire(entry, now)
+        if self.verifier is not None:
+            for home, stamp in snapshot.get("timestamps", {}).items():
+                self.verifier.timestamps[IPv6Address(home)] = int(stamp)
 
     # -- Binding Updates
 
@@ -164,6 +180,9 @@ class Registrar(Role):
             return self._drop(packet, "not a registration that this role serves")
         if update.option(NonceIndices) is not None:
             return self._drop(packet, "Nonce Indices in a home registration (RFC 6275 §9.5.1)")
+        reason = self.verifier.drop_reason(packet, home_address) if self.verifier else None
+        if reason is not None:
+            return self._drop(packet, reason)
         self._answer_update(packet, update, home_address, now)
 
     def _answer_update(
@@ -177,6 +196,11 @@ class Registrar(Role):
             sequence=update.sequence,
         )
         entry = self.cache.get(home_address)
+        if self.verifier is not None:
+            status = self.verifier.judge(packet, home_address, now)
+            if status is not Status.BINDING_UPDATE_ACCEPTED:
+                refusal = BindingAcknowledgement(status, update.sequence, 0)
+                return self._acknowledge(packet, home_address, refusal)
         if entry is not None and not sequence_is_newer(update.sequence, entry.sequence):
             refusal = BindingAcknowledgement(Status.SEQUENCE_NUMBER_OUT_OF_WINDOW, entry.sequence, 0)
             return self._acknowledge(packet, home_address, refusal)
@@ -364,6 +388,9 @@ class Registrar(Role):
         self, packet: Packet, home_address: IPv6Address, acknowledgement: BindingAcknowledgement
     ) -> None:
         """RFC 6275 §9.5.4, §10.3.1: to the source address, by a type 2 routing header unless at home."""
+        self._answered = packet
+        if self.verifier is not None:
+            acknowledgement = self.verifier.sign(acknowledgement, packet, home_address)
         self._send(
             Packet(
                 source=packet.destination,
@@ -381,8 +408,7 @@ class Registrar(Role):
             status=int(acknowledgement.status),
         )
 
-    @staticmethod
-    def _withdrawn(transmission: Transmission) -> Transmission:
+    def _withdrawn(self, transmission: Transmission) -> Transmission:
         """The same acknowledgement, turned into a refusal."""
         acknowledgement = transmission.packet.message
         options = tuple(
@@ -390,10 +416,13 @@ class Registrar(Role):
             if isinstance(option, FlowIdentification)
             else option
             for option in acknowledgement.options
+            if not isinstance(option, MessageIdentifier | MobilityMessageAuthentication)
         )
         refusal = replace(
             acknowledgement, status=Status.INSUFFICIENT_RESOURCES, lifetime_s=0, options=options
         )
+        if self.verifier is not None:
+            refusal = self.verifier.sign(refusal, self._answered, transmission.packet.routing_address)
         return replace(transmission, packet=replace(transmission.packet, message=refusal))
 
     def _request_refresh(self, entry: CacheEntry, now: float) -> None:

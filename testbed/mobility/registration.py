@@ -85,7 +85,7 @@ class Outstanding:
 class Registration:
     """Brings one receiver's binding cache to what is wanted, and keeps it there.
 
-    `transmit(update, care_of_addresses)` sends a message from the first of these care-of addresses that
+    `transmit(update, care_of_addresses, now)` sends a message from the first of these care-of addresses that
     can be used now and returns whether one could; `note` takes events; `timers` are the role's, used with
     keys `(kind, peer)`. A restart is answered by one message that replaces everything (RFC 5648 §5.9).
     """
@@ -96,7 +96,7 @@ class Registration:
         home_address: IPv6Address,
         lifetime_s: int,
         timers: Timers,
-        transmit: Callable[[BindingUpdate, list[IPv6Address]], IPv6Address | None],
+        transmit: Callable[[BindingUpdate, list[IPv6Address], float], IPv6Address | None],
         note: Callable[..., None],
         sequence: int = 0,
     ) -> None:
@@ -250,7 +250,7 @@ class Registration:
         sent_from = None
         if bids or self.leaving:
             message = self._binding_update(sequence, bids, flows)
-            sent_from = self._transmit(message, [binding.care_of_address for binding in dirty_first])
+            sent_from = self._transmit(message, [binding.care_of_address for binding in dirty_first], now)
         if sent_from is None:
             # nothing to say, or no way to say it: movement will bring us here again
             self._outstanding = None
@@ -495,6 +495,10 @@ class Registration:
         elif message.status == Status.MCOA_BULK_REGISTRATION_PROHIBITED and self.bulk_registration:
             self.bulk_registration = False
             self._send(now, INITIAL_BINDACK_TIMEOUT)
+        elif message.status == Status.MIPV6_ID_MISMATCH:
+            self._send(now, outstanding.timeout)  # RFC 4285 §6: the time of day has been corrected
+        elif message.status == Status.MIPV6_AUTH_FAIL:
+            self._note("authentication-failed", peer=str(self.peer))  # RFC 4285 §5.3: no more of these
         else:
             # nothing that we could mend: ask again at the slowest rate (RFC 6275 §11.7.3, §11.8)
             self._outstanding = replace(outstanding, timeout=MAX_BINDACK_TIMEOUT)

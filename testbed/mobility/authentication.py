@@ -1,0 +1,208 @@
+"""Authentication of Binding Updates and Acknowledgements by shared keys (RFC 4285).
+
+Classes: `SecurityAssociation`, `Signer` (mobile node), `Verifier` (home agent, anchor point). Functions:
+`signed`, `is_signed`, `ntp_timestamp`.
+"""
+
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from ipaddress import IPv6Address
+
+from testbed.wire.codec import Codec
+from testbed.wire.message import BindingAcknowledgement, BindingUpdate, Status
+from testbed.wire.option import MessageIdentifier, MobilityMessageAuthentication
+from testbed.wire.packet import Packet
+
+MN_HA = 1  #: subtype of the option (RFC 4285 §5.1)
+KEY_OCTETS = 16
+AUTHENTICATOR_OCTETS = 12
+_NTP_EPOCH = 2_208_988_800  # seconds from 1900 to 1970
+_FIXED_OCTETS = {BindingUpdate: 12, BindingAcknowledgement: 12}
+
+Signed = BindingUpdate | BindingAcknowledgement
+
+
+@dataclass(frozen=True, slots=True)
+class SecurityAssociation:
+    """A shared-key-based mobility security association (RFC 4285 §5.1).
+
+    `spi`: 256 to 2^32 - 1; `key`: 16 octets; `window_s`: how far a time stamp may be from the receiver's
+    time of day, more than 3 s. Raises ValueError for what is out of range.
+    """
+
+    spi: int
+    key: bytes
+    window_s: float = 7.0
+
+    def __post_init__(self) -> None:
+        if not 256 <= self.spi < 1 << 32:
+            raise ValueError(f"spi must be from 256 to {(1 << 32) - 1}, not {self.spi}")
+        if len(self.key) != KEY_OCTETS:
+            raise ValueError(f"key must have {KEY_OCTETS} octets, not {len(self.key)}")
+        if not self.window_s > 3:
+            raise ValueError(f"window_s must be more than 3 seconds, not {self.window_s}")
+
+    def __repr__(self) -> str:
+        return f"SecurityAssociation(spi={self.spi}, key=<not shown>, window_s={self.window_s})"
+
+
+def ntp_timestamp(time_of_day: float) -> int:
+    """Seconds since 1970 as 64 bits of NTP time (RFC 1305 §3.1)."""
+    return int((time_of_day + _NTP_EPOCH) * (1 << 32)) % (1 << 64)
+
+
+def signed(
+    message: Signed, association: SecurityAssociation, care_of: IPv6Address, home: IPv6Address, codec: Codec
+) -> Signed:
+    """The same message with an MN-HA authentication option at its end (RFC 4285 §5.1)."""
+    blank = MobilityMessageAuthentication(MN_HA, association.spi, bytes(AUTHENTICATOR_OCTETS))
+    header = codec.encode(replace(message, options=(*message.options, blank)))
+    proof = _authenticator(association, care_of, home, header, _option_offset(header, type(message)))
+    return replace(message, options=(*message.options, replace(blank, authenticator=proof)))
+
+
+def is_signed(
+    packet: Packet, association: SecurityAssociation, care_of: IPv6Address, home: IPv6Address
+) -> bool:
+    """Whether a received message ends in an option that proves the knowledge of the key."""
+    message = packet.message
+    proofs = message.all_options(MobilityMessageAuthentication)
+    if len(proofs) != 1 or message.options[-1] is not proofs[0]:
+        return False
+    claimed = proofs[0]
+    offset = _option_offset(packet.mobility_header, type(message))
+    if (claimed.subtype, claimed.spi) != (MN_HA, association.spi) or offset is None:
+        return False
+    expected = _authenticator(association, care_of, home, packet.mobility_header, offset)
+    return hmac.compare_digest(expected, claimed.authenticator)
+
+
+def _authenticator(
+    association: SecurityAssociation, care_of: IPv6Address, home: IPv6Address, header: bytes, offset: int
+) -> bytes:
+    """First (96, HMAC_SHA1 (key, care-of address | home address | MH data)); MH data ends with the SPI."""
+    data = header[:4] + b"\0\0" + header[6 : offset + 7]
+    return hmac.digest(association.key, care_of.packed + home.packed + data, "sha1")[:AUTHENTICATOR_OCTETS]
+
+
+def _option_offset(header: bytes, kind: type[Signed]) -> int | None:
+    """Where the authentication option starts in a Mobility Header that has been parsed without complaint."""
+    offset = _FIXED_OCTETS[kind]
+    while offset + 1 < len(header):
+        if header[offset] == MobilityMessageAuthentication.option_type:
+            return offset
+        offset += 1 if header[offset] == 0 else 2 + header[offset + 1]
+    return None
+
+
+class Signer:
+    """The mobile node's half: signs Binding Updates, checks their acknowledgements.
+
+    `time_of_day` turns the role's clock into seconds since 1970.
+    """
+
+    def __init__(
+        self, association: SecurityAssociation, time_of_day: Callable[[float], float], codec: Codec
+    ) -> None:
+        self.association = association
+        self._time_of_day = time_of_day
+        self._codec = codec
+        self._correction = 0
+        self._last = 0
+
+    def sign(
+        self, update: BindingUpdate, care_of: IPv6Address, home: IPv6Address, now: float
+    ) -> BindingUpdate:
+        """Add a time stamp, greater than any before (RFC 4285 §6), and the authentication option."""
+        timestamp = ntp_timestamp(self._time_of_day(now)) + self._correction
+        self._last = max(timestamp, self._last + 1) % (1 << 64)
+        stamped = replace(update, options=(*update.options, MessageIdentifier(self._last)))
+        return signed(stamped, self.association, care_of, home, self._codec)
+
+    def check(self, packet: Packet, home: IPv6Address, now: float) -> str | None:
+        """What is wrong with a Binding Acknowledgement; None if it is right and answers the last message.
+
+        Status MIPV6-ID-MISMATCH brings the home agent's time of day, which is used from then on.
+        """
+        message = packet.message
+        if not is_signed(packet, self.association, packet.destination, home):
+            return "not authenticated by the home agent (RFC 4285 §5.1.1)"
+        identifier = message.option(MessageIdentifier)
+        if identifier is None or (identifier.timestamp ^ self._last) & 0xFFFFFFFF:
+            return "time stamp is not that of the last Binding Update (RFC 4285 §6)"
+        if message.status == Status.MIPV6_ID_MISMATCH:
+            here = ntp_timestamp(self._time_of_day(now)) + self._correction
+            self._correction += ((identifier.timestamp >> 32) - (here >> 32)) << 32
+            self._last = 0
+        elif identifier.timestamp != self._last:
+            return "time stamp is not that of the last Binding Update (RFC 4285 §6)"
+        return None
+
+
+class Verifier:
+    """The receiver's half: which mobile nodes have a key, and whether a Binding Update is theirs and new.
+
+    Without a security association for a home address, its messages are taken only if
+    `accept_unauthenticated` says so.
+    """
+
+    def __init__(
+        self,
+        associations: dict[IPv6Address, SecurityAssociation],
+        accept_unauthenticated: bool,
+        time_of_day: Callable[[float], float],
+        codec: Codec,
+    ) -> None:
+        self.associations = associations
+        self.accept_unauthenticated = accept_unauthenticated
+        self._time_of_day = time_of_day
+        self._codec = codec
+        #: The last time stamp accepted, by home address: outlives the bindings.
+        self.timestamps: dict[IPv6Address, int] = {}
+        self._judged_at = 0.0
+
+    def drop_reason(self, packet: Packet, home: IPv6Address) -> str | None:
+        """Why a Binding Update is to be dropped in silence (RFC 4285 §5, §5.3), None if it is not."""
+        if home not in self.associations:
+            return None if self.accept_unauthenticated else f"no security association with {home}"
+        if packet.message.option(MobilityMessageAuthentication) is None:
+            return "no authentication option (RFC 4285 §5)"
+        return None
+
+    def judge(self, packet: Packet, home: IPv6Address, now: float) -> Status:
+        """The status that refuses a Binding Update, or "accepted" (RFC 4285 §5.3, §6)."""
+        self._judged_at = now
+        association = self.associations.get(home)
+        if association is None:
+            return Status.BINDING_UPDATE_ACCEPTED
+        if not is_signed(packet, association, packet.source, home):
+            return Status.MIPV6_AUTH_FAIL
+        identifier = packet.message.option(MessageIdentifier)
+        if identifier is None:
+            return Status.MIPV6_MESG_ID_REQD
+        away = identifier.timestamp - ntp_timestamp(self._time_of_day(now))
+        if abs(away) > association.window_s * (1 << 32):
+            return Status.MIPV6_ID_MISMATCH
+        if identifier.timestamp <= self.timestamps.get(home, -1):
+            return Status.MIPV6_ID_MISMATCH
+        self.timestamps[home] = identifier.timestamp
+        return Status.BINDING_UPDATE_ACCEPTED
+
+    def sign(
+        self, acknowledgement: BindingAcknowledgement, packet: Packet, home: IPv6Address
+    ) -> BindingAcknowledgement:
+        """The acknowledgement of `packet`, which was judged last: with its time stamp, and signed.
+
+        A time stamp that was refused comes back with our own seconds (RFC 4285 §6).
+        """
+        association = self.associations.get(home)
+        if association is None:
+            return acknowledgement
+        identifier = packet.message.option(MessageIdentifier)
+        if identifier is not None:
+            if acknowledgement.status == Status.MIPV6_ID_MISMATCH:
+                ours = ntp_timestamp(self._time_of_day(self._judged_at)) >> 32
+                identifier = MessageIdentifier(ours << 32 | identifier.timestamp & 0xFFFFFFFF)
+            acknowledgement = replace(acknowledgement, options=(*acknowledgement.options, identifier))
+        return signed(acknowledgement, association, packet.source, home, self._codec)
