@@ -208,10 +208,10 @@ class Classifier:
     def _decapsulate(self) -> tuple[Rule, ...]:
         if not self._by_route:
             return (Rule(verdict(ACCEPT)),)
-        detour = self._marked(mark.DECAPSULATE_TO_DETOUR) + verdict(ACCEPT)
+        other = self._marked(mark.DECAPSULATE_OTHER) + verdict(ACCEPT)
         return (
-            Rule(load(TRANSPORT, 6, 1) + compare(EQUAL, bytes([IPV6])) + detour, "tunnel within the tunnel"),
-            Rule(load(NETWORK, 6, 1) + compare(NOT_EQUAL, bytes([IPV6])) + detour, "extension headers"),
+            Rule(load(TRANSPORT, 6, 1) + compare(EQUAL, bytes([IPV6])) + other, "tunnel within the tunnel"),
+            Rule(load(NETWORK, 6, 1) + compare(NOT_EQUAL, bytes([IPV6])) + other, "extension headers"),
             Rule(self._marked(mark.DECAPSULATE) + verdict(ACCEPT)),
         )
 
@@ -292,12 +292,18 @@ class Classifier:
 
     def _output(self) -> tuple[Rule, ...]:
         copy = load_meta(3) + masked(struct.pack("=I", mark.COPY)) + compare(NOT_EQUAL, bytes(4))
+        # a raw socket's packet was routed before its source was known
+        care_of = Rule(
+            load(NETWORK, 8, 16) + found_in(TUNNEL_ENDS) + self._marked(mark.CARE_OF) + verdict(ACCEPT),
+            "leaves by the interface of its source",
+        )
         link_local = load(NETWORK, 24, 2) + masked(b"\xff\xc0") + compare(EQUAL, b"\xfe\x80")
         return (
             Rule(copy + set_mark(0, mark.KEPT | mark.NUMBER_MASK) + verdict(ACCEPT), "a copy: by its mark"),
             Rule(self._neighbour_discovery() + verdict(ACCEPT)),
             Rule(link_local + verdict(ACCEPT)),
             Rule(load(NETWORK, 24, 1) + compare(EQUAL, b"\xff") + verdict(ACCEPT), "multicast"),
+            *(() if self._anchor else (care_of,)),
             *self._homes(),
         )
 

@@ -15,12 +15,14 @@ KEPT = 0x0000FFFF
 
 #: Accepted tunnel packet: decapsulate, then look the inner packet up.
 DECAPSULATE = 1
-#: Accepted tunnel packet whose inner packet must pass prerouting (a tunnel within a tunnel).
-DECAPSULATE_TO_DETOUR = 2
+#: The same where policy rules cannot tell outer from inner: extension headers, a tunnel within the tunnel.
+DECAPSULATE_OTHER = 2
 #: Goes through the detour device, where the kernel answers with Packet Too Big if it must.
 DETOUR = 4
 #: Goes through the detour device and is dropped behind it: the sender must not notice.
 DISCARD = 5
+#: From a care-of address, whatever route it was given first: look it up again with that source.
+CARE_OF = 6
 FIRST_SLOT = 16
 SLOTS = 4000
 
@@ -31,6 +33,8 @@ TABLE_END = 29000
 #: Routes for packets without a mark.
 HOME_TABLE = TABLE_BASE + 3
 DETOUR_TABLE = TABLE_BASE + DETOUR
+#: Where such inner packets are looked up.
+INNER_TABLE = TABLE_BASE + 7
 LOCAL_TABLE = 255
 
 #: Priorities of policy rules, in the order in which they are tried.

@@ -24,7 +24,7 @@ _rule_header = struct.Struct("=BBBBBBBBI")
 _address_header = struct.Struct("=BBBBI")
 _neighbour_header = struct.Struct("=BBHiHBB")
 
-UNICAST, BLACKHOLE, UNREACHABLE, THROW = 1, 6, 7, 9
+UNICAST, LOCAL, BLACKHOLE, UNREACHABLE, THROW = 1, 2, 6, 7, 9
 _METRIC = 1024
 _NODAD, _PERMANENT, _PROXY_FLAG = 0x02, 0x80, 0x08
 

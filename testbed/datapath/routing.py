@@ -10,6 +10,7 @@ from ipaddress import IPv6Network
 from testbed.datapath import mark
 from testbed.datapath.route import (
     FIRST_LOCAL_RULE,
+    LOCAL,
     THROW,
     HomeAddress,
     KernelObject,
@@ -54,6 +55,8 @@ class Routing:
         }
         if not self._tunnel.by_route:
             objects.add(FIRST_LOCAL_RULE)
+        elif self._anchor:
+            objects.add(self._by_detour(mark.INNER_TABLE, mark.ANY))
         if first is not None and not self._anchor:
             objects |= self._default(first, slots)
         return objects
@@ -100,6 +103,9 @@ class Routing:
                 objects.add(Proxy(binding.home_address, self._home_interface))
         else:
             objects.add(HomeAddress(binding.home_address))
+            if self._tunnel.by_route:
+                objects.add(Route(mark.INNER_TABLE, destinations[0], "lo", kind=LOCAL))
+                objects |= {self._by_detour(mark.INNER_TABLE, prefix) for prefix in binding.prefixes}
         return objects
 
     def _outer(self, path: Path, slot: int) -> set[KernelObject]:

@@ -127,8 +127,8 @@ class Seg6Tunnel(Tunnel):
             # classifier), so that it does not meet this rule again
             decapsulation(mark.DECAPSULATE, 0),
             rule(mark.DECAPSULATE, protocol=41),
-            decapsulation(mark.DECAPSULATE_TO_DETOUR, mark.DETOUR_TABLE),
-            rule(mark.DECAPSULATE_TO_DETOUR),
+            decapsulation(mark.DECAPSULATE_OTHER, mark.INNER_TABLE),
+            rule(mark.DECAPSULATE_OTHER),
             PolicyRule(mark.LOCAL_PRIORITY, mark.LOCAL_TABLE),
         ]
 
