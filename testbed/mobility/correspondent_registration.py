@@ -297,7 +297,7 @@ class CorrespondentRegistration(Registration):
         return authorised(update, key, care_of_address, self.peer, self._codec)
 
     def _transmit_update(
-        self, update: BindingUpdate, care_of_addresses: list[IPv6Address]
+        self, update: BindingUpdate, care_of_addresses: list[IPv6Address], now: float
     ) -> IPv6Address | None:
         """From the care-of address that it is about; a deletion from any."""
         for address in care_of_addresses or [b.care_of_address for b in self.bindings.values()]:

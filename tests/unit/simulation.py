@@ -8,14 +8,18 @@ import itertools
 from collections.abc import Callable
 from ipaddress import IPv6Address, IPv6Network
 
+from testbed.mobility.correspondent_node import CorrespondentNode, CorrespondentNodeConfiguration
+from testbed.mobility.forwarding import RouteOptimisation
 from testbed.mobility.home_agent import HomeAgent, HomeAgentConfiguration
 from testbed.mobility.mobile_node import InterfaceConfiguration, MobileNode, MobileNodeConfiguration
+from testbed.mobility.policy import Policy
 from testbed.mobility.role import Event, Role
 from testbed.wire.codec import Codec
 from testbed.wire.packet import Packet, build_packet, parse_packet
 
 HOME_AGENT = IPv6Address("2001:db8:100::1")
 HOME_ADDRESS = IPv6Address("2001:db8:100::100")
+CORRESPONDENT = IPv6Address("2001:db8:300::2")
 HOME_PREFIX = IPv6Network("2001:db8:100::/64")
 WLAN, CELLULAR = IPv6Address("2001:db8:201::a"), IPv6Address("2001:db8:202::a")
 ROUTER = IPv6Address("fe80::1")
@@ -35,6 +39,8 @@ class Simulation:
         self.history: list[tuple[float, str, Event]] = []
         self.packets: list[Packet] = []
         self.failing: set[str] = set()
+        self.cut: set[IPv6Address] = set()
+        self.optimised: dict[tuple, RouteOptimisation | None] = {}
         self._flying: list[tuple[float, int, str, bytes]] = []
         self._count = itertools.count()
 
@@ -46,6 +52,9 @@ class Simulation:
         """Do for each role what its agent would."""
         for name, role in self.roles.items():
             first, self_changes = role.transmissions(), role.changes()
+            changed = role.optimisation_changes()
+            self.optimised.update({(name, *pair): wanted for pair, wanted in changed.items()})
+            self_changes.update({pair[0]: None for pair in changed})
             if name in self.failing:
                 role._transmissions = [t for t in first if t.after_datapath]
                 for home_address in self_changes:
@@ -77,12 +86,20 @@ class Simulation:
 
     def _fly(self, packet: Packet) -> None:
         self.packets.append(packet)
-        name = self.addresses.get(packet.destination)
-        if name is None:
+        name = self.addresses.get(self._through_tunnel(packet.destination))
+        if name is None or (packet.source in self.cut or packet.destination in self.cut):
             return
         for delay in self.fate(packet):
             octets = build_packet(packet, self.codec)
             heapq.heappush(self._flying, (self.now + delay, next(self._count), name, octets))
+
+    def _through_tunnel(self, destination: IPv6Address) -> IPv6Address:
+        """Where the home agent that intercepts packets to `destination` tunnels them, if there is one."""
+        for role in self.roles.values():
+            wanted = role.home_binding(destination) if isinstance(role, HomeAgent) else None
+            if wanted is not None and destination not in self.addresses:
+                return next(path.remote for path in wanted.paths if path.bid == wanted.default_bid)
+        return destination
 
     def events(self, name: str) -> list[dict]:
         return [event.fields for _, _, event in self.history if event.name == name]
@@ -115,6 +132,20 @@ def attached_pair(*arguments: object, **keywords: object) -> tuple[Simulation, M
     node.attach("cellular", CELLULAR, ROUTER, simulation.now)
     simulation.run(1)
     return simulation, node, agent
+
+
+def trio(
+    fate: Callable[[Packet], list[float]] = lambda packet: [0.01],
+    *,
+    policy: Policy | None = None,
+    **keywords: object,
+) -> tuple[Simulation, MobileNode, CorrespondentNode]:
+    """A mobile node with both interfaces registered, its home agent, and a correspondent node."""
+    simulation, node, _ = attached_pair(fate, **keywords)
+    configuration = CorrespondentNodeConfiguration(policy=policy or Policy())
+    correspondent = CorrespondentNode(configuration, simulation.now)
+    simulation.add("cn", correspondent, CORRESPONDENT)
+    return simulation, node, correspondent
 
 
 def agree(node: MobileNode, agent: HomeAgent) -> None:

@@ -1,0 +1,564 @@
+"""What a correspondent node makes of Binding Updates: right ones, wrong ones, forged ones, old ones."""
+
+from dataclasses import replace
+from ipaddress import IPv6Address
+
+import pytest
+
+from testbed.mobility.correspondent_node import (
+    ANY_OF_OURS,
+    CorrespondentNode,
+    CorrespondentNodeConfiguration,
+)
+from testbed.mobility.policy import Policy
+from testbed.mobility.return_routability import (
+    MAX_NONCE_LIFETIME,
+    authorised,
+    binding_management_key,
+    is_authorised,
+)
+from testbed.wire.codec import Codec
+from testbed.wire.flow import FlowIdentification, FlowStatus, Pro
+from testbed.wire.message import (
+    BindingAcknowledgement,
+    BindingError,
+    BindingUpdate,
+    CareOfTest,
+    CareOfTestInit,
+    HomeTest,
+    HomeTestInit,
+    Status,
+    UnknownMessage,
+)
+from testbed.wire.option import (
+    AlternateCareOfAddress,
+    BindingAuthorizationData,
+    BindingIdentifier,
+    NonceIndices,
+)
+from testbed.wire.packet import Packet, build_packet, parse_packet
+from testbed.wire.selector import IPv6TrafficSelector
+
+HOME = IPv6Address("2001:db8:100::100")
+WLAN, CELLULAR = IPv6Address("2001:db8:201::a"), IPv6Address("2001:db8:202::a")
+CN = IPv6Address("2001:db8:300::2")
+SSH = IPv6TrafficSelector(source_port=(22, 22), next_header=(6, 6))
+CODEC = Codec()
+
+requirement = pytest.mark.requirement
+
+
+class Peer:
+    """A mobile node's hand: makes right messages, and through `options` wrong ones."""
+
+    def __init__(self, **configuration):
+        self.now = 1000.0
+        self.sequence = 0
+        self.node = CorrespondentNode(CorrespondentNodeConfiguration(**configuration), self.now)
+
+    def ask(self, packet):
+        """Let the node have a packet as octets; its answer, None for silence."""
+        self.node.receive(parse_packet(build_packet(packet, CODEC), CODEC), "eth0", self.now)
+        sent = [transmission.packet for transmission in self.node.transmissions()]
+        assert len(sent) <= 1
+        return parse_packet(build_packet(sent[0], CODEC), CODEC) if sent else None
+
+    def test_home(self, home=HOME):
+        return self.ask(Packet(home, CN, HomeTestInit(b"12345678"))).message
+
+    def test_care_of(self, address):
+        return self.ask(Packet(address, CN, CareOfTestInit(b"abcdefgh"))).message
+
+    def update(self, care_of=WLAN, lifetime_s=400, options=(), bid=1, home=HOME, **fields):
+        """A right Binding Update as a packet, and its key."""
+        home_test = self.test_home(home)
+        self.sequence += 1
+        identifiers = (BindingIdentifier(bid, priority=10 * bid, care_of_address=care_of),) if bid else ()
+        index, token, proven = 0, b"", home
+        if lifetime_s:
+            care_of_test = self.test_care_of(care_of)
+            index, token = care_of_test.care_of_nonce_index, care_of_test.care_of_keygen_token
+            proven = care_of
+        key = binding_management_key(home_test.home_keygen_token, token)
+        indices = NonceIndices(home_test.home_nonce_index, index)
+        fields = {"sequence": self.sequence, "acknowledge": True} | fields
+        update = BindingUpdate(lifetime_s=lifetime_s, options=(*identifiers, *options, indices), **fields)
+        update = authorised(update, key, proven, CN, CODEC)
+        return Packet(care_of, CN, update, home_address=home), key, proven
+
+    def register(self, *arguments, **keywords):
+        """Send one; the acknowledgement, which must be authentic."""
+        packet, key, proven = self.update(*arguments, **keywords)
+        answer = self.ask(packet)
+        assert is_authorised(answer, key, proven, CN)
+        assert (answer.source, answer.destination, answer.routing_address) == (CN, packet.source, HOME)
+        return answer.message
+
+    def flow(self, *arguments, care_of=WLAN, bid=1, **keywords):
+        """Ask for one flow operation; its status in the acknowledgement."""
+        option = FlowIdentification(*arguments, **keywords)
+        answer = self.register(care_of, bid=bid, options=(option,))
+        (found,) = answer.all_options(FlowIdentification)
+        assert (found.fid, found.priority, found.action, found.pro) == (
+            option.fid,
+            option.priority,
+            option.action,
+            option.pro,
+        )
+        return found.status
+
+    @property
+    def bindings(self):
+        entry = self.node.cache.get(HOME)
+        return {b.bid: b.care_of_address for b in entry.bindings.values()} if entry else {}
+
+    @property
+    def rules(self):
+        wanted = self.node.optimisations().get((HOME, ANY_OF_OURS))
+        return {rule.fid: rule for rule in wanted.rules} if wanted else {}
+
+
+def add(fid=1, bids=(1,), **fields):
+    return {"fid": fid, "priority": 10, "binding_reference": bids, "selector": SSH} | fields
+
+
+# -- return routability
+
+
+@requirement("RFC 6275 §9.4.3: Home Test to the source of the Home Test Init, cookie returned")
+@requirement("RFC 6275 §9.4.4: Care-of Test to the source of the Care-of Test Init, cookie returned")
+@requirement("RFC 6275 §5.2.5: no state is made before the Binding Update")
+def test_tests_are_answered():
+    peer = Peer()
+    answer = peer.ask(Packet(HOME, CN, HomeTestInit(b"12345678")))
+    assert (answer.source, answer.destination, answer.routing_address) == (CN, HOME, None)
+    assert isinstance(answer.message, HomeTest) and answer.message.home_init_cookie == b"12345678"
+    answer = peer.ask(Packet(WLAN, CN, CareOfTestInit(b"abcdefgh", (BindingIdentifier(7),))))
+    assert (answer.source, answer.destination) == (CN, WLAN)
+    assert isinstance(answer.message, CareOfTest) and answer.message.care_of_init_cookie == b"abcdefgh"
+    assert answer.message.option(BindingIdentifier).bid == 7
+    assert len(peer.node.cache) == 0 and peer.node.optimisation_changes() == {}
+
+
+@requirement("RFC 6275 §9.4.1: a Home Test Init with a Home Address option is ignored")
+@requirement("RFC 6275 §9.4.2: a Care-of Test Init with a Home Address option is ignored")
+def test_tests_with_home_address_option():
+    peer = Peer()
+    assert peer.ask(Packet(WLAN, CN, HomeTestInit(bytes(8)), home_address=HOME)) is None
+    assert peer.ask(Packet(WLAN, CN, CareOfTestInit(bytes(8)), home_address=HOME)) is None
+
+
+def test_tests_from_nowhere():
+    peer = Peer()
+    for source in ("fe80::1", "::1", "::"):
+        assert peer.ask(Packet(IPv6Address(source), CN, HomeTestInit(bytes(8)))) is None
+
+
+def test_flood_of_tests_is_limited():
+    peer = Peer(max_tests_per_s=50, max_tests_per_sender_per_s=5)
+    answers = [peer.ask(Packet(WLAN + step, CN, CareOfTestInit(bytes(8)))) for step in range(20)]
+    assert sum(answer is not None for answer in answers) == 5
+    answers = [peer.ask(Packet(WLAN + (step << 64), CN, CareOfTestInit(bytes(8)))) for step in range(100)]
+    assert sum(answer is not None for answer in answers) == 45
+    peer.now += 1
+    assert peer.test_home()
+
+
+# -- Binding Updates as a whole
+
+
+@requirement("RFC 6275 §9.5.2: a valid Binding Update makes a Binding Cache entry")
+@requirement("RFC 6275 §9.5.4: the acknowledgement has a type 2 routing header and an authenticator")
+def test_registration():
+    peer = Peer()
+    answer = peer.register()
+    assert (answer.status, answer.sequence, answer.lifetime_s) == (0, 1, 400)
+    assert peer.bindings == {1: WLAN}
+    ((pair, wanted),) = peer.node.optimisation_changes().items()
+    assert pair == (HOME, ANY_OF_OURS) and [path.remote for path in wanted.paths] == [WLAN]
+
+
+def test_registration_without_bid():
+    peer = Peer()
+    assert peer.register(bid=None).status == 0
+    assert peer.bindings == {0: WLAN}
+
+
+@requirement("RFC 6275 §5.2.6: bindings by return routability last MAX_RR_BINDING_LIFETIME at most")
+def test_lifetime_is_capped():
+    peer = Peer(max_lifetime_s=4000)
+    assert peer.register(lifetime_s=3600).lifetime_s == 420
+    peer.now += 421
+    peer.node.handle_timer(peer.now)
+    assert peer.bindings == {} and peer.node.optimisations() == {}
+
+
+@requirement("RFC 5648 §6.2: several care-of addresses, one Binding Update each")
+def test_several_care_of_addresses():
+    peer = Peer()
+    peer.register(WLAN, bid=1)
+    peer.register(CELLULAR, bid=2)
+    assert peer.bindings == {1: WLAN, 2: CELLULAR}
+    assert peer.node.optimisations()[HOME, ANY_OF_OURS].default_bid == 1
+    peer.register(CELLULAR, bid=1)
+    assert peer.bindings == {1: CELLULAR, 2: CELLULAR}
+    peer.register(WLAN, bid=1, overwrite=True)
+    assert peer.bindings == {1: WLAN}
+
+
+@requirement("RFC 5648 §6.2: a correspondent node rejects bulk registration with status 168")
+def test_bulk_registration():
+    peer = Peer()
+    answer = peer.register(options=(BindingIdentifier(2, care_of_address=CELLULAR),))
+    assert answer.status == Status.MCOA_BULK_REGISTRATION_PROHIBITED
+    assert {option.status for option in answer.all_options(BindingIdentifier)} == {0}
+    assert peer.bindings == {}
+
+
+@requirement("RFC 5648 §6.2: an unknown BID without care-of address is rejected with status 167")
+def test_unknown_bid_without_address():
+    peer = Peer()
+    assert peer.register(bid=None, options=(BindingIdentifier(9),)).status == Status.MCOA_UNKNOWN_COA
+    peer.register(WLAN, bid=1)
+    answer = peer.register(bid=None, options=(BindingIdentifier(1),))
+    assert answer.status == 0 and peer.bindings == {1: WLAN}
+
+
+@requirement("RFC 6275 §9.5.1: a home registration is refused with status 131")
+@requirement("RFC 6275 §9.5.1: registration type change is refused with status 139")
+def test_home_registration():
+    peer = Peer()
+    packet = Packet(WLAN, CN, BindingUpdate(1, 60, True, True), home_address=HOME)
+    answer = peer.ask(packet)
+    assert answer.message.status == Status.HOME_REGISTRATION_NOT_SUPPORTED
+    assert answer.message.option(BindingAuthorizationData) is None
+    peer.register()
+    assert peer.ask(packet).message.status == Status.REGISTRATION_TYPE_CHANGE_DISALLOWED
+    gone = Packet(HOME, CN, BindingUpdate(2, 0, True, True))
+    answer = peer.ask(gone)
+    assert answer.message.status == Status.REGISTRATION_TYPE_CHANGE_DISALLOWED
+    assert answer.destination == HOME and answer.routing_address is None
+    assert peer.bindings == {1: WLAN}
+
+
+def test_refusals_are_limited():
+    peer = Peer(max_refusals_per_sender_per_s=3)
+    packet = Packet(WLAN, CN, BindingUpdate(1, 60, True, True), home_address=HOME)
+    assert sum(peer.ask(packet) is not None for _ in range(10)) == 3
+
+
+@requirement("RFC 6275 §9.5.1: without Nonce Indices or Binding Authorization Data, silently discarded")
+def test_unauthenticated():
+    peer = Peer()
+    packet, key, proven = peer.update()
+    for missing in (NonceIndices, BindingAuthorizationData):
+        options = tuple(o for o in packet.message.options if not isinstance(o, missing))
+        assert peer.ask(replace(packet, message=replace(packet.message, options=options))) is None
+    assert peer.ask(Packet(WLAN, CN, BindingUpdate(1, 60, True), home_address=HOME)) is None
+    assert len(peer.node.cache) == 0
+
+
+@requirement("RFC 6275 §9.5.1: a wrong authenticator is silently discarded")
+def test_forged():
+    peer = Peer()
+    packet, key, proven = peer.update()
+    update = packet.message
+    assert peer.ask(replace(packet, message=replace(update, sequence=99))) is None
+    assert peer.ask(replace(packet, message=replace(update, lifetime_s=420))) is None
+    assert peer.ask(replace(packet, home_address=HOME + 1)) is None
+    assert peer.ask(replace(packet, message=authorised(update, bytes(20), proven, CN, CODEC))) is None
+    wrong = replace(update.options[-1], authenticator=bytes(12))
+    assert peer.ask(replace(packet, message=replace(update, options=(*update.options[:-1], wrong)))) is None
+    assert peer.bindings == {} and len(peer.node.cache) == 0
+    assert peer.ask(packet).message.status == 0
+
+
+@requirement("RFC 6275 §5.2.6: the care-of test must have been for the address that is registered")
+def test_care_of_address_not_owned():
+    peer = Peer()
+    victim = IPv6Address("2001:db8:300::99")
+    packet, key, proven = peer.update()
+    update = packet.message
+    for options in (
+        (BindingIdentifier(1, care_of_address=victim), update.option(NonceIndices)),
+        (AlternateCareOfAddress(victim), update.option(NonceIndices)),
+    ):
+        for address in (WLAN, victim):
+            forged = authorised(replace(update, options=options), key, address, CN, CODEC)
+            assert peer.ask(replace(packet, message=forged)) is None
+    assert peer.ask(replace(packet, source=victim)).destination == victim  # an address for the answer only
+    assert peer.bindings == {1: WLAN}
+
+
+@requirement("RFC 6275 §9.5.1: the alternate care-of address is the one that is verified and registered")
+def test_alternate_care_of_address():
+    peer = Peer()
+    packet, _, _ = peer.update(CELLULAR, bid=None, options=(AlternateCareOfAddress(CELLULAR),))
+    answer = peer.ask(replace(packet, source=WLAN))
+    assert answer.message.status == 0 and answer.destination == WLAN
+    assert peer.bindings == {0: CELLULAR}
+
+
+@requirement("RFC 6275 §9.5.1: a sequence number that is not greater is refused with status 135")
+@requirement("RFC 6275 §9.5.1: a replayed message changes nothing")
+def test_sequence_numbers():
+    peer = Peer()
+    old, _, _ = peer.update(CELLULAR, sequence=10)
+    peer.ask(old)
+    peer.register(WLAN, sequence=11)
+    answer = peer.ask(old)
+    assert (answer.message.status, answer.message.sequence) == (Status.SEQUENCE_NUMBER_OUT_OF_WINDOW, 11)
+    assert answer.message.option(BindingAuthorizationData) is not None
+    assert peer.bindings == {1: WLAN}
+    assert peer.register(WLAN, sequence=32778).status == 0
+    assert peer.register(WLAN, sequence=65000).status == 0
+    assert peer.register(WLAN, sequence=11).status == 0  # it wrapped
+    assert peer.register(WLAN, sequence=65000).status == Status.SEQUENCE_NUMBER_OUT_OF_WINDOW
+
+
+@requirement("RFC 6275 §9.5.1: statuses 136, 137 and 138 for nonces that are not recognised, unauthenticated")
+def test_expired_nonces():
+    peer = Peer()
+    home_test = peer.test_home()
+    early = peer.test_care_of(WLAN)
+    peer.now += 100
+    late = peer.test_care_of(WLAN)
+    late_home = peer.test_home()
+    peer.now += MAX_NONCE_LIFETIME - 99
+    for home, care_of, status in (
+        (home_test, late, Status.EXPIRED_HOME_NONCE_INDEX),
+        (late_home, early, Status.EXPIRED_CARE_OF_NONCE_INDEX),
+        (home_test, early, Status.EXPIRED_NONCES),
+    ):
+        key = binding_management_key(home.home_keygen_token, care_of.care_of_keygen_token)
+        indices = NonceIndices(home.home_nonce_index, care_of.care_of_nonce_index)
+        update = authorised(BindingUpdate(1, 60, options=(indices,)), key, WLAN, CN, CODEC)
+        answer = peer.ask(Packet(WLAN, CN, update, home_address=HOME))
+        assert answer.message.status == status
+        assert answer.message.option(BindingAuthorizationData) is None
+    assert peer.bindings == {}
+    assert peer.register().status == 0
+
+
+@requirement("RFC 6275 §9.5.4: without the A bit, acceptance is not acknowledged")
+def test_no_acknowledgement_unless_asked():
+    peer = Peer()
+    packet, _, _ = peer.update(acknowledge=False)
+    assert peer.ask(packet) is None
+    assert peer.bindings == {1: WLAN}
+    answer = peer.ask(packet)
+    assert answer.message.status == Status.SEQUENCE_NUMBER_OUT_OF_WINDOW
+
+
+@requirement("RFC 6275 §9.5.3: deletion with the home token alone")
+@requirement("RFC 6275 §5.2.8: the sequence number is remembered as long as the nonces are valid")
+def test_deletion():
+    peer = Peer()
+    old, _, _ = peer.update()
+    peer.ask(old)
+    answer = peer.register(lifetime_s=0, bid=None)
+    assert (answer.status, answer.lifetime_s) == (0, 0)
+    assert peer.bindings == {} and peer.node.optimisation_changes() == {(HOME, ANY_OF_OURS): None}
+    peer.now += 200
+    peer.node.handle_timer(peer.now)
+    assert peer.ask(old).message.status == Status.SEQUENCE_NUMBER_OUT_OF_WINDOW
+    assert peer.bindings == {}
+    peer.now += 41
+    peer.node.handle_timer(peer.now)
+    assert len(peer.node.cache) == 0
+    assert peer.ask(old).message.status == Status.EXPIRED_NONCES
+
+
+@requirement("RFC 6275 §9.5.3: a deletion makes no Binding Cache entry")
+def test_deletion_of_nothing():
+    peer = Peer()
+    assert peer.register(lifetime_s=0, bid=None).status == 0
+    assert len(peer.node.cache) == 0
+
+
+@requirement("RFC 5648 §6.2: deletion of one BID; status 133 for one that is not there")
+def test_deletion_of_one_bid():
+    peer = Peer()
+    peer.register(WLAN, bid=1)
+    peer.register(CELLULAR, bid=2)
+    assert peer.register(WLAN, bid=1, lifetime_s=0).status == 0
+    assert peer.bindings == {2: CELLULAR}
+    assert peer.register(WLAN, bid=1, lifetime_s=0).status == Status.NOT_HOME_AGENT_FOR_THIS_MOBILE_NODE
+
+
+def test_expired_binding_cannot_be_played_back():
+    peer = Peer()
+    old, _, _ = peer.update(lifetime_s=8)
+    peer.ask(old)
+    peer.now += 9
+    peer.node.handle_timer(peer.now)
+    peer.node.transmissions()
+    assert peer.node.optimisations() == {}
+    assert peer.ask(old).message.status == Status.SEQUENCE_NUMBER_OUT_OF_WINDOW
+    assert peer.node.optimisations() == {}
+
+
+@requirement("RFC 6275 §9.5.2: insufficient resources are told by status 130")
+def test_resources():
+    peer = Peer(policy=Policy(max_mobile_nodes=0))
+    assert peer.register().status == Status.INSUFFICIENT_RESOURCES
+    peer = Peer(policy=Policy(max_bindings=1))
+    peer.register(WLAN, bid=1)
+    assert peer.register(CELLULAR, bid=2).status == Status.INSUFFICIENT_RESOURCES
+
+
+@requirement("RFC 6275 §9.3.3: Binding Error, status 1, for an unverified Home Address option, limited")
+def test_binding_error():
+    peer = Peer(max_refusals_per_sender_per_s=4)
+    for _ in range(10):
+        peer.node.unverified_home_address(WLAN, CN, HOME, peer.now)
+    sent = [transmission.packet for transmission in peer.node.transmissions()]
+    assert sent == [Packet(CN, WLAN, BindingError(1, HOME))] * 4
+    peer.node.unverified_home_address(IPv6Address("ff02::1"), CN, HOME, peer.now + 1)
+    assert peer.node.transmissions() == []
+
+
+@requirement("RFC 6275 §9.2: an unknown Mobility Header type is answered with a Binding Error, status 2")
+def test_unknown_message():
+    answer = Peer().ask(Packet(WLAN, CN, UnknownMessage(99, bytes(10))))
+    assert answer.message == BindingError(2, IPv6Address(0))
+
+
+def test_datapath_failure_is_told_authentically():
+    peer = Peer()
+    packet, key, proven = peer.update()
+    peer.node.receive(parse_packet(build_packet(packet, CODEC), CODEC), "eth0", peer.now)
+    peer.node.datapath_failed(HOME, "no room", peer.now)
+    (answer,) = [transmission.packet for transmission in peer.node.transmissions()]
+    assert answer.message.status == Status.INSUFFICIENT_RESOURCES
+    assert is_authorised(parse_packet(build_packet(answer, CODEC), CODEC), key, proven, CN)
+    assert peer.bindings == {}
+
+
+def test_bindings_survive_a_restart():
+    peer = Peer()
+    peer.register()
+    peer.flow(**add())
+    reborn = CorrespondentNode(peer.node.configuration, peer.now)
+    reborn.restore(peer.node.snapshot(peer.now), peer.now, peer.now + 5)
+    assert reborn.optimisations() == peer.node.optimisations()
+
+
+# -- flow bindings
+
+
+@requirement("draft §7.1: a correspondent node adds a valid flow binding")
+@requirement("draft §7.1: the acknowledgement has a copy of the 8 octets of each flow option")
+def test_add():
+    peer = Peer()
+    assert peer.flow(**add()) == 0
+    assert peer.rules[1].bids == (1,) and peer.rules[1].selector == SSH
+
+
+@requirement("draft §7.1: an Add with a FID in use is rejected by a correspondent node")
+def test_add_in_use():
+    peer = Peer()
+    peer.flow(**add())
+    assert peer.flow(**add(priority=3)) == FlowStatus.FID_IN_USE
+    assert peer.rules[1].priority == 10
+
+
+@requirement("draft §7.1: a correspondent node rejects n-cast, in Add and in modify")
+@pytest.mark.parametrize("bids", [None, (1,), (1, 2), (2,)])
+def test_n_cast(bids):
+    peer = Peer()
+    peer.register(CELLULAR, bid=2)
+    assert peer.flow(**add(bids=bids, action=3)) == FlowStatus.N_CAST_NOT_SUPPORTED
+    assert peer.rules == {}
+    assert peer.flow(**add()) == 0
+    assert peer.flow(**add(bids=bids, action=3, pro=Pro.REPLACE)) == FlowStatus.N_CAST_NOT_SUPPORTED
+    assert peer.flow(**add(2, bids=bids, action=3)) == FlowStatus.N_CAST_NOT_SUPPORTED
+
+
+@requirement("draft §7.1: modify of an unknown FID is rejected by a correspondent node")
+@requirement("draft §7.1: refresh of an unknown FID is rejected by a correspondent node")
+@pytest.mark.parametrize("pro", [Pro.REPLACE, Pro.REFRESH, Pro.REMOVE])
+def test_unknown_fid(pro):
+    peer = Peer()
+    assert peer.flow(7, 10, pro=pro) == FlowStatus.FID_NOT_FOUND
+    assert peer.rules == {}
+
+
+@requirement("draft §7.1: a BID reference points to the care-of address of the packet or an authorised one")
+def test_binding_reference():
+    peer = Peer()
+    assert peer.flow(**add(bids=(1,))) == 0
+    assert peer.flow(**add(bids=(2,), pro=Pro.REPLACE)) == FlowStatus.POORLY_FORMED
+    options = FlowIdentification(1, 10, pro=Pro.REFRESH), FlowIdentification(**add(2, bids=(1, 2)))
+    answer = peer.register(options=options)
+    assert [o.status for o in answer.all_options(FlowIdentification)] == [0, FlowStatus.POORLY_FORMED]
+    assert peer.rules[1].bids == (1,) and set(peer.rules) == {1}
+    peer.register(CELLULAR, bid=2)
+    assert peer.flow(**add(bids=(2,), pro=Pro.REPLACE)) == 0
+    assert peer.rules[1].bids == (2,)
+
+
+@requirement("draft §4.4: without Binding Reference the flow goes to the care-of address of the message")
+def test_no_binding_reference():
+    peer = Peer()
+    peer.register(CELLULAR, bid=2)
+    assert peer.flow(**add(bids=None)) == 0
+    assert peer.rules[1].bids == (1,)
+    assert peer.flow(**add(2, bids=None), care_of=CELLULAR, bid=2) == 0
+    assert peer.rules[2].bids == (2,)
+
+
+@requirement("draft §7.1: refresh keeps an existing flow binding, no further checks")
+def test_refresh():
+    peer = Peer()
+    peer.flow(**add())
+    before = peer.rules
+    assert peer.flow(1, 99, action=3, pro=Pro.REFRESH) == 0
+    assert peer.rules == before
+
+
+@requirement("draft §4.7: what a Binding Update leaves out is lost, at the care-of address that it renews")
+def test_left_out():
+    peer = Peer()
+    peer.flow(**add(1))
+    peer.flow(**add(2, bids=(2,)), care_of=CELLULAR, bid=2)
+    assert set(peer.rules) == {1, 2}
+    peer.register(CELLULAR, bid=2)
+    assert set(peer.rules) == {1}
+
+
+@requirement("draft §6.1.2: deletes concern the care-of address of the message only")
+def test_remove():
+    peer = Peer()
+    peer.register(CELLULAR, bid=2)
+    peer.flow(**add())
+    removal = FlowIdentification(1, 10, pro=Pro.REMOVE)
+    answer = peer.register(CELLULAR, bid=2, options=(removal,))
+    assert answer.option(FlowIdentification).status == FlowStatus.ADMINISTRATIVELY_PROHIBITED
+    assert set(peer.rules) == {1}
+    assert peer.flow(1, 10, pro=Pro.REMOVE) == 0
+    assert peer.rules == {}
+
+
+def test_each_option_is_judged_by_itself():
+    peer = Peer()
+    options = (
+        FlowIdentification(**add(1)),
+        FlowIdentification(**add(2, action=3)),
+        FlowIdentification(**add(3, bids=(9,))),
+        FlowIdentification(**add(4, action=2)),
+    )
+    answer = peer.register(options=options)
+    assert [option.status for option in answer.all_options(FlowIdentification)] == [0, 139, 129, 0]
+    assert set(peer.rules) == {1, 4}
+
+
+def test_flow_without_bid_in_the_message():
+    peer = Peer()
+    answer = peer.register(bid=None, options=(FlowIdentification(**add()),))
+    assert answer.status == 0
+    assert answer.option(FlowIdentification).status == FlowStatus.POORLY_FORMED
+
+
+def test_everything_that_is_sent_parses():
+    assert isinstance(Peer().register(), BindingAcknowledgement)
