@@ -4,6 +4,7 @@ import shutil
 import subprocess
 from collections import defaultdict
 from ipaddress import IPv6Address
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -16,16 +17,18 @@ from wire_strategies import (
     lifetimes,
     packets,
     prefixes,
+    rfc6089_flows,
     u8,
     u16,
 )
 
 from testbed.wire import option as o
 from testbed.wire.codec import Codec
-from testbed.wire.dialect import Draft
+from testbed.wire.dialect import RFC6089, Draft
 from testbed.wire.flow import FlowIdentification
 from testbed.wire.message import BindingAcknowledgement, BindingRefreshRequest, BindingUpdate
-from testbed.wire.packet import build_packet
+from testbed.wire.packet import Packet, build_packet
+from testbed.wire.selector import IPv4TrafficSelector, IPv6TrafficSelector
 
 pytestmark = pytest.mark.skipif(shutil.which("tshark") is None, reason="tshark is not installed")
 
@@ -56,15 +59,15 @@ def tshark(octets, path, *arguments):
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
 
 
-def dissect(octets, path):
-    """Return {field: values} for each packet."""
-    selected = [argument for field in FIELDS for argument in ("-e", field)]
+def dissect(octets, path, names=FIELDS, *arguments):
+    """Return {field: values} of the fields with these names for each packet."""
+    selected = [argument for name in names for argument in ("-e", name)]
     form = ["-T", "fields", "-E", "separator=/t", "-E", "occurrence=a", "-E", "aggregator=;"]
-    lines = tshark(octets, path, *form, *selected)
+    lines = tshark(octets, path, *arguments, *form, *selected)
     return [
         {
-            field: [_normal(value) for value in text.split(";")]
-            for field, text in zip(FIELDS, line.split("\t"), strict=True)
+            name: [_normal(value) for value in text.split(";")]
+            for name, text in zip(names, line.split("\t"), strict=True)
             if text
         }
         for line in lines
@@ -163,12 +166,15 @@ _messages = st.one_of(
 )
 
 
-@settings(
+by_the_dozen = settings(
     deadline=None,
     max_examples=6,
     phases=[Phase.generate],  # shrinking would take minutes and tell nothing more
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
+
+
+@by_the_dozen
 @given(sent=st.lists(packets(_messages), min_size=30, max_size=60))
 def test_tshark_finds_the_same_fields(sent, tmp_path):
     dissected = dissect([build_packet(packet, Codec()) for packet in sent], tmp_path / "sent.pcap")
@@ -176,3 +182,69 @@ def test_tshark_finds_the_same_fields(sent, tmp_path):
     for packet, found in zip(sent, dissected, strict=True):
         assert "_ws.malformed" not in found, packet
         assert found == fields_of(packet)
+
+
+LUA = Path(__file__).parents[2] / "docs" / "wireshark" / "flow-binding.lua"
+FLOW_FIELDS = (
+    "flowbind.fid flowbind.priority flowbind.action flowbind.status flowbind.pro flowbind.bid "
+    "flowbind.selector.format flowbind.malformed _ws.malformed _ws.lua.error"
+).split()
+SELECTOR_FIELDS = {
+    f"flowbind.selector.{prefix}{name}{end}": (kind, name, end)
+    for prefix, kind in (("", IPv6TrafficSelector), ("ipv4.", IPv4TrafficSelector))
+    for name in kind.__slots__
+    for end in ("", "_end")
+}
+_addresses = {"source": IPv6Address("2001:db8::1"), "destination": IPv6Address("2001:db8::2")}
+
+
+def dissect_flows(updates, path, codec):
+    octets = [build_packet(Packet(message=update, **_addresses), codec) for update in updates]
+    return dissect(octets, path, [*FLOW_FIELDS, *SELECTOR_FIELDS], "-X", f"lua_script:{LUA}")
+
+
+def flow_fields(flows, dialect):
+    """Return {field: values} as the Lua dissector should find them."""
+    fields = defaultdict(list)
+    for flow in flows:
+        fields["flowbind.fid"].append(str(flow.fid))
+        fields["flowbind.priority"].append(str(flow.priority))
+        fields["flowbind.status"].append(str(flow.status))
+        if dialect == "draft":
+            fields["flowbind.action"].append(str(flow.action))
+            fields["flowbind.pro"].append(str(int(flow.pro)))
+        fields["flowbind.bid"] += map(str, flow.binding_reference or ())
+        if flow.selector is not None:
+            fields["flowbind.selector.format"].append(str(flow.selector.ts_format))
+        for field, (kind, name, end) in SELECTOR_FIELDS.items():
+            if isinstance(flow.selector, kind):
+                value = getattr(flow.selector, name)
+                if value is not None and (not end or value[0] != value[1]):
+                    fields[field].append(str(value[1] if end else value[0]))
+    return {field: values for field, values in fields.items() if values}
+
+
+@pytest.mark.parametrize("dialect, flows", [("draft", draft_flows), ("rfc6089", rfc6089_flows)])
+@by_the_dozen
+@given(data=st.data())
+def test_the_lua_dissector_finds_the_same_fields(dialect, flows, data, tmp_path):
+    sent = data.draw(st.lists(st.lists(flows, min_size=1, max_size=3), min_size=30, max_size=40))
+    updates = [BindingUpdate(1, 4, options=some) for some in sent]
+    dissected = dissect_flows(updates, tmp_path / "flows.pcap", Codec(dialect))
+    for some, found in zip(sent, dissected, strict=True):
+        assert found == flow_fields(some, dialect)
+
+
+@pytest.mark.parametrize("kind, parse", [(18, Draft().parse), (45, RFC6089().parse)])
+@by_the_dozen
+@given(data=st.data())
+def test_the_lua_dissector_survives_anything(kind, parse, data, tmp_path):
+    """It raises no error of Lua's, and what it calls malformed is malformed."""
+    short = st.binary(max_size=12)
+    sub_options = st.tuples(st.integers(0, 4), st.integers(0, 14), short).map(lambda t: bytes(t[:2]) + t[2])
+    contents = st.tuples(short, st.lists(sub_options, max_size=4)).map(lambda t: t[0] + b"".join(t[1]))
+    sent = data.draw(st.lists(contents, min_size=40, max_size=60))
+    updates = [BindingUpdate(1, 4, options=[o.UnknownOption(kind, some)]) for some in sent]
+    for some, found in zip(sent, dissect_flows(updates, tmp_path / "flows.pcap", Codec()), strict=True):
+        assert "_ws.lua.error" not in found
+        assert not found.keys() & {"flowbind.malformed", "_ws.malformed"} or parse(some).malformed
