@@ -87,7 +87,7 @@ class ShapedLink(Link):
         """As mininet.link.Link, and:
 
         parameters: of both directions, or of the one from node1 where parameters_back is given, too.  Their
-        fields may be given as arguments of their own: `mn --link shaped,delay_ms=10`.
+        fields may be given as arguments of their own: addLink(..., cls=ShapedLink, delay_ms=10).
         backend: one of BACKENDS; a link that shapes nothing is a plain veth pair unless the wire is forced.
         wire: a process for this link instead of the one that links share.
 
@@ -204,5 +204,3 @@ class ShapedLink(Link):
             self.intf2.delete()
             self.intf1 = self.intf2 = None
 
-
-links = {"shaped": ShapedLink}

@@ -109,11 +109,12 @@ def _set_namespace(descriptor: int) -> None:
 
 @dataclass(frozen=True)
 class DeviceState:
-    """What the kernel says of a device.  `statistics`: packets and octets received and sent, drops."""
+    """What the kernel says of a device.  address: of the hardware; statistics: packets, octets, drops."""
 
     index: int
     up: bool
     carrier: bool
+    address: str
     statistics: dict[str, int]
 
 
@@ -179,16 +180,18 @@ class Device:
         """
         answer = self._request("find", RTM_GETLINK, 0, _interface() + _attribute(IFLA_IFNAME, self.name))
         index, flags = struct.unpack_from("=iI", answer, 4)
-        statistics = {}
+        address, statistics = "", {}
         offset = 16
         while offset < len(answer):
             length, kind = struct.unpack_from("=HH", answer, offset)
-            if kind == IFLA_STATS64:
+            if kind == IFLA_ADDRESS:
+                address = answer[offset + 4:offset + length].hex(":")
+            elif kind == IFLA_STATS64:
                 names = ("rx_packets", "tx_packets", "rx_octets", "tx_octets", "rx_errors", "tx_errors",
                          "rx_dropped", "tx_dropped")
                 statistics = dict(zip(names, struct.unpack_from("=8Q", answer, offset + 4), strict=True))
             offset += length + -length % 4
-        return DeviceState(index, bool(flags & IFF_UP), bool(flags & IFF_LOWER_UP), statistics)
+        return DeviceState(index, bool(flags & IFF_UP), bool(flags & IFF_LOWER_UP), address, statistics)
 
     def delete(self) -> None:
         """Delete it, if it is still there."""

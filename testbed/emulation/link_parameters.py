@@ -71,7 +71,8 @@ class LinkParameters:
 class DirectionCounters:
     """What happened to the packets of one direction of a link since it was made.
 
-    packets_in, octets_in: sent by the node into the link, octets of Ethernet frames.
+    packets_in, octets_in: sent by the node into the link, octets of Ethernet frames (netem leaves out those
+        that it dropped); where GSO frames pass in one piece, each counts as one packet.
     packets_out, octets_out: received by the other end.
     dropped_loss: by loss_percent; dropped_queue: by the full queue; dropped_carrier: because the link was
         cut, or the other end was down (the netem backend does not count those).

@@ -29,6 +29,11 @@ class VethCable:
             ends[0].delete()
             raise
         self.carrier = True
+        self._announce()
+
+    def _announce(self) -> None:
+        for device in self.ends:
+            device.state()
 
     def change(self, i: int, parameters: LinkParameters) -> None:
         """Take new parameters for what end `i` sends."""
@@ -38,7 +43,7 @@ class VethCable:
     def set_carrier(self, up: bool) -> None:
         """Cut or restore the link."""
         self.ends[1].set_up(up)
-        self.ends[0].state()
+        self._announce()
         self.carrier = up
 
     def move(self, namespace: Namespace, bridge: str | None) -> None:
@@ -56,7 +61,7 @@ class VethCable:
             end.set_bridge(bridge)
         if self.carrier:
             end.set_up()
-            self.ends[0].state()
+            self._announce()
 
     def counters(self, reset_lateness: bool = False) -> tuple[DirectionCounters, DirectionCounters]:
         """From the first end, from the second."""

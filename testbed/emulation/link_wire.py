@@ -25,7 +25,6 @@ class WireCable:
         self.ends = list(ends)
         self.parameters = list(parameters)
         self.wire = wire or WireProcess.shared()
-        self._address = addresses[1]
         taps: list[int] = []
         try:
             for device, address in zip(ends, addresses, strict=True):
@@ -38,6 +37,7 @@ class WireCable:
             for device in ends:
                 device.set_up()
             self.set_carrier(True)
+            self._address = ends[1].state().address
         except BaseException:
             self.delete()
             raise
@@ -60,7 +60,8 @@ class WireCable:
     def move(self, namespace: Namespace, bridge: str | None) -> None:
         """Put the second end into another namespace.
 
-        It is a new device of the same name there: moving one takes the kernel 20 ms, making one 0.1 ms.
+        It is a new device of the same name and address there: moving one takes the kernel 20 ms, making one
+        0.1 ms.
         """
         end = self.ends[1]
         if not end.namespace.is_same(namespace):

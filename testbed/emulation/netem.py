@@ -88,7 +88,10 @@ def _run(device: Device, batch: str) -> None:
 
 
 def read_counters(device: Device, far: Device) -> DirectionCounters:
-    """What happened to the packets that left the device towards the far one."""
+    """What happened to the packets that left the device towards the far one.
+
+    The counters of the disciplines, and so drops, start anew when the device is moved.
+    """
     with device.namespace.entered():
         done = subprocess.run(["tc", "-s", "-j", "qdisc", "show", "dev", device.name],
                               stdin=subprocess.DEVNULL, text=True, capture_output=True)
@@ -104,6 +107,6 @@ def read_counters(device: Device, far: Device) -> DirectionCounters:
     root = disciplines.get(ROOT, disciplines[DELAY])
     dropped = max(root["drops"], lost)
     return DirectionCounters(
-        packets_in=root["packets"] + dropped + root["qlen"], octets_in=root["bytes"] + root["backlog"],
+        packets_in=sent["tx_packets"] + dropped + root["qlen"], octets_in=sent["tx_octets"] + root["backlog"],
         packets_out=received["rx_packets"], octets_out=received["rx_octets"],
         dropped_loss=lost, dropped_queue=dropped - lost, in_flight=root["qlen"])
