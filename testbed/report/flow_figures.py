@@ -35,7 +35,7 @@ from testbed.report.result import (
 
 #: A packet sent so long before a cause may still be under way when it strikes.
 _UNDER_WAY_NS = 250_000_000
-_SHOWN_BEFORE_NS, _SHOWN_AFTER_NS = 500_000_000, 2_500_000_000
+_SHOWN_BEFORE_NS, _SHOWN_AFTER_NS = 300_000_000, 1_200_000_000
 _SHOWN_PACKETS = 400
 
 
