@@ -209,6 +209,8 @@ def _counters(client: Client, options: argparse.Namespace) -> None:
     ]
     print(*table(("home address", "FID", "packets", "octets"), rows), sep="\n")
     print()
+    packets = (f"{key.replace('_', ' ')} {value}" for key, value in counters["packets"].items())
+    print("packets: " + ", ".join(packets))
     messages = (f"{key.replace('_', ' ')} {value}" for key, value in counters["messages"].items())
     print("messages: " + ", ".join(messages))
 

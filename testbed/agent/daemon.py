@@ -27,7 +27,7 @@ from testbed.agent.neighbour_discovery import NeighbourDiscoverySocket
 from testbed.agent.netlink import Change, LinkMonitor
 from testbed.agent.requests import Request, RequestError
 from testbed.agent.state import StateFile
-from testbed.datapath.datapath import Datapath
+from testbed.datapath.datapath import Datapath, DatapathConfiguration
 from testbed.datapath.error import DatapathError
 from testbed.mobility.forwarding import HomeBinding, Side
 from testbed.mobility.role import Event, Role, Transmission
@@ -73,9 +73,11 @@ class Agent:
             self.monitor = LinkMonitor()
         except PermissionError:
             raise AgentError("an agent sends raw packets: start it as root (sudo)") from None
-        self.datapath = Datapath(self.side, file.datapath)
+        home_link = file.home_interface if isinstance(file, HomeAgentFile) else None
+        self.datapath = Datapath(self.side, DatapathConfiguration(file.datapath.tunnel_backend, home_link))
         self.control = ControlServer(socket_path(file), self.handle, self.events)
         self._applied: dict[IPv6Address, HomeBinding] = {}
+        self._within_turn: list[tuple[float, str, dict[str, Any]]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._saving: asyncio.TimerHandle | None = None
         self._next_save = 0.0
@@ -114,13 +116,14 @@ class Agent:
             return self.role.bindings(now)
         if isinstance(request, requests.Counters):
             try:
-                flows = [
-                    {"home_address": str(address), "fid": fid, "packets": packets, "octets": octets}
-                    for (address, fid), (packets, octets) in self.datapath.counters().items()
-                ]
+                counters, others = self.datapath.counters(), self.datapath.totals()
             except DatapathError as error:
                 raise RequestError(str(error)) from None
-            return {"flows": flows, "messages": dict(self.counters)}
+            flows = [
+                {"home_address": str(address), "fid": fid, "packets": packets, "octets": octets}
+                for (address, fid), (packets, octets) in counters.items()
+            ]
+            return {"flows": flows, "packets": others, "messages": dict(self.counters)}
         raise RequestError(
             f"{self.file.name} is a {self.file.__struct_config__.tag}: this is for the agent of a mobile node"
         )
@@ -191,26 +194,25 @@ class Agent:
         held = [transmission for transmission in transmissions if transmission.after_datapath]
         held = self._apply(self.role.changes(), held, now)
         sent += [self._send(transmission) for transmission in held]
-        self._log(self.role.events(), sent, now, received)
+        self._record(self.role.events(), sent, now, received)
         self._arm()
         self.events.flush()
         self._save_soon()
 
     def _send(self, transmission: Transmission) -> float:
         """Send a packet, return when. What cannot be sent is lost, as on any link: timers mend it."""
-        packet = transmission.packet
+        packet, now = transmission.packet, time.monotonic()
         try:
             data = build_packet(packet, self.codec)
+            now = time.monotonic()
             self.mobility_socket.send(data, packet.source, packet.destination, transmission.interface)
             self.counters["sent"] += 1
         except (OSError, ValueError) as error:
             self.counters["not_sent"] += 1
             reason = error.strerror if isinstance(error, OSError) else str(error)
             logger.warning("%s to %s not sent: %s", type(packet.message).__name__, packet.destination, reason)
-            self.events.record(
-                "message-not-sent", time.monotonic(), destination=str(packet.destination), reason=reason
-            )
-        return time.monotonic()
+            self._happened("message-not-sent", destination=str(packet.destination), reason=reason)
+        return now
 
     def _apply(
         self, changes: dict[IPv6Address, HomeBinding | None], held: list[Transmission], now: float
@@ -228,11 +230,8 @@ class Agent:
             for home_address in changes:
                 self.role.datapath_failed(home_address, str(error), now)
             return self.role.transmissions()
-        done = time.monotonic()
-        home_addresses = [str(address) for address in changes]
-        self.events.record(
-            "datapath-ready", done, home_addresses=home_addresses, took_ms=round((done - begun) * 1000, 3)
-        )
+        took_ms = round((time.monotonic() - begun) * 1000, 3)
+        self._happened("datapath-ready", home_addresses=[str(a) for a in changes], took_ms=took_ms)
         for home_address, wanted in changes.items():
             is_new = home_address not in self._applied
             if wanted is None:
@@ -243,23 +242,27 @@ class Agent:
                     self.bound(home_address)
         return held
 
-    def _log(self, events: list[Event], sent: list[float], now: float, received: float | None) -> None:
-        """Record the role's events at the times when they happened. `sent`: when each message went out; a
+    def _happened(self, name: str, **fields: Any) -> None:
+        """Something has happened right now, within a turn."""
+        self._within_turn.append((time.monotonic(), name, fields))
+
+    def _record(self, events: list[Event], sent: list[float], now: float, received: float | None) -> None:
+        """Record a turn's events at the times when they happened. `sent`: when each message went out; a
         role notes a "…-sent" for each, in the same order (but for Binding Errors, which it does not note)."""
+        happened, self._within_turn = self._within_turn, []
         instants = iter(sent)
-        timed = []
         for event in events:
             t = now
             if event.name.endswith("-sent"):
                 t = next(instants, now)
             elif event.name.endswith("-received") and received is not None:
                 t = received
-            timed.append((t, event))
-        for t, event in sorted(timed, key=lambda item: item[0]):
-            if event.name == "message-dropped":
-                self._count_drop("dropped", now, **event.fields)
+            happened.append((t, event.name, event.fields))
+        for t, name, fields in sorted(happened, key=lambda item: item[0]):
+            if name == "message-dropped":
+                self._count_drop("dropped", t, **fields)
             else:
-                self.events.record(event.name, t, **event.fields)
+                self.events.record(name, t, **fields)
 
     def _arm(self) -> None:
         """One timer for the next thing that the role has to do."""

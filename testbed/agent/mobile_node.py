@@ -22,7 +22,7 @@ from testbed.agent.configuration import (
 from testbed.agent.daemon import Agent, AgentError
 from testbed.agent.movement import AccessLink
 from testbed.agent.neighbour_discovery import MAX_RTR_SOLICITATIONS, RTR_SOLICITATION_INTERVAL_S
-from testbed.agent.netlink import Change, add_loopback_address, remove_loopback_address
+from testbed.agent.netlink import Change
 from testbed.agent.presentation import flow_to_json, status_in_words
 from testbed.agent.requests import Request, RequestError
 from testbed.agent.selector_text import parse_selector
@@ -59,7 +59,6 @@ class MobileNodeAgent(Agent):
             raise AgentError(f"flow: {error}") from None
         self._access = {i.name: AccessLink(file.home_address) for i in file.interface}
         self._soliciting: dict[str, asyncio.TimerHandle] = {}
-        self._added_home_address = False
 
     # -- life
 
@@ -68,9 +67,6 @@ class MobileNodeAgent(Agent):
         loop = asyncio.get_running_loop()
         loop.add_reader(self.neighbours.fileno(), self._guarded, self._hear_routers)
         self.monitor.read()
-        if not self.monitor.is_local(self.file.home_address):
-            add_loopback_address(self.file.home_address)
-            self._added_home_address = True
         for name, access in self._access.items():
             link = self.monitor.link(name)
             if link is None:
@@ -85,8 +81,6 @@ class MobileNodeAgent(Agent):
             logger.warning("the home agent has not acknowledged the de-registration")
         for handle in self._soliciting.values():
             handle.cancel()
-        if self._added_home_address:
-            remove_loopback_address(self.file.home_address)
 
     # -- where the node is attached
 

@@ -41,12 +41,12 @@ class MobilitySocket:
 
     def __init__(self) -> None:
         kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-        # protocol 0 receives nothing: the filter is in place before the first packet is
-        self._receiving = socket.socket(socket.AF_PACKET, kind, 0)
+        self._receiving = socket.socket(socket.AF_PACKET, kind, socket.htons(_ETH_P_IPV6))
         try:
             attach(self._receiving, mobility_header_filter())
+            while list(self.receive()):  # what came in before the filter was there
+                pass
             self._receiving.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-            self._receiving.bind(("", _ETH_P_IPV6))
             kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
             self._sending = socket.socket(socket.AF_INET6, kind, socket.IPPROTO_RAW)
         except OSError:
@@ -79,11 +79,14 @@ class MobilitySocket:
     ) -> None:
         """Send the packet `data`, whose IPv6 header has `source` and `destination`.
 
-        The kernel routes it by source address as well, and through `interface` where one is given. Raises
-        OSError: no route, no such interface, `source` is not an address of this node, longer than the MTU.
+        It leaves through `interface` where one is given, whatever policy rules say of its addresses; else
+        the kernel routes it by both addresses. Raises OSError: no route, no such interface, `source` is not
+        an address of this node, longer than the MTU.
         """
+        # The kernel only insists on the interface if it is not told the source address (which is in `data`)
         index = socket.if_nametoindex(interface) if interface else 0
-        control = [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, struct.pack("16sI", source.packed, index))]
+        told = bytes(16) if interface else source.packed
+        control = [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, struct.pack("16sI", told, index))]
         self._sending.sendmsg([data], control, 0, (str(destination), 0))
 
 

@@ -20,13 +20,13 @@ _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
 _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
 _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
-_REQUEST_DUMP, _REQUEST_ACKNOWLEDGE, _CREATE = 0x1 | 0x300, 0x1 | 0x4, 0x400 | 0x200
+_REQUEST_DUMP = 0x1 | 0x300
 _IFLA_IFNAME = 3
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_MULTIPATH = 4, 5, 6, 9
 _MAIN_TABLE, _UNICAST = 254, 1
 _IFF_UP, _IFF_RUNNING, _IFF_LOWER_UP = 0x1, 0x40, 0x10000
-_NO_DAD, _OPTIMISTIC, _DAD_FAILED, _DEPRECATED, _TENTATIVE = 0x02, 0x04, 0x08, 0x20, 0x40
+_OPTIMISTIC, _DAD_FAILED, _DEPRECATED, _TENTATIVE = 0x04, 0x08, 0x20, 0x40
 _RECEIVE_BUFFER = 4 << 20
 _SO_RCVBUFFORCE = 33
 
@@ -265,26 +265,3 @@ def _dump(sock: socket.socket, request: int, body: bytes) -> Iterator[tuple[int,
                 code = -struct.unpack_from("i", answer)[0]
                 raise OSError(code, os.strerror(code))
             yield kind, answer
-
-
-def add_loopback_address(address: IPv6Address) -> None:
-    """Give `lo` an address, usable at once. Raises OSError; an address that is there is no error."""
-    _change_loopback_address(_NEWADDR, address)
-
-
-def remove_loopback_address(address: IPv6Address) -> None:
-    """Take an address from `lo`. Raises OSError; an address that is not there is no error."""
-    _change_loopback_address(_DELADDR, address)
-
-
-def _change_loopback_address(kind: int, address: IPv6Address) -> None:
-    index = socket.if_nametoindex("lo")
-    body = struct.pack("BBBBI", socket.AF_INET6, 128, _NO_DAD, 0, index)
-    body += struct.pack("HH16s", 20, _IFA_LOCAL, address.packed)
-    flags = _REQUEST_ACKNOWLEDGE | (_CREATE if kind == _NEWADDR else 0)
-    with _open(0) as sock:
-        sock.send(struct.pack("IHHII", 16 + len(body), kind, flags, 1, 0) + body)
-        for answer_kind, answer in _messages(sock.recv(65536)):
-            code = -struct.unpack_from("i", answer)[0] if answer_kind == _NLMSG_ERROR else 0
-            if code not in (0, errno.EEXIST, errno.EADDRNOTAVAIL):
-                raise OSError(code, os.strerror(code))

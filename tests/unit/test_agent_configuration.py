@@ -145,7 +145,8 @@ INTERFACE = MOBILE_NODE["interface"][0]
         ),
         (
             changed(MOBILE_NODE, flow=[{"fid": 1, "bids": [1], "source_port": "http"}]),
-            "flow[0].source_port: expected a number or a range from 0 to 65535, for example 5000-5999, not 'http'",
+            "flow[0].source_port: expected a number or a range from 0 to 65535, for example 5000-5999, "
+            "not 'http'",
         ),
         (
             changed(MOBILE_NODE, datapath={"tunnel_backend": "gre"}),

@@ -36,7 +36,8 @@ def v6(text):
         (
             {"destination_address": "192.0.2.0/24", "source_port": "80"},
             IPv4TrafficSelector(
-                destination_address=(IPv4Address("192.0.2.0"), IPv4Address("192.0.2.255")), source_port=(80, 80)
+                destination_address=(IPv4Address("192.0.2.0"), IPv4Address("192.0.2.255")),
+                source_port=(80, 80),
             ),
         ),
         ({"protocol": "tcp"}, IPv4TrafficSelector(protocol=(6, 6))),
