@@ -6,9 +6,11 @@ Importing this registers them, so that scapy shows them inside `MIP6MH_BU`, `MIP
 
 Mobility options: `MIP6OptBindingIdentifier` (RFC 5648 §4.3, RFC 6089 §4.1), `MIP6OptFlowIdentification`
 (draft-soliman-monami6-flow-binding-05 §3.1, as option 18), `MIP6OptFlowIdentificationRFC6089` and
-`MIP6OptFlowSummary` (RFC 6089 §4.2). Sub-options: `FlowSubOptBindingReference`, `FlowSubOptTrafficSelector`,
-`FlowSubOptUnknown`, `FlowSubOptPad1` as the draft counts lengths; the same with `RFC6089` appended, and
-`FlowSubOptPadNRFC6089`. Selectors: `TrafficSelectorIPv4`, `TrafficSelectorIPv6` (RFC 6088).
+`MIP6OptFlowSummary` (RFC 6089 §4.2).
+Sub-options, lengths counted as in the draft: `FlowSubOptBindingReference`, `FlowSubOptTrafficSelector`,
+`FlowSubOptUnknown`, `FlowSubOptPad1`. As in RFC 6089: the same with `RFC6089` appended (but Pad1), and
+`FlowSubOptPadNRFC6089`, `FlowSubOptBindingActionRFC6089` (RFC 7109 §6.2.1).
+Selectors: `TrafficSelectorIPv4`, `TrafficSelectorIPv6` (RFC 6088).
 
 Lengths, presence flags and traffic selector formats that are left out (None) are computed; any that is given
 is sent as given, however wrong. Each end of a range is the field's name with `_end`.
@@ -36,7 +38,7 @@ from scapy.fields import (
 from scapy.layers.inet6 import IP6Field, _MIP6OptAlign, _mobopttypes, moboptcls
 from scapy.packet import Packet, Raw
 
-from testbed.wire.flow import FlowStatus, Pro, RFC6089FlowStatus
+from testbed.wire.flow import FlowBindingAction, FlowStatus, Pro, RFC6089FlowStatus
 
 _mobopttypes.update(
     {
@@ -222,6 +224,16 @@ class FlowSubOptTrafficSelectorRFC6089(_Part):
     ]
 
 
+class FlowSubOptBindingActionRFC6089(_Part):
+    name = "Flow sub-option - Flow Binding Action (RFC 7109)"
+    fields_desc = [
+        ByteField("type", 4),
+        ByteField("len", 2),
+        ByteField("reserved", 0),
+        ByteEnumField("action", 11, _names(FlowBindingAction)),
+    ]
+
+
 class FlowSubOptUnknownRFC6089(_Part):
     name = "Flow sub-option - unknown (RFC 6089)"
     fields_desc = [
@@ -237,6 +249,7 @@ _rfc6089_sub_option = _finder(
         1: FlowSubOptPadNRFC6089,
         2: FlowSubOptBindingReferenceRFC6089,
         3: FlowSubOptTrafficSelectorRFC6089,
+        4: FlowSubOptBindingActionRFC6089,
     },
     FlowSubOptUnknownRFC6089,
 )

@@ -35,6 +35,9 @@ local rfc6089_statuses = {
     [132] = "FID not found",
     [133] = "traffic selector format not supported",
 }
+local binding_actions = {
+    [11] = "add", [12] = "delete", [13] = "modify", [14] = "refresh", [15] = "move", [16] = "revoke",
+}
 local formats = { [1] = "IPv4 binary", [2] = "IPv6 binary" }
 
 local fields = {
@@ -49,6 +52,7 @@ local fields = {
     bid = ProtoField.uint16("flowbind.bid", "Binding ID (BID)"),
     format = ProtoField.uint8("flowbind.selector.format", "Traffic selector format", base.DEC, formats),
     flags = ProtoField.uint16("flowbind.selector.flags", "Flags", base.HEX),
+    binding_action = ProtoField.uint8("flowbind.binding_action", "Flow Binding Action", base.DEC, binding_actions),
     unknown = ProtoField.bytes("flowbind.unknown", "Unknown"),
 }
 local malformed = ProtoExpert.new(
@@ -167,6 +171,9 @@ local function dissect_sub_options(tvb, tree, counted, reference)
                 return
             end
             local names = { [reference] = "Binding Reference", [3] = "Traffic Selector" }
+            if counted == 0 then
+                names[4] = "Flow Binding Action" -- RFC 7109
+            end
             local name = names[kind] or "Sub-option " .. kind
             local branch = tree:add(flowbind, tvb(offset, length), name)
             if length > 2 then
@@ -175,6 +182,8 @@ local function dissect_sub_options(tvb, tree, counted, reference)
                     dissect_bids(content, branch)
                 elseif kind == 3 then
                     dissect_selector(content, branch)
+                elseif names[kind] and length == 4 then
+                    branch:add(fields.binding_action, tvb(offset + 3, 1))
                 else
                     branch:add(fields.unknown, tvb(offset + 2, length - 2))
                 end

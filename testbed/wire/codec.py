@@ -52,6 +52,8 @@ class Codec:
             raise ValueError(f"dialect must be one of {', '.join(DIALECTS)}, not {dialect!r}")
         self._dialect = DIALECTS[dialect]()
         self._flow_type = self._dialect.flow_option_type if flow_option_type is None else flow_option_type
+        if self._flow_type in OPTIONS or not 2 <= self._flow_type <= 255:
+            raise ValueError(f"flow_option_type must be from 2 to 255 and free, not {self._flow_type}")
         self._length_unit_8 = option_length_in_8_octets
         self._parsers: dict[int, Callable[[bytes], MobilityOption]] = {
             kind: option.parse for kind, option in OPTIONS.items()

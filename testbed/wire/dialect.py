@@ -26,6 +26,7 @@ class Dialect:
     #: Options that exist in this dialect only.
     options: ClassVar[tuple[type[MobilityOption], ...]] = ()
     _binding_reference: ClassVar[int]
+    _flow_binding_action: ClassVar[int | None] = None
     #: How many octets of a sub-option's own type and length its length counts.
     _counted: ClassVar[int]
     _one_binding_reference: ClassVar[bool]
@@ -35,7 +36,7 @@ class Dialect:
         malformed = None
         bids: tuple[int, ...] | None = None
         selector: TrafficSelector | None = None
-        unknown_selector_format = None
+        unknown_selector_format = flow_binding_action = None
         if len(data) < _FIXED_OCTETS:
             malformed = f"flow option has {len(data)} octets of data, expected {_FIXED_OCTETS} or more"
             data = data.ljust(_FIXED_OCTETS, b"\0")
@@ -49,6 +50,10 @@ class Dialect:
                     if bids is not None and self._one_binding_reference:
                         raise ParseError("flow option has more than one binding reference")
                     bids = (bids or ()) + unpack_u16s(content)
+                elif kind == self._flow_binding_action:
+                    if len(content) != 2:
+                        raise ParseError(f"flow binding action has {len(content)} octets, expected 2")
+                    flow_binding_action = content[1]
                 elif kind == _TRAFFIC_SELECTOR:
                     selectors += 1
                     if selectors > 1:
@@ -65,7 +70,16 @@ class Dialect:
             malformed = malformed or error.reason
         pro = _PRO.get(pro, pro)
         return FlowIdentification(
-            fid, priority, action, status, pro, bids, selector, malformed, unknown_selector_format
+            fid,
+            priority,
+            action,
+            status,
+            pro,
+            bids,
+            selector,
+            malformed,
+            unknown_selector_format,
+            flow_binding_action,
         )
 
     def data(self, flow: FlowIdentification) -> bytes:
@@ -75,6 +89,10 @@ class Dialect:
             if not flow.binding_reference:
                 raise ValueError("binding_reference must name at least one BID, or be None")
             data += self._sub_option(self._binding_reference, pack_u16s(flow.binding_reference))
+        if flow.flow_binding_action is not None:
+            if self._flow_binding_action is None:
+                raise ValueError("flow_binding_action does not exist in this dialect")
+            data += self._sub_option(self._flow_binding_action, bytes((0, flow.flow_binding_action)))
         if flow.selector is not None:
             content = bytes((flow.selector.ts_format, 0)) + bytes(flow.selector)
             data += self._sub_option(_TRAFFIC_SELECTOR, content)
@@ -90,6 +108,8 @@ class Dialect:
         before = 2 + _FIXED_OCTETS
         if flow.binding_reference is not None:
             before += 2 + 2 * len(flow.binding_reference)
+        if flow.flow_binding_action is not None:
+            before += 4
         unit = max(flow.selector.alignment, 2)
         return (unit, -before % unit)
 
@@ -149,11 +169,15 @@ class Draft(Dialect):
 
 
 class RFC6089(Dialect):
-    """RFC 6089 §4.2: FID, FID-PRI of 16 bits, status. No action and no PRO: always forward, always add."""
+    """RFC 6089 §4.2: FID, FID-PRI of 16 bits, status. No action and no PRO: always forward, always add.
+
+    With the Flow Binding Action sub-option of RFC 7109 §6.2.1.
+    """
 
     flow_option_type = 45
     options = (FlowSummary,)
     _binding_reference = 2
+    _flow_binding_action = 4
     _counted = 0
     _one_binding_reference = True
     _layout = Struct(">HHxB")
@@ -163,6 +187,8 @@ class RFC6089(Dialect):
         return fid, priority, 1, status, Pro.ADD
 
     def _fixed(self, flow: FlowIdentification) -> bytes:
+        if (flow.action, flow.pro) != (1, Pro.ADD):
+            raise ValueError("RFC 6089 can say neither action nor PRO")
         return self._layout.pack(flow.fid, flow.priority, flow.status)
 
 

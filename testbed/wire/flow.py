@@ -1,7 +1,7 @@
 """The Flow Identification option (draft §3.1, RFC 6089 §4.2).
 
-Classes: `Pro`, `FlowStatus`, `RFC6089FlowStatus`, `FlowIdentification`. How the option looks on the wire
-is the business of module `dialect`.
+Classes: `Pro`, `FlowStatus`, `RFC6089FlowStatus`, `FlowBindingAction`, `FlowIdentification`. How the option
+looks on the wire is the business of module `dialect`.
 """
 
 from dataclasses import dataclass
@@ -38,6 +38,17 @@ class FlowStatus(IntEnum):
     N_CAST_NOT_SUPPORTED = 139
 
 
+class FlowBindingAction(IntEnum):
+    """What a home agent asks of a mobile node's flow binding (RFC 7109 §6.2.1)."""
+
+    ADD = 11
+    DELETE = 12
+    MODIFY = 13
+    REFRESH = 14
+    MOVE = 15
+    REVOKE = 16
+
+
 class RFC6089FlowStatus(IntEnum):
     """What became of a flow binding, in the dialect of RFC 6089 (§4.2)."""
 
@@ -56,7 +67,8 @@ class FlowIdentification(MobilityOption):
 
     `binding_reference` holds BIDs and is None where there is no such sub-option, likewise `selector`.
     `action` and `pro` (4 bits) are numbers as received: whether they are acceptable is judged elsewhere, and
-    so is what FID 0 means. `priority` has 8 bits in the draft, 16 in RFC 6089; lower comes first.
+    so is what FID 0 means. `priority` has 8 bits in the draft, 16 in RFC 6089; lower comes first. `action`
+    and `pro` exist in the draft only, `flow_binding_action` (8 bits) in the dialect of RFC 6089 only.
 
     Set by parsing only: `malformed` says in a sentence what is wrong with the option, in which case the
     other fields hold what could be made out (0 for what is missing); `unknown_selector_format` is the TS
@@ -72,6 +84,7 @@ class FlowIdentification(MobilityOption):
     selector: TrafficSelector | None = None
     malformed: str | None = None
     unknown_selector_format: int | None = None
+    flow_binding_action: int | None = None
 
     def __post_init__(self) -> None:
         check_range("fid", self.fid, 0xFFFF)
@@ -81,6 +94,8 @@ class FlowIdentification(MobilityOption):
         check_range("pro", self.pro, 0xF)
         for bid in self.binding_reference or ():
             check_range("binding_reference", bid, 0xFFFF)
+        if self.flow_binding_action is not None:
+            check_range("flow_binding_action", self.flow_binding_action, 0xFF)
 
     def answer(self, status: int) -> "FlowIdentification":
         """Return what an acknowledgement says of this option: its fixed part with `status` (draft §4.8)."""

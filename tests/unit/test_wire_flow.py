@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from wire_strategies import draft_flows, rfc6089_flows
 
 from testbed.wire.dialect import RFC6089, Draft
-from testbed.wire.flow import FlowIdentification, FlowStatus, Pro
+from testbed.wire.flow import FlowBindingAction, FlowIdentification, FlowStatus, Pro
 from testbed.wire.selector import IPv6TrafficSelector
 
 DIALECTS = st.sampled_from([Draft(), RFC6089()])
@@ -153,6 +153,7 @@ def test_answer():
         ({"action": 256}, "action"),
         ({"status": 256}, "status"),
         ({"pro": 16}, "pro"),
+        ({"flow_binding_action": 256}, "flow_binding_action"),
         ({"binding_reference": (65536,)}, "binding_reference"),
     ],
 )
@@ -161,9 +162,26 @@ def test_the_constructor_names_the_field(wrong, reason):
         FlowIdentification(**{"fid": 1, "priority": 1, **wrong})
 
 
+@pytest.mark.requirement("RFC 7109 §6.2.1: Flow Binding Action sub-option")
+def test_flow_binding_action():
+    flow = FlowIdentification(1, 5, flow_binding_action=FlowBindingAction.MOVE)
+    assert RFC6089().data(flow) == bytes.fromhex("0001 0005 00 00 04 02 00 0f")
+    assert RFC6089().parse(RFC6089().data(flow)) == flow
+    wrong = RFC6089().parse(bytes.fromhex("0001 0005 00 00 04 03 00 0f 00"))
+    assert "flow binding action has 3 octets" in wrong.malformed
+    assert Draft().parse(bytes.fromhex(FIXED + "04 04 00 0f")).flow_binding_action is None
+
+
+@pytest.mark.parametrize("wrong", [{"pro": Pro.REMOVE}, {"action": 3}])
+def test_what_rfc6089_cannot_say(wrong):
+    with pytest.raises(ValueError, match="neither action nor PRO"):
+        RFC6089().data(FlowIdentification(1, 1, **wrong))
+
+
 @pytest.mark.parametrize(
     "flow, reason",
     [
+        (FlowIdentification(1, 1, flow_binding_action=11), "flow_binding_action does not exist"),
         (FlowIdentification(1, 256), "priority must be from 0 to 255"),
         (FlowIdentification(1, 1, binding_reference=()), "binding_reference must name at least one BID"),
         (FlowIdentification(1, 1, binding_reference=tuple(range(127))), "more than a length can say"),

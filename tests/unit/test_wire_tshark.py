@@ -187,7 +187,7 @@ def test_tshark_finds_the_same_fields(sent, tmp_path):
 LUA = Path(__file__).parents[2] / "docs" / "wireshark" / "flow-binding.lua"
 FLOW_FIELDS = (
     "flowbind.fid flowbind.priority flowbind.action flowbind.status flowbind.pro flowbind.bid "
-    "flowbind.selector.format flowbind.malformed _ws.malformed _ws.lua.error"
+    "flowbind.selector.format flowbind.binding_action flowbind.malformed _ws.malformed _ws.lua.error"
 ).split()
 SELECTOR_FIELDS = {
     f"flowbind.selector.{prefix}{name}{end}": (kind, name, end)
@@ -214,6 +214,8 @@ def flow_fields(flows, dialect):
             fields["flowbind.action"].append(str(flow.action))
             fields["flowbind.pro"].append(str(int(flow.pro)))
         fields["flowbind.bid"] += map(str, flow.binding_reference or ())
+        if flow.flow_binding_action is not None:
+            fields["flowbind.binding_action"].append(str(flow.flow_binding_action))
         if flow.selector is not None:
             fields["flowbind.selector.format"].append(str(flow.selector.ts_format))
         for field, (kind, name, end) in SELECTOR_FIELDS.items():

@@ -135,6 +135,8 @@ def flow_layer(flow, dialect):
     suboptions = []
     if flow.binding_reference is not None:
         suboptions.append(reference(bids=list(flow.binding_reference)))
+    if flow.flow_binding_action is not None:
+        suboptions.append(layers.FlowSubOptBindingActionRFC6089(action=flow.flow_binding_action))
     if flow.selector is not None:
         suboptions.append(description(selector=selector_layer(flow.selector)))
     if dialect == "rfc6089":

@@ -97,6 +97,7 @@ rfc6089_flows = st.builds(
     status=u8,
     binding_reference=_bids,
     selector=st.none() | selectors,
+    flow_binding_action=st.none() | u8,
 )
 
 binding_identifiers = st.builds(
@@ -111,7 +112,7 @@ prefixes = st.builds(
     lambda address, length: IPv6Network((address, length), strict=False), ipv6_addresses, st.integers(0, 128)
 )
 #: Types that neither dialect knows.
-_unknown_types = st.integers(46, 255)
+_unknown_types = st.integers(46, 252)
 
 plain_options = st.one_of(
     st.builds(BindingRefreshAdvice, lifetimes),
