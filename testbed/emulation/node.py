@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from ipaddress import IPv6Address, IPv6Interface, IPv6Network
 from pathlib import Path
 
+from mininet.link import Link
 from mininet.node import Node
 
 from testbed.emulation.agent import Agent
@@ -169,6 +170,10 @@ class Host(Node):
     def command_prefix(self) -> list[str]:
         """What, put before a command, runs it in this node."""
         return ["mnexec", "-a", str(self.pid)]
+
+    def link(self, interface: str) -> Link:
+        """The link that an interface is an end of: an access link's has `set_carrier` and `move`."""
+        return self.nameToIntf[interface].link
 
     def stop_processes(self) -> None:
         """End the agent in good order, then everything else in this node but its shell."""

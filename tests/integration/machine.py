@@ -1,13 +1,17 @@
-"""What a test compares before and after: `snapshot` of the machine that the test runs on."""
+"""What tests of a clean end compare: `snapshot` of the machine, `assert_untouched` since one."""
 
+import contextlib
 import os
 import subprocess
+
+from testbed.emulation.process import EmulationError, wait_until
 
 
 def snapshot() -> dict[str, object]:
     """Everything that a run could leave behind, as seen from the caller's namespaces."""
     return {
         "processes": sorted(_command(pid) for pid in os.listdir("/proc") if pid.isdigit()),
+        "network namespaces": _network_namespaces(),
         "interfaces": _output("ip", "-br", "link"),
         "addresses": _output("ip", "-6", "-br", "address"),
         "routes": _output("ip", "-6", "route", "show", "table", "all"),
@@ -24,8 +28,15 @@ def snapshot() -> dict[str, object]:
     }
 
 
-def network_namespaces() -> set[str]:
-    """The network namespaces of all processes that can be seen from here."""
+def assert_untouched(before: dict[str, object], timeout_s: float = 10.0) -> None:
+    """Fail unless everything is as before; the kernel may need a moment to end what was killed."""
+    with contextlib.suppress(EmulationError):
+        wait_until(lambda: snapshot() == before, timeout_s, "the end of everything")
+    after = snapshot()
+    assert {key: (before[key], after[key]) for key in before if after[key] != before[key]} == {}
+
+
+def _network_namespaces() -> set[str]:
     found = set()
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:

@@ -1,6 +1,5 @@
 """Whatever way a run ends, the machine is as it was: processes, links, namespaces, rules, files, settings."""
 
-import contextlib
 import os
 import pty
 import random
@@ -10,9 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from machine import network_namespaces, snapshot
-
-from testbed.emulation.process import EmulationError, wait_until
 
 PROGRAM = Path(__file__).with_name("isolated_program.py")
 STEPS = ["isolated", "started", "ready"]
@@ -28,17 +24,6 @@ def read_until(program, step):
         if line.strip() == step:
             return
     raise AssertionError(f"{step} was not reached: {program.stderr.read()}")
-
-
-@pytest.fixture
-def untouched():
-    """The machine is the same after the test; the kernel may need a moment to end what was killed."""
-    before = snapshot(), network_namespaces()
-    yield
-    with contextlib.suppress(EmulationError):
-        wait_until(lambda: (snapshot(), network_namespaces()) == before, 10, "the end of everything")
-    before, after = before[0], snapshot()
-    assert {key: (before[key], after[key]) for key in before if after[key] != before[key]} == {}
 
 
 def test_end(untouched):

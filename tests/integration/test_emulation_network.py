@@ -76,7 +76,7 @@ def test_mobile_node_moves_to_another_access_network(network):
     def is_in(prefix):
         return mobile_node.care_of_address("mn-wlan") in prefix
 
-    link = mobile_node.nameToIntf["mn-wlan"].link
+    link = mobile_node.link("mn-wlan")
     link.move(network["ar2"], "lan0")
     try:
         wait_until(lambda: is_in(PREFIXES["mn-cellular"]), 5, "the new network's address")
@@ -89,7 +89,7 @@ def test_mobile_node_moves_to_another_access_network(network):
 def test_lost_link_is_seen_and_comes_back(network):
     mobile_node = network["mn"]
     address = mobile_node.await_care_of_addresses()["mn-wlan"]
-    link = mobile_node.nameToIntf["mn-wlan"].link
+    link = mobile_node.link("mn-wlan")
     link.set_carrier(False)
     try:
         assert "NO-CARRIER" in mobile_node.execute("ip", "link", "show", "mn-wlan")
