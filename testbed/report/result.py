@@ -156,6 +156,14 @@ class BusyTime(msgspec.Struct, kw_only=True):
     late_ms: float
 
 
+class Check(msgspec.Struct, kw_only=True):
+    """Something that the run was to show, and whether its figures do."""
+
+    text: str
+    passed: bool
+    detail: str
+
+
 class CapturedInterface(msgspec.Struct, kw_only=True):
     host: str
     interface: str
@@ -180,6 +188,7 @@ class Result(msgspec.Struct, kw_only=True):
     captures: list[CapturedInterface]
     busy: list[BusyTime]
     warnings: list[str]
+    checks: list[Check] = []
 
     def flow(self, name: str) -> Flow:
         """The flow of that name. Raises KeyError if there is none."""

@@ -1,0 +1,1 @@
+"""Experiments: each a scenario and what is measured. Start one with `sudo python experiments/NAME.py`."""

@@ -1,0 +1,109 @@
+"""The command line of experiments. Functions: `parser`, `output_folder`, `access_networks`."""
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from testbed.emulation.link import BACKENDS as LINK_BACKENDS
+from topologies.multihome import DEFAULT_ACCESS_NETWORKS, AccessNetwork
+
+TUNNEL_BACKENDS = ("auto", "seg6", "ip6tnl", "tun")
+
+
+class Parser(argparse.ArgumentParser):
+    """Errors are one sentence and the way to more; exit status 2."""
+
+    def error(self, message: str) -> None:
+        self.exit(2, f"{self.prog}: {message} (--help explains the options)\n")
+
+
+def parser(program: str, description: str, epilog: str, duration_s: float, quick_s: float) -> Parser:
+    """A parser with the options that all experiments have.
+
+    `duration_s`: seconds of traffic by default, `quick_s` with --quick.
+    """
+    made = Parser(
+        prog=program,
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.set_defaults(quick_s=quick_s)
+    length = made.add_mutually_exclusive_group()
+    length.add_argument(
+        "--duration",
+        type=_seconds,
+        default=duration_s,
+        metavar="SECONDS",
+        help=f"seconds of traffic, all steps together (default {duration_s:g})",
+    )
+    length.add_argument("--quick", action="store_true", help=f"the same steps in {quick_s:g} s of traffic")
+    made.add_argument(
+        "--seed", type=int, default=1, metavar="N", help="of all that is random: loss, jitter, traffic (1)"
+    )
+    made.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="where the files go (default: a new folder below results/ in the current one)",
+    )
+    made.add_argument(
+        "--access",
+        action="append",
+        type=_access_network,
+        metavar="NAME:MBIT:MS[:JITTER:LOSS:QUEUE]",
+        help="an access network: rate in Mbit/s, one-way delay and jitter in ms, loss in percent, queue in "
+        "packets; give two or more (default: " + " and ".join(map(_spelled, DEFAULT_ACCESS_NETWORKS)) + ")",
+    )
+    made.add_argument("--pcap", action="store_true", help="keep captures of whole packets, for Wireshark")
+    made.add_argument("--cli", action="store_true", help="stay in the Mininet command line before the end")
+    made.add_argument(
+        "--json",
+        action="store_true",
+        help="the result as one JSON document on standard output, all else on standard error",
+    )
+    made.add_argument("--link-backend", choices=LINK_BACKENDS, default="auto", help="who shapes the links")
+    made.add_argument(
+        "--tunnel-backend", choices=TUNNEL_BACKENDS, default="auto", help="who encapsulates packets"
+    )
+    return made
+
+
+def access_networks(options: argparse.Namespace) -> Sequence[AccessNetwork]:
+    """Those given, or the default ones."""
+    return options.access or DEFAULT_ACCESS_NETWORKS
+
+
+def traffic_seconds(options: argparse.Namespace) -> float:
+    """How long the traffic runs."""
+    return options.quick_s if options.quick else options.duration
+
+
+def output_folder(options: argparse.Namespace, name: str) -> Path:
+    """Make the folder for this run's files and return it, absolute. Raises OSError."""
+    folder = options.out or Path("results") / time.strftime(f"{name}-%Y%m%d-%H%M%S")
+    folder = folder.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds") from None
+    if not 10 <= value <= 3600:
+        raise argparse.ArgumentTypeError(f"{text} is not between 10 and 3600 seconds")
+    return value
+
+
+def _access_network(text: str) -> AccessNetwork:
+    try:
+        return AccessNetwork.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _spelled(network: AccessNetwork) -> str:
+    return f"{network.name}:{network.bandwidth_mbit:g}:{network.delay_ms:g}"
