@@ -74,7 +74,7 @@ def handovers(events: Sequence[dict], *, mobile_node: str = "mn", home_agent: st
     causes = [event for event in events if event["node"] == "experiment" and event["event"] in DETECTION]
     last_s = end_s if end_s is not None else max((event["t"] for event in events), default=0.0)
     found = []
-    for cause, following in zip(causes, [*causes[1:], None], strict=True):
+    for cause, following in zip(causes, [*causes, None][1:], strict=True):
         next_s = following["t"] if following else math.inf
         window = [event for event in events if cause["t"] <= event["t"] < next_s]
         stages = _stages(cause, window, mobile_node, home_agent)

@@ -194,8 +194,9 @@ def test_a_capture_survives_the_interface_going_down_and_being_replaced(network,
     def captured(address: str) -> None:
         """Ping until the file shows it."""
         deadline = time.monotonic() + 10
-        while f"{address}: ICMP6, echo request" not in subprocess.run(["tcpdump", "-nr", capture.files[0].path, "icmp6"],
-                                            capture_output=True, text=True).stdout:
+        show = ["tcpdump", "-nr", capture.files[0].path, "icmp6"]
+        while f"{address}: ICMP6, echo request" not in subprocess.run(
+                show, capture_output=True, text=True).stdout:
             network.ha.popen(["ping", "-q", "-c1", "-W1", address], stdout=subprocess.DEVNULL).wait()
             assert time.monotonic() < deadline, address
 
