@@ -7,6 +7,8 @@ import pytest
 
 from testbed.isolation import isolate
 
+pytest_plugins = ["conformance"]
+
 INTEGRATION = Path(__file__).with_name("integration")
 
 
