@@ -12,6 +12,7 @@ import pytest
 from testbed.measure.capture import Capture
 from testbed.measure.machine import MachineWatch, read_machine
 from testbed.measure.metadata import host_metadata, metadata
+from testbed.measure.process import HostProcess, MeasurementError
 from testbed.measure.traffic import BulkTransfer, Host, TcpProbe, UdpProbe, start_traffic, stop_traffic
 from testbed.report.assembly import assemble
 from testbed.report.flow_figures import FlowBinding
@@ -80,6 +81,10 @@ class TwoPaths:
         number = list(CARE_OF).index(interface) + 1
         self.ha.ip(f"route replace {HOME_ADDRESS} encap seg6 mode encap.red segs {CARE_OF[interface]} "
                    f"dev ha-{number}")
+
+    def cut(self) -> None:
+        """Lose what is on its way to the mobile node, until the next `use`."""
+        self.ha.ip(f"route replace blackhole {HOME_ADDRESS}")
 
     def ping(self) -> None:
         """Wait until packets pass both ways over both tunnels."""
@@ -209,3 +214,55 @@ def test_a_capture_survives_the_interface_going_down_and_being_replaced(network,
     captured("2001:db8:203::100")
     counts = capture.stop()["mn-cellular"]
     assert counts["drops"] == 0 and counts["packets"] >= 4
+
+
+def test_traffic_survives_an_interruption_and_its_loss_is_where_it_happened(network, tmp_path):
+    network.ping()
+    correspondent, mobile = Host(network.cn.popen, CORRESPONDENT), Host(network.mn.popen, HOME_ADDRESS)
+    traffic = [BulkTransfer("https", correspondent, mobile, tmp_path, port=443, bitrate=4_000_000),
+               UdpProbe("voip", 1, correspondent, mobile, tmp_path, port=5004, per_second=50, size=172)]
+    captures = [Capture(network.cn.popen, "cn", ["cn-ha"], tmp_path),
+                Capture(network.mn.popen, "mn", list(CARE_OF), tmp_path)]
+    for capture in captures:
+        capture.start()
+    for capture in captures:
+        capture.wait_ready()
+    origin_s = time.monotonic()
+    start_traffic(traffic)
+    until(time.monotonic() + 1)
+    network.cut()
+    until(time.monotonic() + 1)
+    network.use("mn-cellular")
+    until(time.monotonic() + 2)
+    assert stop_traffic(traffic) == {}
+    end_s = time.monotonic()
+    for capture in captures:
+        capture.stop()
+
+    result = assemble(experiment="cut", metadata={}, origin_s=origin_s, end_s=end_s, traffic=traffic,
+                      bindings={}, correspondent=captures[0].files, access=captures[1].files, event_logs=[])
+    voip, https = result.flow("voip"), result.flow("https")
+    assert https.error is None and https.retransmits and https.interruption_ms > 900
+    assert 900 < voip.interruption_ms < 1500 and 44 <= voip.lost <= 70
+    assert (voip.lost_at.sender, voip.lost_at.link, voip.lost_at.receiver) == (0, voip.lost, 0)
+    assert 0.5 < voip.interruption_at_s < 3.5
+
+
+def test_a_transfer_over_a_dead_path_ends_with_an_error_not_with_a_hang(network, tmp_path):
+    network.ping()
+    bulk = BulkTransfer("https", Host(network.cn.popen, CORRESPONDENT), Host(network.mn.popen, HOME_ADDRESS),
+                        tmp_path, port=443, bitrate=4_000_000)
+    start_traffic([bulk])
+    network.cut()
+    assert stop_traffic([bulk]) == {}
+    assert bulk.summaries["talker"]["error"] == "the path was dead at the end: no report came"
+
+
+def test_a_client_without_a_server_is_an_error_in_one_sentence(network, tmp_path):
+    network.ping()
+    arguments = ["tcp-connect", "--kind", "web", "--local", HOME_ADDRESS, "--remote", CORRESPONDENT,
+                 "--remote-port", 80, "--connect-timeout", 0.3, "--send-log", tmp_path / "a",
+                 "--receive-log", tmp_path / "b"]
+    client = HostProcess(network.mn.popen, "client of web", "testbed.measure.probe", arguments)
+    with pytest.raises(MeasurementError, match="client of web ended before it was ready: .* refused"):
+        client.wait_ready()
