@@ -7,6 +7,7 @@ Both sides write one JSON object a line: `{"command": ..., arguments}` is answer
 """
 
 import glob
+import itertools
 import json
 import os
 import socket
@@ -91,10 +92,9 @@ class Client:
     def events(self, last: int = 0) -> Iterator[dict[str, Any]]:
         """The `last` events that happened, then each as it happens, without end. The connection is then used
         up. Raises ControlError when the agent ends."""
-        yield from self.request("events", last=last, follow=True)
+        recent = self.request("events", last=last, follow=True)
         self._socket.settimeout(None)
-        while True:
-            yield self._read()
+        return itertools.chain(recent, iter(self._read, None))
 
     def _read(self) -> dict[str, Any]:
         try:

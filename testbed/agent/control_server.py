@@ -105,9 +105,9 @@ class ControlServer:
     async def _send_events(
         self, request: Events, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        recent = self._events.recent(request.last)
-        writer.write(msgspec.json.encode({"ok": True, "result": recent}) + b"\n")
+        answer = msgspec.json.encode({"ok": True, "result": self._events.recent(request.last)}) + b"\n"
         if not request.follow:
+            writer.write(answer)
             await writer.drain()
             return
 
@@ -120,6 +120,7 @@ class ControlServer:
                 writer.write(line + b"\n")
 
         self._events.listeners.add(listen)
+        writer.write(answer)
         try:
             while await reader.read(MAX_LINE):  # nothing more is expected: this is to see the listener leave
                 pass

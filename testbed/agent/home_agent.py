@@ -10,7 +10,7 @@ from typing import Any
 
 from testbed.agent import requests
 from testbed.agent.configuration import HomeAgentFile, policy
-from testbed.agent.daemon import Agent
+from testbed.agent.daemon import Agent, AgentError
 from testbed.agent.neighbour_discovery import MAX_NEIGHBOR_ADVERTISEMENT, RETRANS_TIMER_S
 from testbed.agent.presentation import flow_to_json
 from testbed.agent.requests import Request, RequestError
@@ -29,6 +29,8 @@ class HomeAgentAgent(Agent):
 
     def __init__(self, file: HomeAgentFile) -> None:
         super().__init__(file)
+        if self.monitor.link(file.home_interface) is None:
+            raise AgentError(f"home_interface: there is no interface {file.home_interface} on this host")
         configuration = HomeAgentConfiguration(
             file.address, tuple(file.home_prefixes), file.max_lifetime_s, policy(file)
         )
@@ -38,8 +40,6 @@ class HomeAgentAgent(Agent):
     def begin(self, now: float) -> None:
         if not self.monitor.is_local(self.file.address):
             logger.warning("address: %s is not an address of this node yet", self.file.address)
-        if self.monitor.link(self.file.home_interface) is None:
-            logger.warning("home_interface: there is no interface %s yet", self.file.home_interface)
         super().begin(now)
 
     def bound(self, home_address: IPv6Address) -> None:

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from ipaddress import IPv6Address
 from typing import Any
 
 from testbed.agent import requests
@@ -22,7 +23,7 @@ from testbed.agent.configuration import (
 from testbed.agent.daemon import Agent, AgentError
 from testbed.agent.movement import AccessLink
 from testbed.agent.neighbour_discovery import MAX_RTR_SOLICITATIONS, RTR_SOLICITATION_INTERVAL_S
-from testbed.agent.netlink import Change
+from testbed.agent.netlink import Change, Link, remove_default_router
 from testbed.agent.presentation import flow_to_json, status_in_words
 from testbed.agent.requests import Request, RequestError
 from testbed.agent.selector_text import parse_selector
@@ -33,8 +34,9 @@ from testbed.mobility.registration import FlowError
 
 logger = logging.getLogger(__name__)
 
-#: How long the end of the agent waits for the home agent to acknowledge the de-registration.
-FAREWELL_S = 1.0
+#: How long the end of the agent waits for the de-registration to be acknowledged. It may have to
+#: wait up to a second before it is sent (RFC 6275 §11.8, MAX_UPDATE_RATE).
+FAREWELL_S = 1.5
 
 
 class MobileNodeAgent(Agent):
@@ -67,13 +69,11 @@ class MobileNodeAgent(Agent):
         loop = asyncio.get_running_loop()
         loop.add_reader(self.neighbours.fileno(), self._guarded, self._hear_routers)
         self.monitor.read()
-        for name, access in self._access.items():
-            link = self.monitor.link(name)
-            if link is None:
+        for name in self._access:
+            if self.monitor.link(name) is None:
                 logger.warning("there is no interface %s yet; waiting for it", name)
             self._update(name, now)
-            if access.current is None and link is not None and link.up:
-                self._solicit(name)
+            self._solicit(name)
 
     async def farewell(self) -> None:
         """De-register (RFC 6275 §11.7.1)."""
@@ -98,14 +98,25 @@ class MobileNodeAgent(Agent):
         self.events.flush()
 
     def _update(self, name: str, now: float) -> None:
-        access = self._access[name]
-        if not access.update(self.monitor.link(name)):
+        access, link = self._access[name], self.monitor.link(name)
+        changed = access.update(link)
+        if link is not None:
+            for router in access.departed_routers(link):
+                self._forget_router(link, router)
+        if not changed:
             return
         if access.current is None:
             self.role.detach(name, now)
         else:
             self.role.attach(name, access.current.care_of_address, access.current.gateway, now)
         self.turn(now)
+
+    def _forget_router(self, link: Link, router: IPv6Address) -> None:
+        try:
+            remove_default_router(link, router)
+            logger.info("%s: router %s is in another network", link.name, router)
+        except OSError as error:
+            logger.warning("%s: router %s is not forgotten: %s", link.name, router, error.strerror)
 
     def _solicit(self, name: str, remaining: int = MAX_RTR_SOLICITATIONS) -> None:
         """Ask for Router Advertisements until one comes (RFC 4861 §6.3.7): has the node moved?"""

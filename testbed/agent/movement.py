@@ -20,18 +20,19 @@ class Attachment:
 class AccessLink:
     """One interface of a mobile node, and where it is attached.
 
-    After the link was lost and gained, the kernel still has the old addresses and routers. They are used at
-    once, which is right if the network is the same, until a router is heard: if what it advertises does not
-    confirm them, the node has moved, and only what routers have advertised since then counts. While the
-    address for such a prefix is not usable yet, there is no attachment.
+    At the start, and after the link was lost and gained, the kernel may still have the addresses and routers
+    of another network. They are used at once, which is right if the network is the same, until a router is
+    heard: if what it advertises does not confirm them, the node has moved, and only what routers have
+    advertised since then counts. While the address for such a prefix is not usable yet, there is no
+    attachment.
     """
 
     def __init__(self, home_address: IPv6Address) -> None:
         self.current: Attachment | None = None
         self._home_address = home_address
         self._last: Attachment | None = None
-        self._doubtful = False
         self._heard: dict[IPv6Address, tuple[IPv6Network, ...]] = {}
+        self._has_changed = False
 
     @property
     def router_heard(self) -> bool:
@@ -40,7 +41,7 @@ class AccessLink:
 
     def link_changed(self) -> None:
         """The link was lost or gained: it may lead to another network now."""
-        self._doubtful = True
+        self._has_changed = True
         self._heard.clear()
 
     def advertised(self, router: IPv6Address, prefixes: tuple[IPv6Network, ...]) -> None:
@@ -54,6 +55,14 @@ class AccessLink:
         self._last = self.current or self._last
         return self.current != before
 
+    def departed_routers(self, link: Link) -> list[IPv6Address]:
+        """Default routers that have not been heard since the link changed, though the one in use has: they
+        are in another network, and the kernel had better forget them (RFC 6275 §11.5.1)."""
+        in_use = self.current.gateway if self.current else None
+        if not self._has_changed or in_use not in self._heard:
+            return []
+        return [router for router in link.gateways if router not in self._heard]
+
     def _choose(self, link: Link) -> Attachment | None:
         routers = sorted(link.gateways, key=link.gateways.__getitem__)  # by metric, else as they were learned
         pairs = [
@@ -62,8 +71,7 @@ class AccessLink:
             if address.is_global and address.address != self._home_address
             for router in routers
         ]
-        if self._doubtful:
-            pairs = [pair for pair in pairs if self._confirmed(*pair)] or pairs
+        pairs = [pair for pair in pairs if self._confirmed(*pair)] or pairs
         possible = [Attachment(address.address, router) for address, router in pairs if address.usable]
         for known in (self.current, self._last):
             if known in possible:

@@ -1,7 +1,8 @@
 """Links, addresses and default routers of this network namespace, as the kernel reports their changes.
 
-Classes: `LinkMonitor`, `Link`, `Address`, `Change`. A raw rtnetlink socket, parsed here: the standing of an
-interface is known as soon as the kernel has told it, and nothing is polled.
+Classes: `LinkMonitor`, `Link`, `Address`, `Change`. Function: `remove_default_router`. A raw rtnetlink
+socket, parsed here: the standing of an interface is known as soon as the kernel has told it, and nothing is
+polled.
 """
 
 import errno
@@ -20,11 +21,11 @@ _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
 _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
 _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
-_REQUEST_DUMP = 0x1 | 0x300
+_REQUEST_DUMP, _REQUEST_ACKNOWLEDGE = 0x1 | 0x300, 0x1 | 0x4
 _IFLA_IFNAME = 3
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_MULTIPATH = 4, 5, 6, 9
-_MAIN_TABLE, _UNICAST = 254, 1
+_MAIN_TABLE, _UNICAST, _BY_ROUTER_ADVERTISEMENT = 254, 1, 9
 _IFF_UP, _IFF_RUNNING, _IFF_LOWER_UP = 0x1, 0x40, 0x10000
 _OPTIMISTIC, _DAD_FAILED, _DEPRECATED, _TENTATIVE = 0x04, 0x08, 0x20, 0x40
 _RECEIVE_BUFFER = 4 << 20
@@ -265,3 +266,20 @@ def _dump(sock: socket.socket, request: int, body: bytes) -> Iterator[tuple[int,
                 code = -struct.unpack_from("i", answer)[0]
                 raise OSError(code, os.strerror(code))
             yield kind, answer
+
+
+def remove_default_router(link: Link, router: IPv6Address) -> None:
+    """Have the kernel forget a default router that it has learned from Router Advertisements; it learns it
+    again when it hears it. Raises OSError; one that is not known is no error."""
+    body = struct.pack(
+        "BBBBBBBBI", socket.AF_INET6, 0, 0, 0, _MAIN_TABLE, _BY_ROUTER_ADVERTISEMENT, 0, _UNICAST, 0
+    )
+    body += struct.pack("HHI", 8, _RTA_OIF, link.index)
+    body += struct.pack("HH16s", 20, _RTA_GATEWAY, router.packed)
+    with _open(0) as sock:
+        header = struct.pack("IHHII", 16 + len(body), _DELROUTE, _REQUEST_ACKNOWLEDGE, 1, 0)
+        sock.send(header + body)
+        for kind, answer in _messages(sock.recv(65536)):
+            code = -struct.unpack_from("i", answer)[0] if kind == _NLMSG_ERROR else 0
+            if code not in (0, errno.ESRCH):
+                raise OSError(code, os.strerror(code))

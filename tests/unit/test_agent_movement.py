@@ -78,6 +78,7 @@ def test_another_network_is_recognised_by_its_router(access):
     assert access.current is None
     assert access.update(link(address(PREFIX_1), address(PREFIX_2), routers=both))
     assert access.current == Attachment(PREFIX_2[7], ROUTER_2)
+    assert access.departed_routers(link(routers=both)) == [ROUTER_1]
     # and back again
     access.link_changed()
     access.advertised(ROUTER_1, (PREFIX_1,))

@@ -1,0 +1,193 @@
+"""Agents and what they should not be given: bad packets, bad configurations, bad surroundings."""
+
+import subprocess
+import sys
+from ipaddress import IPv6Address
+
+import pytest
+from agent_network import HOME_ADDRESS, HOME_AGENT, ROOT, Agent, AgentNetwork
+from datapath_network import wait_for
+
+from testbed.agent.mobility_socket import MobilitySocket
+from testbed.wire.codec import Codec
+from testbed.wire.message import BindingUpdate, UnknownMessage
+from testbed.wire.packet import Packet, build_packet
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    network = AgentNetwork(tmp_path_factory.mktemp("network"))
+    yield network
+    network.close()
+
+
+@pytest.fixture
+def ha(network, tmp_path):
+    with Agent(network.ha, tmp_path) as ha:
+        yield ha
+
+
+@pytest.fixture
+def sender(network):
+    """Sends whole IPv6 packets from the mobile node's namespace; its agent does not run."""
+    sock = network.mn.run(MobilitySocket)
+
+    def send(data):
+        source, destination = IPv6Address(data[8:24]), IPv6Address(data[24:40])
+        network.mn.run(lambda: sock.send(data, source, destination, "mn-wlan"))
+
+    yield send
+    sock.close()
+
+
+def messages(agent):
+    return agent.ask("counters")["messages"]
+
+
+def binding_update(network, **changes):
+    source = IPv6Address(network.address("mn-wlan", "2001:db8:201:"))
+    message = BindingUpdate(1, 60, acknowledge=True, home_registration=True)
+    packet = Packet(source, IPv6Address(HOME_AGENT), message, home_address=IPv6Address(HOME_ADDRESS))
+    return packet, build_packet(packet, Codec())
+
+
+def crafted_by_scapy(network):
+    """Bad packets, each with the beginning of the reason for which it is dropped."""
+    from scapy.layers import inet6 as v6
+
+    header = v6.IPv6(src=network.address("mn-wlan", "2001:db8:201:"), dst=HOME_AGENT)
+    options = v6.IPv6ExtHdrDestOpt(options=[v6.PadN(optdata=b"\0\0"), v6.HAO(hoa=HOME_ADDRESS)])
+    good = bytes(header / options / v6.MIP6MH_BU(seq=1, flags="AH", mhtime=15))
+    wrong_checksum = bytearray(good)
+    wrong_checksum[40 + 24 + 4] ^= 0xFF
+    beyond_the_end = bytearray(good)
+    beyond_the_end[40 + 24 + 1] = 9
+    endless_extension = bytearray(good)
+    endless_extension[41] = 200
+    lying_length = bytearray(good)
+    lying_length[4:6] = (20).to_bytes(2, "big")
+    routing = v6.IPv6ExtHdrRouting(type=2, addresses=[HOME_ADDRESS] * 2, nh=135)
+    return [
+        (bytes(wrong_checksum), "Mobility Header has a wrong checksum"),
+        (bytes(beyond_the_end), "Mobility Header of 80 octets is truncated"),
+        (bytes(endless_extension), "extension header 60 is truncated"),
+        (bytes(lying_length), "extension header 60 is truncated"),
+        (bytes(header / routing / good[64:]), "type 2 routing header has"),
+    ]
+
+
+@pytest.mark.requirement("RFC 6275 §9.2: malformed Mobility Headers are discarded")
+def test_malformed_packets_are_counted_and_change_nothing(network, ha, sender):
+    bad = crafted_by_scapy(network)
+    for data, _ in bad:
+        sender(data)
+    wait_for(lambda: messages(ha)["malformed"] == len(bad))
+    dropped = ha.events("message-dropped")
+    assert [event["kind"] for event in dropped] == ["malformed"] * len(bad)
+    for event, (_, reason) in zip(dropped, bad, strict=True):
+        assert event["reason"].startswith(reason)
+    assert (ha.ask("bindings"), messages(ha)["sent"]) == ([], 0)
+    _, good = binding_update(network)
+    sender(good)
+    wait_for(lambda: [binding["bid"] for binding in ha.ask("bindings")] == [0])
+
+
+def test_every_truncation_of_a_binding_update_is_dropped(network, ha, sender):
+    _, good = binding_update(network)
+    lengths = range(48, len(good))
+    for length in lengths:
+        sender(good[:4] + (length - 40).to_bytes(2, "big") + good[6:length])
+    _, last = binding_update(network)
+    sender(last)
+    wait_for(lambda: len(ha.ask("bindings")) == 1)
+    counted = messages(ha)
+    assert (counted["malformed"], counted["received"]) == (len(lengths), len(lengths) + 1)
+
+
+def test_a_flood_of_bad_packets_is_counted_and_reported_sparingly(network, ha, sender):
+    _, good = binding_update(network)
+    bad = good[:-1] + bytes([good[-1] ^ 1])
+    for _ in range(300):
+        sender(bad)
+    sender(good)
+    wait_for(lambda: len(ha.ask("bindings")) == 1)
+    assert messages(ha)["malformed"] > 20
+    assert len(ha.events("message-dropped")) < 30
+
+
+def test_each_message_is_taken_once_with_or_without_extension_headers(network, ha, sender):
+    packet, with_home_address = binding_update(network)
+    sender(with_home_address)
+    wait_for(lambda: messages(ha)["received"] == 1)
+    plain = Packet(packet.source, packet.destination, UnknownMessage(200, bytes(2)))
+    sender(build_packet(plain, Codec()))
+    wait_for(lambda: messages(ha)["received"] == 2)
+    assert messages(ha)["sent"] == 2  # a Binding Acknowledgement and a Binding Error
+    assert "message-dropped" in [event["event"] for event in ha.ask("events")]
+
+
+def test_what_only_passes_through_is_not_taken(network, ha, sender):
+    packet, _ = binding_update(network)
+    for address in ("2001:db8:100::2", "2001:db8:100::77"):
+        elsewhere = Packet(packet.source, IPv6Address(address), packet.message, packet.home_address)
+        sender(build_packet(elsewhere, Codec()))
+    _, good = binding_update(network)
+    sender(good)
+    wait_for(lambda: len(ha.ask("bindings")) == 1)
+    assert messages(ha)["received"] == 1
+
+
+@pytest.mark.requirement("RFC 6275 §9.5.1: a Binding Update that is not newer is answered with status 135")
+def test_a_replayed_binding_update_is_refused(network, ha, sender):
+    _, good = binding_update(network)
+    sender(good)
+    wait_for(lambda: len(ha.ask("bindings")) == 1)
+    sender(good)
+    wait_for(lambda: messages(ha)["sent"] == 2)
+    assert [event["status"] for event in ha.events("binding-acknowledgement-sent")] == [0, 135]
+
+
+def run_agent(network, file):
+    """The exit status, standard output and error of an agent that is not to start."""
+    done = network.ha.run(
+        lambda: subprocess.run(
+            [sys.executable, "-m", "testbed.agent", str(file)],
+            cwd=ROOT, text=True, capture_output=True, timeout=30,
+        )  # fmt: skip
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (("home_interface", "home_interfaces"), "home_interfaces: is not a known key; did you mean home_int"),
+        (('"home0"', '"moon0"'), "home_interface: there is no interface moon0 on this host"),
+        (("[log]", '[datapath]\ntunnel_backend = "gre"\n[log]'), "tunnel_backend: 'gre' is not known"),
+        (("events.jsonl", "missing/events.jsonl"), "missing/events.jsonl cannot be written: No such file"),
+    ],
+)
+def test_an_agent_that_cannot_run_says_why_in_one_sentence(network, tmp_path, ha, change, sentence):
+    ha.stop()
+    file = tmp_path / "changed.toml"
+    file.write_text(ha.file.read_text().replace(*change))
+    code, output, error = run_agent(network, file)
+    assert (code, output) == (2, "")
+    assert sentence in error
+    assert error.startswith("flowbind: ")
+    assert error.count("\n") == 1
+
+
+def test_a_second_agent_of_the_same_name_does_not_start(network, ha):
+    code, output, error = run_agent(network, ha.file)
+    assert (code, output) == (2, "")
+    assert error == f"flowbind: another agent answers at {ha.socket}: stop it, or use another name\n"
+    assert ha.ask("status")["name"] == "ha"
+
+
+def test_a_killed_agents_leftovers_are_no_obstacle(network, ha):
+    ha.process.kill()
+    ha.process.wait()
+    ha.start()
+    assert ha.stop() == 0
+    assert "flowbind" not in network.ha.shell("nft list ruleset")
