@@ -24,7 +24,9 @@ IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
 IFF_UP, IFF_LOWER_UP = 0x1, 0x10000
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_EXCL, NLM_F_CREATE = 0x1, 0x4, 0x200, 0x400
 NLMSG_ERROR, RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 2, 16, 17, 18
-IFLA_ADDRESS, IFLA_IFNAME, IFLA_MASTER, IFLA_LINKINFO, IFLA_STATS64, IFLA_NET_NS_FD = 1, 3, 10, 18, 23, 28
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MASTER, IFLA_OPERSTATE, IFLA_LINKINFO = 1, 3, 10, 16, 18
+IFLA_IFALIAS, IFLA_STATS64, IFLA_NET_NS_FD = 20, 23, 28
+IF_OPER_UNKNOWN, IF_OPER_UP = 0, 6
 IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -109,11 +111,17 @@ def _set_namespace(descriptor: int) -> None:
 
 @dataclass(frozen=True)
 class DeviceState:
-    """What the kernel says of a device.  address: of the hardware; statistics: packets, octets, drops."""
+    """What the kernel says of a device.
+
+    operational: as carrier, but as the kernel has announced it.
+    address: of the hardware.
+    statistics: packets, octets, drops.
+    """
 
     index: int
     up: bool
     carrier: bool
+    operational: bool
     address: str
     statistics: dict[str, int]
 
@@ -172,26 +180,38 @@ class Device:
             except OSError as error:
                 raise LinkError(f"cannot set {key} of {self.name}: {error.strerror}") from error
 
-    def state(self) -> DeviceState:
-        """Ask the kernel.
+    def announce_carrier(self) -> None:
+        """Have everybody in the namespace told that the device has lost or gained its carrier.
 
-        The question has a side effect that is wanted: the kernel announces a change of carrier that it would
-        otherwise keep to itself for up to a second (it rations such news).
+        The kernel rations such news to one in a second.  Since Linux 6.8 it lets them out when it is asked
+        for the state; before, a change of something that means nothing makes it send all it knows.
         """
+        state = self.state()
+        if state.operational and not state.carrier:
+            self._set("describe", _interface() + _attribute(IFLA_IFNAME, self.name)
+                      + _attribute(IFLA_IFALIAS, "no carrier"))
+            self._set("describe", _interface() + _attribute(IFLA_IFNAME, self.name)
+                      + _attribute(IFLA_IFALIAS, b""))
+
+    def state(self) -> DeviceState:
+        """Ask the kernel."""
         answer = self._request("find", RTM_GETLINK, 0, _interface() + _attribute(IFLA_IFNAME, self.name))
         index, flags = struct.unpack_from("=iI", answer, 4)
-        address, statistics = "", {}
+        operational, address, statistics = True, "", {}
         offset = 16
         while offset < len(answer):
             length, kind = struct.unpack_from("=HH", answer, offset)
             if kind == IFLA_ADDRESS:
                 address = answer[offset + 4:offset + length].hex(":")
+            elif kind == IFLA_OPERSTATE:
+                operational = answer[offset + 4] in (IF_OPER_UNKNOWN, IF_OPER_UP)
             elif kind == IFLA_STATS64:
                 names = ("rx_packets", "tx_packets", "rx_octets", "tx_octets", "rx_errors", "tx_errors",
                          "rx_dropped", "tx_dropped")
                 statistics = dict(zip(names, struct.unpack_from("=8Q", answer, offset + 4), strict=True))
             offset += length + -length % 4
-        return DeviceState(index, bool(flags & IFF_UP), bool(flags & IFF_LOWER_UP), address, statistics)
+        up, carrier = bool(flags & IFF_UP), bool(flags & IFF_LOWER_UP)
+        return DeviceState(index, up, carrier, operational, address, statistics)
 
     def delete(self) -> None:
         """Delete it, if it is still there."""

@@ -14,9 +14,11 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from ipaddress import IPv6Address
+from pathlib import Path
 
 from testbed.emulation.link_device import Device, Namespace
-from testbed.emulation.link_parameters import LinkParameters
+from testbed.emulation.link_parameters import LinkError, LinkParameters
 from testbed.emulation.link_veth import VethCable
 from testbed.emulation.link_wire import WireCable
 
@@ -69,9 +71,23 @@ def connect(namespaces: list[Namespace], backend: str, parameters: LinkParameter
             with devices[one].namespace.entered():
                 subprocess.run(["ip", "neigh", "replace", address, "dev", devices[one].name, "lladdr",
                                 devices[other].state().address, "nud", "permanent"], check=True)
+        for device, address in zip(devices, ADDRESSES, strict=True):
+            _wait_for_address(device.namespace, address)
         yield cable
     finally:
         cable.delete()
+
+
+def _wait_for_address(namespace: Namespace, address: str) -> None:
+    """Until packets to the address are taken as the namespace's own, a moment after it has been added."""
+    wanted = f"{int(IPv6Address(address)):032x} 80 "
+    with namespace.entered():
+        for _ in range(10_000):
+            routes = Path("/proc/thread-self/net/ipv6_route").read_text().splitlines()
+            if any(route.startswith(wanted) for route in routes):
+                return
+            time.sleep(0.001)
+    raise LinkError(f"the address {address} has not become usable")
 
 
 def _receiver(namespace: Namespace) -> socket.socket:

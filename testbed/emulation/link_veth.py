@@ -33,7 +33,7 @@ class VethCable:
 
     def _announce(self) -> None:
         for device in self.ends:
-            device.state()
+            device.announce_carrier()
 
     def change(self, i: int, parameters: LinkParameters) -> None:
         """Take new parameters for what end `i` sends."""
@@ -51,12 +51,12 @@ class VethCable:
         end = self.ends[1]
         if not end.namespace.is_same(namespace):
             end.move(namespace)  # carrier is lost here
-            self.ends[0].state()
+            self.ends[0].announce_carrier()
             end.set_sysctl("keep_addr_on_down", 1)
             netem.shape(end, self.parameters[1])
         else:
             end.set_up(False)
-            self.ends[0].state()
+            self.ends[0].announce_carrier()
         if bridge is not None:
             end.set_bridge(bridge)
         if self.carrier:

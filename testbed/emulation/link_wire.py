@@ -55,7 +55,7 @@ class WireCable:
 
     def _announce(self) -> None:
         for device in self.ends:
-            device.state()
+            device.announce_carrier()
 
     def move(self, namespace: Namespace, bridge: str | None) -> None:
         """Put the second end into another namespace.
@@ -72,7 +72,7 @@ class WireCable:
             finally:
                 os.close(tap)
             self.ends[1] = end
-            self.ends[0].state()
+            self.ends[0].announce_carrier()
         else:
             self.wire.ask("carrier", link=self._number, up=False)
             self._announce()

@@ -23,13 +23,13 @@ from testbed.emulation.link_parameters import DirectionCounters, LinkError, Link
 UNLIMITED_RATE = "1tbit"
 UNLIMITED_QUEUE_PACKETS = 1_000_000
 # One packet at a time is what makes tbf cut frames; this holds the largest Ethernet frame with a VLAN tag.
-SEGMENT_OCTETS = 1600
+SEGMENTS = f"tbf rate {UNLIMITED_RATE} burst 1600 limit 1gb"
 ROOT, QUEUE, DELAY = "1:", "2:", "3:"
 
 
 @lru_cache
 def has_netem() -> bool:
-    """Whether this kernel has netem, and tc is installed: tried in a namespace that ends at once."""
+    """Whether the kernel has netem and tbf, and tc is installed: tried in a namespace that ends at once."""
     return _tries("delay 1ms")
 
 
@@ -40,11 +40,13 @@ def has_netem_seed() -> bool:
 
 
 def _tries(options: str) -> bool:
-    command = ["unshare", "--net", "tc", "qdisc", "add", "dev", "lo", "root", "netem", *options.split()]
+    batch = f"qdisc add dev lo root handle {ROOT} {SEGMENTS}\nqdisc add dev lo parent {ROOT}1 netem {options}"
     try:
-        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True).returncode == 0
+        tried = subprocess.run(["unshare", "--net", "tc", "-batch", "-"], input=batch, text=True,
+                               capture_output=True)
     except FileNotFoundError:
         return False
+    return tried.returncode == 0
 
 
 def shape(device: Device, parameters: LinkParameters, previous: LinkParameters | None = None) -> None:
@@ -67,7 +69,7 @@ def shape(device: Device, parameters: LinkParameters, previous: LinkParameters |
         _tc(device, f"root handle {DELAY} {delay}")
         return
     _tc(device,
-        f"root handle {ROOT} tbf rate {UNLIMITED_RATE} burst {SEGMENT_OCTETS} limit 1gb",
+        f"root handle {ROOT} {SEGMENTS}",
         f"parent {ROOT}1 handle {QUEUE} netem limit {parameters.queue_packets} rate {rate}",
         f"parent {QUEUE}1 handle {DELAY} {delay}")
 

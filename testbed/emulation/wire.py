@@ -3,8 +3,8 @@
 `python wire.py FD PARENT`: FD is one end of a UNIX SOCK_SEQPACKET socket, of which wire_process.py has the
 other; PARENT the process with which to end, or 0.  A request is a JSON object, with file descriptors of TAP
 devices as ancillary data for the methods do_* that take them; each gets one answer, {"ok": true, ...} or
-{"ok": false, "error": sentence}.  The process ends when the socket is closed: its devices, which exist only
-as long as somebody has their file descriptors, end with it.
+{"ok": false, "error": sentence}, with its number.  The process ends when the socket is closed: its devices,
+which exist only as long as somebody has their file descriptors, end with it.
 
 One process serves all links of a network: links share one core instead of fighting for it, and the machine
 has one process that must be scheduled in time rather than one a link.
@@ -148,12 +148,13 @@ class Wire:
             return False
         if not data:
             return False
+        request = json.loads(data)
+        number = request.pop("number")
         try:
-            request = json.loads(data)
             answer = {"ok": True, **(getattr(self, "do_" + request.pop("do"))(devices, **request) or {})}
         except Exception as error:  # an answer for whatever went wrong: the other links go on
             answer = {"ok": False, "error": f"{type(error).__name__}: {error}"}
-        self.control.send(json.dumps(answer).encode())
+        self.control.send(json.dumps({"number": number, **answer}).encode())
         return True
 
     def do_add(self, devices: list[int], link: int, parameters: list[dict]) -> None:

@@ -86,10 +86,14 @@ class WireProcess:
         with self._lock:
             if self.failure or self._control is None:
                 raise LinkError(self.failure or "the wire process has not been started")
+            number = next(self._numbers)
             try:
-                message = json.dumps({"do": do, **request}).encode()
+                message = json.dumps({"do": do, "number": number, **request}).encode()
                 socket.send_fds(self._control, [message], devices)
+                # An answer to an earlier question is there when Ctrl-C has kept that from waiting for it.
                 answer = self._control.recv(MESSAGE_OCTETS)
+                while answer and json.loads(answer)["number"] != number:
+                    answer = self._control.recv(MESSAGE_OCTETS)
             except TimeoutError as error:
                 raise LinkError(f"the wire process (pid {self.pid}) has not answered for "
                                 f"{ANSWER_TIMEOUT_S} s; the machine is too busy") from error
@@ -98,7 +102,7 @@ class WireProcess:
         if not answer:
             raise LinkError(f"the wire process (pid {self.pid}), which carries the links, has died")
         reply = json.loads(answer)
-        if not reply.pop("ok"):
+        if not reply["ok"]:
             raise LinkError(f"the wire process cannot {do}: {reply['error']}")
         return reply
 

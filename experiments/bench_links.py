@@ -1,0 +1,214 @@
+#!/usr/bin/env python3
+"""Measure how exact links are, and how fast: delay, jitter, rate, loss and throughput, for each backend here.
+
+    sudo python experiments/bench_links.py [--quick] [--json] [--backend wire]
+
+How it measures: two anonymous namespaces and one link. Delay, jitter and loss: UDP packets of 200 octets at
+regular times, the time of sending in each, the time of arrival stamped by the kernel. Rate: UDP at 1.3 times
+the rate, octets counted by the receiving device. Throughput: one TCP connection (cubic). Each figure is the
+median of the repetitions, which are interleaved; beside it are the lowest and the highest. Accuracy is
+for a machine that does nothing else. Exit status 1 when a median is outside its tolerance.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from testbed.environment import reexec_in_project_environment  # noqa: E402
+
+reexec_in_project_environment()
+
+from testbed.emulation.link_parameters import LinkParameters  # noqa: E402
+from testbed.emulation.link_probe import (  # noqa: E402
+    Cable,
+    connect,
+    measure_delays,
+    measure_rate,
+    measure_tcp,
+    private_namespaces,
+)
+from testbed.emulation.link_veth import VethCable  # noqa: E402
+from testbed.emulation.netem import has_netem  # noqa: E402
+from testbed.isolation import isolate  # noqa: E402
+
+DELAY_TOLERANCE_MS = 1.0
+RATE_TOLERANCE = 0.05
+LOSS_TOLERANCE_POINTS = 0.5
+PROBE_OCTETS = 200
+LOSS_PACKETS = 40_000  # so many that chance alone is within the tolerance
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured quantity: what was asked for, and how far it may be off (None: nothing asked)."""
+
+    name: str
+    unit: str
+    value: float
+    wanted: float | None = None
+    tolerance: float | None = None
+
+
+@dataclass(frozen=True)
+class Case:
+    """A link and what is measured on it."""
+
+    name: str
+    parameters: LinkParameters
+    measure: Callable[[Cable], list[Figure]]
+
+
+def delay_case(name: str, parameters: LinkParameters, packets: int, interval_s: float) -> Case:
+    def measure(cable: Cable) -> list[Figure]:
+        arrivals = measure_delays(cable, packets, interval_s, PROBE_OCTETS)
+        sending_ms = 8e-3 * PROBE_OCTETS / parameters.bandwidth_mbit if parameters.bandwidth_mbit else 0
+        figures = []
+        for quantile in (0.05, 0.5, 0.95):
+            # Jitter is drawn evenly from an interval.
+            wanted = parameters.delay_ms + sending_ms + (2 * quantile - 1) * parameters.jitter_ms
+            figures.append(Figure(f"p{100 * quantile:.0f}", "ms", arrivals.delay_ms(quantile), wanted,
+                                  DELAY_TOLERANCE_MS))
+        return figures
+
+    return Case(name, parameters, measure)
+
+
+def rate_case(mbit: float, seconds: float) -> Case:
+    parameters = LinkParameters(bandwidth_mbit=mbit, delay_ms=1, queue_packets=1000)
+    return Case(f"rate {mbit} Mbit/s", parameters, lambda cable: [
+        Figure("received", "Mbit/s", measure_rate(cable, 1.3 * mbit, seconds), mbit, RATE_TOLERANCE * mbit)])
+
+
+def loss_case(percent: float, seconds: float) -> Case:
+    def measure(cable: Cable) -> list[Figure]:
+        arrivals = measure_delays(cable, LOSS_PACKETS, seconds / LOSS_PACKETS, PROBE_OCTETS)
+        return [Figure("lost", "%", arrivals.loss_percent, percent, LOSS_TOLERANCE_POINTS)]
+
+    name = f"loss {percent} %, {LOSS_PACKETS} packets in {seconds} s"
+    return Case(name, LinkParameters(loss_percent=percent), measure)
+
+
+def tcp_case(name: str, parameters: LinkParameters, seconds: float) -> Case:
+    return Case(f"TCP, {name}", parameters, lambda cable: [
+        Figure("goodput", "Mbit/s", measure_tcp(cable, seconds))])
+
+
+def cases(quick: bool) -> Iterator[Case]:
+    packets, seconds = (100, 1) if quick else (300, 3)
+    yield delay_case("delay 1 ms", LinkParameters(delay_ms=1), packets, 0.0103)
+    yield delay_case("delay 10 ms, 50 Mbit/s", LinkParameters(50, 10), packets, 0.0103)
+    yield delay_case("delay 40 ms, 20 Mbit/s", LinkParameters(20, 40), packets, 0.0103)
+    yield delay_case("delay 40 ms, 2,000 packets/s", LinkParameters(20, 40), 10 * packets, 0.0005)
+    if not quick:
+        yield delay_case("delay 200 ms", LinkParameters(delay_ms=200), packets, 0.0103)
+    yield delay_case("delay 40 ± 10 ms", LinkParameters(delay_ms=40, jitter_ms=10, seed=1),
+                     packets if quick else 1000, 0.0203)
+    for mbit in (20, 50, 500) if quick else (1, 5, 20, 50, 100, 200, 500, 1000):
+        yield rate_case(mbit, seconds)
+    for percent in (1,) if quick else (1, 5, 20):
+        yield loss_case(percent, 4 if quick else 10)
+    yield tcp_case("nothing shaped", LinkParameters(), seconds)
+    yield tcp_case("delay 10 ms", LinkParameters(delay_ms=10), seconds)
+    yield tcp_case("50 Mbit/s, 10 ms", LinkParameters(50, 10), seconds)
+    yield tcp_case("1,000 Mbit/s, 1 ms", LinkParameters(1000, 1, queue_packets=1000), seconds)
+    yield tcp_case("loss 0.001 % only", LinkParameters(loss_percent=0.001), seconds)
+
+
+def run(case: Case, backend: str, namespaces: list) -> list[Figure]:
+    """One repetition; with the wire also its processor time and its lateness."""
+    with connect(namespaces, backend, case.parameters) as cable:
+        if isinstance(cable, VethCable):
+            return case.measure(cable)
+        cpu, begin = cpu_seconds(cable.wire.pid), time.monotonic()
+        figures = case.measure(cable)
+        cpu, seconds = cpu_seconds(cable.wire.pid) - cpu, time.monotonic() - begin
+        late = max(counters.late_max_ms for counters in cable.counters())
+        return [*figures, Figure("wire's CPU", "%", 100 * cpu / seconds), Figure("latest", "ms late", late)]
+
+
+def cpu_seconds(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
+
+
+def measure_all(backends: list[str], quick: bool, repetitions: int,
+                progress: Callable[[str], None]) -> list[dict]:
+    """Rows: backend, case, figure, unit, value (median), low, high, wanted, tolerance, ok."""
+    rows = []
+    with private_namespaces(2) as namespaces:
+        for case in cases(quick):
+            usable = [name for name in backends if name != "veth" or not case.parameters.shaped]
+            results: dict[str, list[list[Figure]]] = {name: [] for name in usable}
+            for number in range(repetitions):
+                for backend in usable:
+                    progress(f"{case.name}: {backend} ({number + 1}/{repetitions})")
+                    results[backend].append(run(case, backend, namespaces))
+            for backend, runs in results.items():
+                for figures in zip(*runs, strict=True):
+                    rows.append(summary(backend, case, figures))
+    return rows
+
+
+def summary(backend: str, case: Case, figures: tuple[Figure, ...]) -> dict:
+    first, values = figures[0], [figure.value for figure in figures]
+    value = median(values)
+    ok = None if first.tolerance is None else abs(value - first.wanted) <= first.tolerance
+    return {"backend": backend, "case": case.name, "figure": first.name, "unit": first.unit,
+            "value": round(value, 3), "low": round(min(values), 3), "high": round(max(values), 3),
+            "wanted": first.wanted, "tolerance": first.tolerance, "ok": ok}
+
+
+def table(rows: list[dict]) -> str:
+    columns = "{:34} {:8} {:12} {:>10} {:>22} {:>8}  {}"
+    lines = [columns.format("case", "backend", "figure", "measured", "(low - high)", "asked", "unit")]
+    previous = None
+    for row in rows:
+        case = row["case"] if row["case"] != previous else ""
+        previous = row["case"]
+        wanted = "" if row["wanted"] is None else f"{row['wanted']:g}"
+        spread = f"({row['low']:g} - {row['high']:g})"
+        verdict = {None: "", True: "  ok", False: "  OUT OF TOLERANCE"}[row["ok"]]
+        lines.append(columns.format(case, row["backend"], row["figure"], f"{row['value']:g}", spread, wanted,
+                                    row["unit"] + verdict))
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true",
+                        help="fewer cases, once each: half a minute a backend")
+    parser.add_argument("--repetitions", type=int, metavar="N", help="of each case (3; with --quick 1)")
+    parser.add_argument("--backend", action="append", choices=("veth", "netem", "wire"),
+                        help="only this one; may be given several times (all that are here)")
+    parser.add_argument("--json", action="store_true", help="standard output is one JSON document")
+    options = parser.parse_args()
+    repetitions = (1 if options.quick else 3) if options.repetitions is None else options.repetitions
+    if repetitions < 1:
+        parser.error("--repetitions: expected 1 or more")
+    backends = options.backend or ["veth", *(["netem"] if has_netem() else []), "wire"]
+    if "netem" in backends and not has_netem():
+        parser.error("--backend netem: this kernel has no netem, or tc is not installed")
+    isolate()
+    rows = measure_all(backends, options.quick, repetitions, partial(print, file=sys.stderr, flush=True))
+    document = {"kernel": platform.release(), "python": platform.python_version(),
+                "processors": os.cpu_count(), "load": os.getloadavg()[0], "repetitions": repetitions,
+                "rows": rows}
+    print(table(rows), file=sys.stderr if options.json else sys.stdout)
+    if options.json:
+        json.dump(document, sys.stdout, indent=1)
+        print()
+    return 0 if all(row["ok"] is not False for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
