@@ -31,12 +31,14 @@ from testbed.datapath.nftables import (
     IN_INTERFACE,
     JUMP,
     LOCAL,
+    MARK,
     MORE,
     NETWORK,
     NOT_EQUAL,
     OUTPUT,
     POSTROUTING,
     PREROUTING,
+    RETURN,
     TRANSPORT,
     TYPE_ADDRESS,
     TYPE_MARK,
@@ -144,7 +146,7 @@ class Classifier:
             "signalling": (None, self._signalling()),
             "decapsulate": (None, self._decapsulate()),
             "tunnel": (None, self._tunnel()),
-            "prepare": (None, self._prepare()),
+            "fit": (None, self._fit()),
             "detour": (None, self._detour()),
             "prerouting": (("filter", PREROUTING, -300), self._prerouting()),
             "output": (("route", OUTPUT, -150), self._output()),
@@ -215,8 +217,8 @@ class Classifier:
             Rule(self._marked(mark.DECAPSULATE) + verdict(ACCEPT)),
         )
 
-    def _prepare(self) -> tuple[Rule, ...]:
-        """Before any packet goes into a tunnel: large ones (RFC 2473 §7.1)."""
+    def _fit(self) -> tuple[Rule, ...]:
+        """Packets that go into a tunnel: large ones (RFC 2473 §7.1)."""
         rules = [Rule(self._clamp())]
         if self._by_route:
             rules.append(
@@ -251,47 +253,52 @@ class Classifier:
     def _neighbour_discovery(self) -> bytes:
         return protocol_is(ICMPV6) + load(TRANSPORT, 0, 1) + within(*_NEIGHBOUR_DISCOVERY)
 
-    def _homes(self, prefixes_only: bool = False) -> tuple[Rule, ...]:
-        address = load(NETWORK, self._home_offset, 16)
-        maps = (HOME_PREFIXES,) if prefixes_only else (HOMES, HOME_PREFIXES)
-        return tuple(Rule(address + dispatch(name)) for name in maps)
+    def _homes(self, *maps: str) -> list[Rule]:
+        """Look for the home address; what it has marked for a tunnel is made to fit it."""
+        first = mark.value(mark.FIRST_SLOT)
+        of_slot = load_meta(MARK) + masked(struct.pack("=I", mark.NUMBER_MASK & -first))
+        tunnelled = Rule(of_slot + compare(NOT_EQUAL, bytes(4)) + verdict(GOTO, "fit"))
+        rules = []
+        for name in maps:
+            rules += [Rule(load(NETWORK, self._home_offset, 16) + dispatch(name)), tunnelled]
+        return rules
 
     def _prerouting(self) -> tuple[Rule, ...]:
-        rules = [
-            Rule(load_meta(IN_INTERFACE) + compare(EQUAL, self._detour_exit) + verdict(GOTO, "detour")),
-        ]
+        here = load_meta(IN_INTERFACE)
         signalling = load(NETWORK, 6, 1) + found_in("headers_of_signalling")
+        signalling += here + compare(NOT_EQUAL, self._detour_exit)
         if self._tunnel_device is not None:  # what came out of a tunnel has not been seen by the agent
-            signalling += load_meta(IN_INTERFACE) + compare(NOT_EQUAL, self._tunnel_device)
-        rules += [
+            signalling += compare(NOT_EQUAL, self._tunnel_device)
+        return (
+            Rule(here + compare(EQUAL, self._detour_exit) + verdict(JUMP, "detour")),
             Rule(signalling + verdict(JUMP, "signalling")),
             Rule(protocol_is(IPV6) + verdict(JUMP, "tunnel")),
             Rule(self._neighbour_discovery() + verdict(ACCEPT)),
-            *self._homes(prefixes_only=not self._anchor),
-        ]
-        return tuple(rules)
+            *(self._homes(HOMES, HOME_PREFIXES) if self._anchor else self._homes(HOME_PREFIXES)),
+        )
 
     def _detour(self) -> tuple[Rule, ...]:
         """What comes out of the detour device."""
+        source = load(NETWORK, 8, 16)
         return (
             Rule(mark_is(mark.value(mark.DISCARD), mark.NUMBER_MASK) + verdict(DROP)),
             Rule(
-                load(NETWORK, 8, 16)
-                + compare(EQUAL, mark.PLACEHOLDER.packed)
-                + count(UNROUTED)
-                + verdict(DROP),
+                source + compare(EQUAL, mark.PLACEHOLDER.packed) + count(UNROUTED) + verdict(DROP),
                 "outer packet without a way out",
             ),
             Rule(set_mark(0, mark.KEPT)),
-            Rule(protocol_is(IPV6) + verdict(JUMP, "tunnel")),
             Rule(self._neighbour_discovery() + verdict(DROP)),
-            *self._homes(prefixes_only=not self._anchor),
             # at a mobile node: its own packets must not get out without a tunnel
-            *(() if self._anchor else (Rule(load(NETWORK, 8, 16) + dispatch(HOMES)),)),
+            *(() if self._anchor else (Rule(source + dispatch(HOMES)),)),
         )
 
     def _output(self) -> tuple[Rule, ...]:
-        copy = load_meta(3) + masked(struct.pack("=I", mark.COPY)) + compare(NOT_EQUAL, bytes(4))
+        marked = load_meta(MARK) + masked(struct.pack("=I", mark.COPY)) + compare(NOT_EQUAL, bytes(4))
+        copy = Rule(
+            marked + set_mark(0, mark.KEPT | mark.NUMBER_MASK) + verdict(ACCEPT), "a copy: by its mark"
+        )
+        if self._anchor:  # an anchor's own packets reach prerouting by the detour
+            return (copy,)
         # a raw socket's packet was routed before its source was known
         care_of = Rule(
             load(NETWORK, 8, 16) + found_in(TUNNEL_ENDS) + self._marked(mark.CARE_OF) + verdict(ACCEPT),
@@ -299,12 +306,12 @@ class Classifier:
         )
         link_local = load(NETWORK, 24, 2) + masked(b"\xff\xc0") + compare(EQUAL, b"\xfe\x80")
         return (
-            Rule(copy + set_mark(0, mark.KEPT | mark.NUMBER_MASK) + verdict(ACCEPT), "a copy: by its mark"),
+            copy,
             Rule(self._neighbour_discovery() + verdict(ACCEPT)),
             Rule(link_local + verdict(ACCEPT)),
             Rule(load(NETWORK, 24, 1) + compare(EQUAL, b"\xff") + verdict(ACCEPT), "multicast"),
-            *(() if self._anchor else (care_of,)),
-            *self._homes(),
+            care_of,
+            *self._homes(HOMES, HOME_PREFIXES),
         )
 
     def _forward(self) -> tuple[Rule, ...]:
@@ -320,11 +327,13 @@ class Classifier:
         hop_limit = immediate(bytes([HOP_LIMIT])) + store(NETWORK, 7, 1)
         tunnel_packet = load(NETWORK, 6, 1) + compare(EQUAL, bytes([IPV6])) + load(NETWORK, 8, 16)
         if self._anchor:
-            marked = load_meta(3) + masked(struct.pack("=I", mark.NUMBER_MASK)) + compare(NOT_EQUAL, bytes(4))
+            marked = (
+                load_meta(MARK) + masked(struct.pack("=I", mark.NUMBER_MASK)) + compare(NOT_EQUAL, bytes(4))
+            )
             return (Rule(tunnel_packet + found_in(TUNNEL_ENDS) + marked + hop_limit),)
         placeholder = tunnel_packet + compare(EQUAL, mark.PLACEHOLDER.packed)
         source = (
-            load_meta(3)
+            load_meta(MARK)
             + masked(struct.pack("=I", mark.NUMBER_MASK))
             + translate(SOURCES)
             + store(NETWORK, 8, 16, address=True)
@@ -357,7 +366,6 @@ class Classifier:
                 selector = selector.mirrored()
             rules += [Rule(match + action, f"fid {rule.fid}") for match in matches(selector)]
         rules = [
-            Rule(verdict(JUMP, "prepare")),
             *(
                 [Rule(protocol_is(MOBILITY_HEADER) + default, "signalling follows no flow binding")]
                 if rules
@@ -408,7 +416,7 @@ class Classifier:
         return copies + self._towards(first)
 
     def _towards(self, slot: int) -> bytes:
-        return self._marked(mark.slot_number(slot)) + verdict(ACCEPT)
+        return self._marked(mark.slot_number(slot)) + verdict(RETURN)
 
     def _dropped(self) -> bytes:
         if self._anchor:

@@ -108,8 +108,6 @@ class Datapath:
         """
         if self._route is None:
             self.reconcile({})
-        bindings = {**self._bindings, **changes}
-        bindings = {address: binding for address, binding in bindings.items() if binding is not None}
         changed = [binding for binding in changes.values() if binding is not None]
         slots = self._slots.assign(changed)
         for address, binding in changes.items():
@@ -119,16 +117,19 @@ class Datapath:
         wanted.update(
             (binding.home_address, self._want(binding, slots[binding.home_address])) for binding in changed
         )
-        if self.side is Side.MOBILE:
+        if self.side is Side.MOBILE:  # which home address is the first one, and its default path
+            bindings = {**self._bindings, **changes}
+            bindings = {address: binding for address, binding in bindings.items() if binding is not None}
             wanted[None] = self._base(bindings, {**self._slots.of, **slots})
         self._set_source(changed)
         self._commit(wanted)
-        self._bindings = bindings
-        for address in changes:
-            if address in slots:
-                self._slots.of[address] = slots[address]
-            else:
+        for address, binding in changes.items():
+            if binding is None:
+                self._bindings.pop(address, None)
                 self._slots.of.pop(address, None)
+            else:
+                self._bindings[address] = binding
+                self._slots.of[address] = slots[address]
 
     def reconcile(self, complete: Mapping[IPv6Address, HomeBinding]) -> int:
         """Make the kernel have exactly what is wanted, whatever it has now; what is right is not touched.

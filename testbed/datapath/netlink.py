@@ -8,6 +8,7 @@ import errno
 import os
 import socket
 import struct
+import time
 from collections.abc import Iterable, Iterator
 
 ROUTE, NETFILTER, GENERIC = 0, 12, 16
@@ -24,6 +25,10 @@ _BUFFER = 8 << 20
 _RECEIVE = 1 << 18
 #: Route messages sent at once: their acknowledgements must fit the receive buffer.
 _CHUNK = 256
+
+#: Thousands of tunnel routes at once use up the memory per CPU that the kernel has at hand; it gets more in the
+#: background, and says nothing when it has.
+_MEMORY_ATTEMPTS, _MEMORY_PAUSE_S = 500, 0.002
 
 _header = struct.Struct("=IHHII")
 _attribute = struct.Struct("=HH")
@@ -115,7 +120,16 @@ class Netlink:
         messages = list(messages)
         results: list[NetlinkError | None] = []
         for start in range(0, len(messages), _CHUNK):
-            results += self._attempt(messages[start : start + _CHUNK])
+            chunk = messages[start : start + _CHUNK]
+            answers = self._attempt(chunk)
+            for _ in range(_MEMORY_ATTEMPTS):
+                again = [i for i, error in enumerate(answers) if error and error.errno == errno.ENOMEM]
+                if not again:
+                    break
+                time.sleep(_MEMORY_PAUSE_S)
+                for i, error in zip(again, self._attempt([chunk[i] for i in again]), strict=True):
+                    answers[i] = error
+            results += answers
         return results
 
     def _attempt(self, messages: list[tuple[int, int, bytes]]) -> list[NetlinkError | None]:
