@@ -1,0 +1,353 @@
+"""Route optimisation in the kernel: packets between home address and correspondent go straight.
+
+Class: `OptimisedRoutes`. In the network namespace of the calling thread:
+
+- nf_tables table `ip6 NAME` decides which care-of address a packet takes, by marks (see
+  `optimisation_rules`);
+- at a mobile node, policy rules of priority 125 and routes in tables from 29000 on take marked packets to the
+  interface of that care-of address; at a correspondent node, table 29000 has a route to each home address,
+  with an MTU that leaves room for the header, by the way that its default care-of address has;
+- BPF programs on the interfaces put the headers in and take them out (see `optimisation_programs`), at the
+  speed of plain routing. Home Address options that no binding allows are left in, hence dropped by
+  nf_tables; `RejectedPackets` has seen them by then.
+
+Not done: UDP sends of many datagrams in one call (UDP_SEGMENT) over an optimised route; packets that carry
+both headers, as between two mobile nodes.
+"""
+
+import errno
+import socket
+import struct
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv6Address, IPv6Network
+
+from testbed.datapath import mark
+from testbed.datapath.bpf import BpfError, Map, close_all, load_classifier
+from testbed.datapath.classifier import EMPTY, HomeRules
+from testbed.datapath.error import DatapathError
+from testbed.datapath.netlink import NETFILTER, ROUTE, Netlink, NetlinkError, attribute, attributes
+from testbed.datapath.optimisation_programs import (
+    HEADER_OCTETS,
+    add_home_address,
+    add_routing_header,
+    take_home_address,
+    take_routing_header,
+)
+from testbed.datapath.optimisation_rules import FIRST_NUMBER, OptimisationClassifier
+from testbed.datapath.route import KernelObject, PolicyRule, Route, dump_routes, dump_rules
+from testbed.datapath.ruleset import Ruleset
+from testbed.datapath.traffic_control import Hooks, is_ethernet, local_addresses
+from testbed.datapath.tunnel import explain
+from testbed.mobility.forwarding import Pair, RouteOptimisation, Side
+
+TABLE_BASE, TABLE_END = 29000, 30000
+_PRIORITY = 125
+#: Tells our rules from those of the tunnels.
+_OWNER = mark.PROTOCOL + 1
+_ETHERNET_OCTETS = 14
+_GET_ROUTE = 26
+_MAX_ENTRIES = 1 << 16
+#: Packets that may go into an optimised route: Ethernet's MTU less the header.
+_MTU = 1500 - HEADER_OCTETS
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What one pair has in the kernel: routes and rules, nf_tables rules, entries of the maps."""
+
+    objects: frozenset[KernelObject]
+    rules: HomeRules
+    paths: dict[bytes, bytes]
+    bindings: dict[bytes, bytes]
+
+
+_NOTHING = _Wanted(frozenset(), EMPTY, {}, {})
+
+
+class OptimisedRoutes:
+    """The optimised routes of one node. Nothing is changed before the first call of `apply` or `reconcile`.
+
+    Raises DatapathError, in `apply` with the kernel's tables as they were before.
+    """
+
+    def __init__(self, side: Side, name: str = "flowbind_ro") -> None:
+        self.side = side
+        self.name = name
+        self._opened = False
+        self._optimisations: dict[Pair, RouteOptimisation] = {}
+        self._wanted: dict[Pair, _Wanted] = {}
+        self._uses: Counter[KernelObject] = Counter()
+        self._ours: dict[bytes, bytes] = {}
+        #: At a correspondent node: home address -> BID -> number.
+        self._numbers: dict[IPv6Address, dict[int, int]] = {}
+        self._ways: dict[tuple[str | None, IPv6Address | None], int] = {}
+
+    # -- the interface
+
+    def apply(self, changes: Mapping[Pair, RouteOptimisation | None]) -> None:
+        """Change what is wanted for these pairs (None: nothing any more)."""
+        try:
+            self._open()
+            self._apply(changes)
+        except (NetlinkError, BpfError) as error:
+            raise DatapathError(f"the kernel refused route optimisation: {_words(error)}.") from error
+
+    def reconcile(self, complete: Mapping[Pair, RouteOptimisation]) -> None:
+        """Make the kernel have exactly what is wanted, whatever an earlier life has left."""
+        try:
+            self._open()
+            gone = {pair: None for pair in self._wanted if pair not in complete}
+            self._apply({**gone, **complete})
+            self._remove_strays()
+            self._ruleset.repair({None: self._classifier.base(), **self._rules()})
+        except (NetlinkError, BpfError) as error:
+            raise DatapathError(f"route optimisation cannot be repaired: {_words(error)}.") from error
+
+    def counters(self) -> dict[tuple[IPv6Address, IPv6Address, int | None], tuple[int, int]]:
+        """(home address, correspondent, FID or None for the default) -> packets, octets sent."""
+        if not self._opened:
+            return {}
+        found = self._ruleset._counters()
+        return {
+            (home_address, pair[1], fid): found[name]
+            for pair, wanted in self._wanted.items()
+            for name, (home_address, fid) in wanted.rules.counters.items()
+            if name in found
+        }
+
+    def close(self) -> None:
+        """Remove everything from the kernel; calling it again does nothing."""
+        if not self._opened:
+            return
+        self._opened = False
+        try:
+            self._ruleset.delete()
+            self._netlink.attempt([o.remove(socket.if_nametoindex) for o in self._there()])
+            self._hooks.close()
+        except NetlinkError as error:
+            raise DatapathError(f"route optimisation cannot be removed: {_words(error)}.") from error
+        finally:
+            close_all(self._programs)
+            for table in (self._paths, self._bindings, self._ours_map):
+                table.close()
+            self._netlink.close()
+            self._filter.close()
+            self._wanted.clear()
+            self._optimisations.clear()
+            self._uses.clear()
+            self._ours.clear()
+            self._ways.clear()
+
+    # -- start
+
+    def _open(self) -> None:
+        if self._opened:
+            return
+        try:
+            self._netlink, self._filter = Netlink(ROUTE), Netlink(NETFILTER)
+        except OSError as error:
+            raise DatapathError(f"this kernel has no nf_tables or no rtnetlink: {error.strerror}.") from error
+        mobile = self.side is Side.MOBILE
+        self._paths = Map(36 if mobile else 20, 16, _MAX_ENTRIES)
+        self._bindings = Map(16 if mobile else 32, 4, _MAX_ENTRIES)
+        self._ours_map = Map(16, 4, 1024)
+        if mobile:
+            programs = (
+                take_routing_header(_ETHERNET_OCTETS, self._bindings, self._ours_map),
+                add_home_address(_ETHERNET_OCTETS, self._paths),
+            )
+        else:
+            programs = (
+                take_home_address(_ETHERNET_OCTETS, self._bindings, self._ours_map),
+                add_routing_header(_ETHERNET_OCTETS, self._paths),
+            )
+        self._programs = [load_classifier(self.name, program) for program in programs]
+        self._hooks = Hooks(self._netlink, self.name)
+        self._classifier = OptimisationClassifier(self.side, self.name, _MTU)
+        self._ruleset = Ruleset(self._filter, self.name, f"owned by flowbind ({self.side.value})")
+        self._ruleset.classifier = self._classifier
+        self._ruleset.repair({None: self._classifier.base()})
+        self._opened = True
+
+    # -- from what is wanted to what the kernel shall have
+
+    def _apply(self, changes: Mapping[Pair, RouteOptimisation | None]) -> None:
+        optimisations = {**self._optimisations, **changes}
+        optimisations = {pair: wanted for pair, wanted in optimisations.items() if wanted is not None}
+        self._look_around(optimisations)
+        wanted = {pair: self._want(new) if new else _NOTHING for pair, new in changes.items()}
+        before = {pair: self._wanted.get(pair, _NOTHING) for pair in changes}
+        uses: Counter[KernelObject] = Counter()
+        for pair in changes:
+            uses.subtract(before[pair].objects)
+            uses.update(wanted[pair].objects)
+        added = sorted((o for o, n in uses.items() if n > 0 and not self._uses[o]), key=_order)
+        removed = [o for o, n in uses.items() if n < 0 and self._uses[o] + n == 0]
+        self._install(added)
+        for pair in changes:
+            self._paths.become({**before[pair].paths, **wanted[pair].paths}, before[pair].paths)
+            self._bindings.become({**before[pair].bindings, **wanted[pair].bindings}, before[pair].bindings)
+        self._ruleset.change(
+            {pair: old.rules for pair, old in before.items()},
+            {pair: new.rules for pair, new in wanted.items()},
+        )
+        self._wanted.update(wanted)
+        for pair, new in wanted.items():
+            if new is _NOTHING:
+                del self._wanted[pair]
+        self._uses.update(uses)
+        self._uses += Counter()
+        keys = {o.key for o in added}
+        removed = sorted((o for o in removed if o.key not in keys), key=_order, reverse=True)
+        self._netlink.attempt([o.remove(socket.if_nametoindex) for o in removed])
+        still = {key for new in self._wanted.values() for key in new.bindings}
+        for pair in changes:
+            for key in before[pair].paths.keys() - wanted[pair].paths.keys():
+                self._paths.delete(key)
+            for key in before[pair].bindings.keys() - still:
+                self._bindings.delete(key)
+        self._optimisations = optimisations
+
+    def _look_around(self, optimisations: Mapping[Pair, RouteOptimisation]) -> None:
+        """Take notice of the interfaces and addresses that this node has now."""
+        ours = {address: bytes(4) for address in local_addresses()}
+        self._ours_map.become(ours, self._ours)
+        self._ours = ours
+        if self.side is Side.MOBILE:
+            names = {path.interface for wanted in optimisations.values() for path in wanted.paths}
+        else:
+            names = {name for _, name in socket.if_nameindex()}
+        indices = set()
+        for name in names:
+            if name is not None and is_ethernet(name):
+                indices.add(_index(name))
+        for index in self._hooks.interfaces - indices:
+            self._hooks.detach(index)
+        for index in indices - self._hooks.interfaces:
+            self._hooks.attach(index, *self._programs)
+
+    def _want(self, wanted: RouteOptimisation) -> _Wanted:
+        return self._want_mobile(wanted) if self.side is Side.MOBILE else self._want_correspondent(wanted)
+
+    def _want_mobile(self, wanted: RouteOptimisation) -> _Wanted:
+        numbers, paths = {}, {}
+        objects: set[KernelObject] = set()
+        for path in wanted.paths:
+            if path.interface is None:
+                raise DatapathError(f"BID {path.bid} of {wanted.home_address} has no interface.")
+            if not is_ethernet(path.interface):
+                raise DatapathError(f"{path.interface} is no Ethernet interface; routes are not optimised.")
+            way = self._way(path.interface, path.gateway)
+            table = TABLE_BASE + way
+            number = numbers[path.bid] = FIRST_NUMBER + way
+            objects.add(Route(table, mark.ANY, path.interface, path.gateway))
+            objects.add(PolicyRule(_PRIORITY, table, mark.value(number), mark.NUMBER_MASK, owner=_OWNER))
+            key = struct.pack("=I", _index(path.interface))
+            key += wanted.home_address.packed + wanted.correspondent.packed
+            paths[key] = path.local.packed
+        homes = {wanted.home_address.packed: bytes(4)}
+        return _Wanted(frozenset(objects), self._classifier.pair(wanted, numbers), paths, homes)
+
+    def _way(self, interface: str, gateway: IPv6Address | None) -> int:
+        """The number of a way out; those that nothing uses are given away again."""
+        way = self._ways.get((interface, gateway))
+        if way is None:
+            used = {o.table - TABLE_BASE for o in self._uses if isinstance(o, Route)}
+            self._ways = {key: number for key, number in self._ways.items() if number in used}
+            taken = used | set(self._ways.values())
+            way = next((n for n in range(TABLE_END - TABLE_BASE) if n not in taken), None)
+            if way is None:
+                raise DatapathError("there are too many ways out for route optimisation.")
+            self._ways[interface, gateway] = way
+        return way
+
+    def _want_correspondent(self, wanted: RouteOptimisation) -> _Wanted:
+        # a number is one BID's of each home address; they must not change while the BID is there
+        known = self._optimisations.get((wanted.home_address, wanted.correspondent))
+        numbers = dict(self._numbers.get(wanted.home_address, {})) if known else {}
+        numbers = {path.bid: numbers[path.bid] for path in wanted.paths if path.bid in numbers}
+        for path in wanted.paths:
+            if path.bid not in numbers:
+                free = (n for n in range(FIRST_NUMBER, mark.NUMBER_MASK >> 16) if n not in numbers.values())
+                numbers[path.bid] = next(free)
+        self._numbers[wanted.home_address] = numbers
+        paths, bindings = {}, {}
+        home = wanted.home_address.packed
+        for path in wanted.paths:
+            paths[struct.pack("=I", mark.value(numbers[path.bid])) + home] = path.remote.packed
+            bindings[home + path.remote.packed] = bytes(4)
+        default = next(path for path in wanted.paths if path.bid == wanted.default_bid)
+        objects = frozenset(
+            {
+                self._route_like(wanted.home_address, default.remote),
+                PolicyRule(_PRIORITY, TABLE_BASE, owner=_OWNER),
+            }
+        )
+        return _Wanted(objects, self._classifier.pair(wanted, numbers), paths, bindings)
+
+    def _route_like(self, home_address: IPv6Address, care_of_address: IPv6Address) -> Route:
+        """A route to the home address that goes where packets to the care-of address go."""
+        header = struct.pack("=BBBBBBBBI", socket.AF_INET6, 128, 0, 0, 0, 0, 0, 0, 0)
+        try:
+            answer = self._netlink.request(_GET_ROUTE, header + attribute(1, care_of_address.packed))
+        except NetlinkError as error:
+            raise DatapathError(f"there is no route to {care_of_address}: {explain(error)}.") from None
+        found = attributes(answer, 12)
+        interface = socket.if_indextoname(struct.unpack("=I", found[4])[0])
+        gateway = IPv6Address(found[5]) if 5 in found else care_of_address
+        metrics = attributes(found.get(8, b""))
+        (mtu,) = struct.unpack("=I", metrics[2]) if 2 in metrics else (0,)
+        mtu = min(filter(None, (mtu, _device_mtu(interface)))) - HEADER_OCTETS
+        prefix = IPv6Network((home_address, 128))
+        return Route(TABLE_BASE, prefix, interface, gateway, mtu=mtu)
+
+    # -- to the kernel
+
+    def _install(self, objects: list[KernelObject]) -> None:
+        done = []
+        for o in objects:
+            try:
+                self._netlink.execute([o.install(_index)])
+            except NetlinkError as error:
+                if error.errno == errno.EEXIST:
+                    continue
+                self._netlink.attempt([each.remove(_index) for each in done])
+                raise DatapathError(f"the kernel refused {o}: {explain(error)}.") from error
+            done.append(o)
+
+    def _rules(self) -> dict[Pair, HomeRules]:
+        return {pair: wanted.rules for pair, wanted in self._wanted.items()}
+
+    def _there(self) -> list[KernelObject]:
+        rules = [rule for rule in dump_rules(self._netlink) if rule.owner == _OWNER]
+        return [*rules, *dump_routes(self._netlink, TABLE_BASE, TABLE_END)]
+
+    def _remove_strays(self) -> None:
+        keys = {o.key for o in self._uses}
+        strays = [o for o in self._there() if o.key not in keys]
+        self._netlink.attempt([o.remove(_index) for o in strays])
+        for index, _ in socket.if_nameindex():
+            if index not in self._hooks.interfaces:
+                self._hooks.clean(index)
+
+
+def _order(o: KernelObject) -> int:
+    return isinstance(o, PolicyRule)
+
+
+def _index(name: str) -> int:
+    try:
+        return socket.if_nametoindex(name)
+    except OSError:
+        raise DatapathError(f"there is no interface {name}.") from None
+
+
+def _device_mtu(name: str) -> int:
+    with open(f"/proc/sys/net/ipv6/conf/{name}/mtu") as file:
+        return int(file.read())
+
+
+def _words(error: OSError) -> str:
+    return explain(error) if isinstance(error, NetlinkError) else str(error.args[1])
