@@ -27,6 +27,7 @@ STAGES = ("detected", "care_of_address", "binding_update_sent", "binding_update_
           "binding_acknowledgement_sent", "binding_acknowledgement_received", "first_packet")
 
 _SETTLED_NS = 500_000_000
+_LAST_PACKETS = 10
 _COPIES = 0.2
 
 
@@ -127,10 +128,12 @@ def first_packet_on_new_path(flow: Arrivals, cause_ns: int, until_ns: int) -> tu
     """Old interface, new interface, and when (ns) the first packet came by the new one; None if the flow
     did not change its path.
 
-    The old path is the one that carried the flow in the half second before the cause. A flow that came by
-    several (n-cast) has no old path to leave.
+    The old path is the one that carried the flow in the half second before the cause, or its last packets
+    if it was silent then. A flow that came by several (n-cast) has no old path to leave.
     """
-    before = flow.interface[(flow.time_ns >= cause_ns - _SETTLED_NS) & (flow.time_ns < cause_ns)]
+    earlier = np.flatnonzero(flow.time_ns < cause_ns)
+    recent = flow.time_ns[earlier] >= cause_ns - _SETTLED_NS
+    before = flow.interface[earlier[recent] if recent.any() else earlier[-_LAST_PACKETS:]]
     if not len(before):
         return None
     counts = np.bincount(before, minlength=len(flow.interfaces))

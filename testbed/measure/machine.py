@@ -20,8 +20,9 @@ from testbed.measure.process import HostProcess, Popen
 _CANARY_NS = 10_000_000
 _PERIOD_NS = 100_000_000
 
-#: What is too busy: no processor time left, time taken by other virtual machines, a wake-up too late.
-IDLE_BELOW, STEAL_ABOVE, LATE_ABOVE_MS = 0.03, 0.10, 10.0
+#: What is too busy: a wake-up far too late, time taken by other virtual machines, or no processor time left
+#: and wake-ups late for it.
+LATE_ABOVE_MS, STEAL_ABOVE, IDLE_BELOW, LATE_WITHOUT_IDLE_MS = 10.0, 0.10, 0.03, 3.0
 _JOIN_S = 0.3
 
 
@@ -36,7 +37,8 @@ class MachineSample:
 
     @property
     def busy(self) -> bool:
-        return self.idle < IDLE_BELOW or self.steal > STEAL_ABOVE or self.late_ms > LATE_ABOVE_MS
+        return (self.late_ms > LATE_ABOVE_MS or self.steal > STEAL_ABOVE
+                or (self.idle < IDLE_BELOW and self.late_ms > LATE_WITHOUT_IDLE_MS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +122,8 @@ def read_machine(path: str | Path) -> list[MachineSample]:
 
 
 def busy_spans(samples: Sequence[MachineSample]) -> list[BusySpan]:
-    """Busy times; those less than 0.3 s apart are one. A processor without idle time for one sample is no
-    news (ten ticks of 10 ms are a coarse scale), a late wake-up is."""
+    """Busy times; those less than 0.3 s apart are one. Processor shares of a single sample are no news (ten
+    ticks of 10 ms are a coarse scale), a late wake-up is."""
     spans: list[list[MachineSample]] = []
     for sample in samples:
         if not sample.busy:

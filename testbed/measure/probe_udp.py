@@ -111,7 +111,19 @@ def _arrival(ancillary: list, drops: int) -> tuple[int, int]:
             continue
         if kind == _SO_TIMESTAMPNS:
             seconds, nanoseconds = _TIMESPEC.unpack(data)
-            received_ns -= max(time.time_ns() - (seconds * 1_000_000_000 + nanoseconds), 0)
+            now_ns, wall_ns = _both_clocks()
+            received_ns = now_ns - max(wall_ns - (seconds * 1_000_000_000 + nanoseconds), 0)
         elif kind == _SO_RXQ_OVFL:
             (drops,) = _DROPS.unpack(data)
     return received_ns, drops
+
+
+def _both_clocks() -> tuple[int, int]:
+    """Monotonic and wall clock of the same moment, in ns: read again if something came between the
+    readings.
+    """
+    for _ in range(5):
+        before, wall_ns, after = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
+        if after - before < 20_000:
+            break
+    return (before + after) // 2, wall_ns

@@ -248,7 +248,7 @@ def in_handover(evidence: FlowEvidence, handover: Handover) -> FlowInHandover | 
     sent = evidence.sent.between(cause_ns - _UNDER_WAY_NS, until_ns)
     if not len(sent.key):
         return None
-    later = evidence.received.time_ns >= sent.time_ns[0]
+    later = evidence.received.time_ns >= cause_ns - 2 * _UNDER_WAY_NS
     received = Received(evidence.received.key[later], evidence.received.time_ns[later],
                         evidence.received.octets[later])
     counts = account(sent, received)

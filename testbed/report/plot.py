@@ -231,6 +231,7 @@ def _save(figure: "Figure", stem: Path, formats: Sequence[str]) -> list[Path]:
     files = [stem.with_name(f"{stem.name}.{suffix}") for suffix in formats]
     for file in files:
         figure.savefig(file)
+        figure.set_layout_engine("none")  # it stays as laid out for the first file: half the time of the next
     pyplot.close(figure)
     return files
 

@@ -130,7 +130,7 @@ def test_a_transfer_that_died_has_an_error_and_nothing_else(tmp_path):
 def test_busy_times_are_joined_and_one_coarse_sample_without_idle_time_is_forgiven(tmp_path):
     quiet = [MachineSample(number / 10, 0.5, 0.0, 0.3) for number in range(40)]
     samples = dict(enumerate(quiet))
-    samples[5] = MachineSample(0.5, 0.0, 0.0, 0.2)
+    samples[5] = MachineSample(0.5, 0.0, 0.0, 8.0)
     samples[10] = MachineSample(1.0, 0.0, 0.0, 4.0)
     samples[12] = MachineSample(1.2, 0.1, 0.3, 0.5)
     samples[30] = MachineSample(3.0, 0.9, 0.0, 25.0)
