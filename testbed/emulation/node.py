@@ -81,7 +81,11 @@ class Host(Node):
                                  "start each with `run mn`, or call isolate() first.") from None
         self.log_directory = Path(log_directory or self.run_directory)
         parameters.pop("ip", None)  # Mininet's IPv4 default
-        super().__init__(name, **parameters)
+        try:
+            super().__init__(name, **parameters)
+        except BaseException:
+            self.terminate()
+            raise
 
     # -- Mininet's hooks ---------------------------------------------------------------------------------
 
@@ -126,9 +130,9 @@ class Host(Node):
 
     def terminate(self) -> None:
         """Undo all that this node has made: its processes, its folder, and with its shell its namespace."""
-        if self.shell:
+        if getattr(self, "shell", None):  # there is none where its start failed
             self.stop_processes()
-        super().terminate()
+            super().terminate()
         shutil.rmtree(self.run_directory, ignore_errors=True)
         with contextlib.suppress(OSError):  # the last one out; a private /run keeps its tmp folder
             os.rmdir(PRIVATE_DIRECTORY)

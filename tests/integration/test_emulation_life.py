@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from testbed.emulation.network import Network
+from testbed.emulation.node import Host
 from testbed.emulation.process import EmulationError
 from topologies.multihome import AccessNetwork, MultihomeTopology
 
@@ -46,6 +47,14 @@ def test_failure_at_the_start_leaves_nothing(tmp_path, untouched):
     topology.nodeInfo("ha")["agent_configuration"]["nonsense"] = 1
     with pytest.raises(EmulationError, match="^the agent of ha ended at its start: .*nonsense"):
         Network(topology, tmp_path).start()
+
+
+def test_node_that_cannot_start_leaves_nothing(untouched):
+    class Broken(Host):
+        sysctls = {"net/ipv6/no_such_setting": 1}
+
+    with pytest.raises(EmulationError, match="^broken: sh -e failed: .*no_such_setting"):
+        Broken("broken")
 
 
 def test_agents_start_stop_and_start_again_after_a_crash(tmp_path):
