@@ -32,7 +32,7 @@ def received(keys, times_ms=None):
 
 
 def naive(sent_keys, received_keys):
-    """RFC 4737 §3.3 and its pseudo-code in §4.2.1, RFC 5560 and RFC 7680, one packet at a time."""
+    """RFC 4737 §3.3 and §4.2, RFC 5560 and RFC 7680, one packet at a time."""
     rank = {key: number for number, key in enumerate(sent_keys)}
     seen, duplicates, reordered, unknown, extent = [], 0, 0, 0, 0
     next_expected = 0
