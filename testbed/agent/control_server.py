@@ -14,7 +14,8 @@ import msgspec
 
 from testbed.agent.control import ControlError
 from testbed.agent.events import EventLog
-from testbed.agent.requests import Events, Request, RequestError, parse_request
+from testbed.agent.feed import Feed
+from testbed.agent.requests import Events, FeedRequest, Request, RequestError, parse_request
 
 logger = logging.getLogger(__name__)
 
@@ -28,10 +29,13 @@ class ControlServer:
     Only the agent's user may use the socket. A socket that a killed agent left behind is replaced.
     """
 
-    def __init__(self, path: str, handle: Callable[[Request], Awaitable[Any]], events: EventLog) -> None:
+    def __init__(
+        self, path: str, handle: Callable[[Request], Awaitable[Any]], events: EventLog, feed: Feed
+    ) -> None:
         self.path = path
         self._handle = handle
         self._events = events
+        self._feed = feed
         self._server: asyncio.AbstractServer | None = None
         self._inode = 0
         self._tasks: set[asyncio.Task] = set()
@@ -86,8 +90,9 @@ class ControlServer:
         try:
             request = parse_request(line)
             if isinstance(request, Events):
-                await self._send_events(request, reader, writer)
-                return
+                return await self._send_events(request, reader, writer)
+            if isinstance(request, FeedRequest):
+                return await self._feed.serve(reader, writer)
             result = await self._handle(request)
         except RequestError as error:
             self._refuse(writer, str(error))

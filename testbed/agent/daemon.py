@@ -22,6 +22,7 @@ from testbed.agent.configuration import AgentFile, ConfigurationError, HomeAgent
 from testbed.agent.control import ControlError
 from testbed.agent.control_server import ControlServer
 from testbed.agent.events import EventLog
+from testbed.agent.feed import Feed
 from testbed.agent.mobility_socket import Datagram, MobilitySocket
 from testbed.agent.neighbour_discovery import NeighbourDiscoverySocket
 from testbed.agent.netlink import Change, LinkMonitor
@@ -75,7 +76,8 @@ class Agent:
             raise AgentError("an agent sends raw packets: start it as root (sudo)") from None
         home_link = file.home_interface if isinstance(file, HomeAgentFile) else None
         self.datapath = Datapath(self.side, DatapathConfiguration(file.datapath.tunnel_backend, home_link))
-        self.control = ControlServer(socket_path(file), self.handle, self.events)
+        self.feed = Feed()
+        self.control = ControlServer(socket_path(file), self.handle, self.events, self.feed)
         self._applied: dict[IPv6Address, HomeBinding] = {}
         self._within_turn: list[tuple[float, str, dict[str, Any]]] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -139,6 +141,7 @@ class Agent:
             wanted = self.role.forwarding()
             self.datapath.reconcile(wanted)
             self._applied = dict(wanted)
+            self.feed.publish(wanted)
             self.role.changes()
             for home_address in wanted:
                 self.bound(home_address)
@@ -231,6 +234,7 @@ class Agent:
                 self.role.datapath_failed(home_address, str(error), now)
             return self.role.transmissions()
         took_ms = round((time.monotonic() - begun) * 1000, 3)
+        self.feed.publish(changes)
         self._happened("datapath-ready", home_addresses=[str(a) for a in changes], took_ms=took_ms)
         for home_address, wanted in changes.items():
             is_new = home_address not in self._applied

@@ -43,6 +43,10 @@ class Events(Table, tag_field="command", tag="events"):
     follow: bool = False
 
 
+class FeedRequest(Table, tag_field="command", tag="feed"):
+    """The forwarding state, and its changes as they happen (see `testbed.mobility.feed`)."""
+
+
 class FlowAdd(Flow, tag_field="command", tag="flow-add"):
     """Bind a new flow, and wait until the home agent has answered."""
 
@@ -83,7 +87,16 @@ class Deregister(Table, tag_field="command", tag="deregister"):
 
 
 Request: TypeAlias = (
-    Status | Bindings | Flows | Counters | Events | FlowAdd | FlowReplace | FlowRemove | Deregister
+    Status
+    | Bindings
+    | Flows
+    | Counters
+    | Events
+    | FeedRequest
+    | FlowAdd
+    | FlowReplace
+    | FlowRemove
+    | Deregister
 )
 _COMMANDS = [kind.__struct_config__.tag for kind in Request.__args__]
 

@@ -14,6 +14,7 @@ from testbed.agent import requests
 from testbed.agent.control import Client, ControlError, Refused, find_socket
 from testbed.agent.control_server import MAX_BACKLOG, MAX_LINE, ControlServer
 from testbed.agent.events import EventLog
+from testbed.agent.feed import Feed
 from testbed.agent.requests import RequestError
 
 
@@ -34,7 +35,7 @@ class Running:
         self.path = path
         self.events = EventLog("mn")
         self.loop = asyncio.new_event_loop()
-        self.server = ControlServer(path, answer, self.events)
+        self.server = ControlServer(path, answer, self.events, Feed())
         self.thread = threading.Thread(target=self.loop.run_forever)
         self.thread.start()
 
@@ -170,12 +171,20 @@ def test_a_listener_that_leaves_is_forgotten(agent):
             client.request("status")
 
 
+def test_the_forwarding_state_can_be_followed(agent):
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(agent.path)
+        sock.settimeout(10)
+        sock.sendall(b'{"command": "feed"}\n')
+        assert json.loads(sock.recv(1000)) == {"feed": "snapshot", "serial": 0, "bindings": []}
+
+
 def test_only_the_owner_may_use_the_socket(agent):
     assert stat.S_IMODE(os.stat(agent.path).st_mode) == 0o600
 
 
 def test_two_agents_do_not_share_a_socket(agent):
-    second = ControlServer(agent.path, answer, agent.events)
+    second = ControlServer(agent.path, answer, agent.events, Feed())
     with pytest.raises(ControlError, match="another agent answers"):
         agent.call(second.start())
     with Client(agent.path) as client:
