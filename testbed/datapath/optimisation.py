@@ -177,6 +177,8 @@ class OptimisedRoutes:
         optimisations = {**self._optimisations, **changes}
         optimisations = {pair: wanted for pair, wanted in optimisations.items() if wanted is not None}
         self._look_around(optimisations)
+        used = {o.table - TABLE_BASE for o in self._uses}
+        self._ways = {way: number for way, number in self._ways.items() if number in used}
         wanted = {pair: self._want(new) if new else _NOTHING for pair, new in changes.items()}
         before = {pair: self._wanted.get(pair, _NOTHING) for pair in changes}
         uses: Counter[KernelObject] = Counter()
@@ -251,12 +253,10 @@ class OptimisedRoutes:
         return _Wanted(frozenset(objects), self._classifier.pair(wanted, numbers), paths, homes)
 
     def _way(self, interface: str, gateway: IPv6Address | None) -> int:
-        """The number of a way out; those that nothing uses are given away again."""
+        """The number of a way out."""
         way = self._ways.get((interface, gateway))
         if way is None:
-            used = {o.table - TABLE_BASE for o in self._uses if isinstance(o, Route)}
-            self._ways = {key: number for key, number in self._ways.items() if number in used}
-            taken = used | set(self._ways.values())
+            taken = set(self._ways.values())
             way = next((n for n in range(TABLE_END - TABLE_BASE) if n not in taken), None)
             if way is None:
                 raise DatapathError("there are too many ways out for route optimisation.")

@@ -53,12 +53,13 @@ class RejectedPackets:
 
     def __init__(self) -> None:
         kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-        self._socket = socket.socket(socket.AF_PACKET, kind, 0)
+        self._socket = socket.socket(socket.AF_PACKET, kind, socket.htons(_ETH_P_IPV6))
         code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *each) for each in _FILTER))
         program = struct.pack("HP", len(_FILTER), ctypes.addressof(code))
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_OCTETS)
-        self._socket.bind(("", _ETH_P_IPV6))
+        while list(self.read()):  # what came in before the filter was there
+            pass
 
     def fileno(self) -> int:
         """Becomes readable when there is one."""
