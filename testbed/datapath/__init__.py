@@ -11,5 +11,8 @@ Modules, each standing on those above it:
 - `tunnel`: the kernel's ways to encapsulate (RFC 2473)
 - `classifier`: the nf_tables table: its base, and what each home address adds to it
 - `routing`: the routes and rules that each home address needs
+- `slots`: which mark and table each path has
+- `ruleset`: the nf_tables table in the kernel
+- `probe`: which tunnel backends this kernel has
 - `datapath`: `Datapath`, which agents use
 """

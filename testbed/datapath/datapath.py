@@ -20,7 +20,6 @@ What the datapath does with seg6 and what it cannot do:
 """
 
 import errno
-import socket
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -32,10 +31,13 @@ from testbed.datapath.device import DetourDevice, TunnelDevice, sysctl
 from testbed.datapath.error import DatapathError
 from testbed.datapath.netlink import NETFILTER, ROUTE, Netlink, NetlinkError
 from testbed.datapath.nftables import parse_counter
+from testbed.datapath.probe import choose_tunnel_backend
 from testbed.datapath.route import (
     FIRST_LOCAL_RULE,
     KernelObject,
+    LinkIndices,
     PolicyRule,
+    UnknownInterface,
     dump_addresses,
     dump_proxies,
     dump_routes,
@@ -45,7 +47,6 @@ from testbed.datapath.routing import Routing
 from testbed.datapath.ruleset import Ruleset
 from testbed.datapath.slots import Slots
 from testbed.datapath.tunnel import Ip6Tunnel, Seg6Tunnel, Tunnel, explain
-from testbed.features import choose_tunnel_backend
 from testbed.mobility.forwarding import HomeBinding, Side
 
 #: Errors that say of something to be removed that it is not there.
@@ -325,10 +326,10 @@ class Datapath:
 
     def _install(self, objects: list[KernelObject], done: list[KernelObject] | None = None) -> None:
         """Install in this order; `done` gets what was. Raises DatapathError for the first refusal."""
-        links = _Links()
+        links = LinkIndices()
         try:
             messages = [o.install(links) for o in objects]
-        except _UnknownInterface as error:
+        except UnknownInterface as error:
             raise DatapathError(f"there is no interface {error}.") from None
         refused: tuple[KernelObject, NetlinkError] | None = None
         for o, error in zip(objects, self._route.attempt(messages), strict=True):
@@ -349,12 +350,12 @@ class Datapath:
 
     def _remove(self, objects: Iterable[KernelObject]) -> None:
         """Remove what is there of these. Raises NetlinkError for what the kernel will not give up."""
-        links = _Links()
+        links = LinkIndices()
         messages = []
         for o in objects:
             try:
                 messages.append(o.remove(links))
-            except _UnknownInterface:
+            except UnknownInterface:
                 pass  # gone, with all that was on it
         for error in self._route.attempt(messages):
             if error is not None and error.errno not in _GONE:
@@ -439,23 +440,3 @@ def _order(o: KernelObject) -> int:
     """Addresses before the routes that name them as source, routes before the rules that lead to them."""
     kind = o.key[0]
     return ("address", "route", "proxy", "rule").index(kind)
-
-
-class _UnknownInterface(Exception):
-    """The text is the interface's name."""
-
-
-class _Links:
-    """Interface name -> index, each looked up once."""
-
-    def __init__(self) -> None:
-        self._known: dict[str, int] = {}
-
-    def __call__(self, name: str) -> int:
-        index = self._known.get(name)
-        if index is None:
-            try:
-                index = self._known[name] = socket.if_nametoindex(name)
-            except OSError:
-                raise _UnknownInterface(name) from None
-        return index

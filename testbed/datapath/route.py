@@ -2,7 +2,8 @@
 
 Classes: `Route`, `PolicyRule`, `HomeAddress`, `Proxy`; each has `key` (equal keys replace one another),
 `install(links)` and `remove(links)`, which return one netlink message, and `volatile`: it may vanish by
-itself. Functions: `dump_routes`, `dump_rules`, `dump_addresses`, `dump_proxies`, `Links`.
+itself. Functions: `dump_routes`, `dump_rules`, `dump_addresses`, `dump_proxies`, `Links`, `LinkIndices`,
+`UnknownInterface`.
 """
 
 import socket
@@ -29,8 +30,28 @@ _METRIC = 1024
 _NODAD, _PERMANENT, _PROXY_FLAG = 0x02, 0x80, 0x08
 
 Message = tuple[int, int, bytes]
-#: Interface name -> index. Raises OSError for a name that is none.
+#: Interface name -> index. Raises UnknownInterface for a name that is none.
 Links = Callable[[str], int]
+
+
+class UnknownInterface(Exception):
+    """There is no such interface; the text is its name."""
+
+
+class LinkIndices:
+    """Interface name -> index, each looked up once."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, int] = {}
+
+    def __call__(self, name: str) -> int:
+        index = self._known.get(name)
+        if index is None:
+            try:
+                index = self._known[name] = socket.if_nametoindex(name)
+            except OSError:
+                raise UnknownInterface(name) from None
+        return index
 
 
 def _u32(kind: int, value: int) -> bytes:
