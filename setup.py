@@ -24,8 +24,6 @@ setup(
         "mininet>=2.3.0.dev6",
         "msgspec>=0.18",
         "numpy>=1.26",
-        "pip-nftables>=1.0.2",
-        "pyroute2>=0.9.5,<0.10",  # its rule and encapsulation tables are worked around by name
         "scapy>=2.5",
         # Mininet imports distutils, which Python 3.12 no longer has; setuptools stands in for it, so far
         "setuptools<81; python_version >= '3.12'",

@@ -14,7 +14,7 @@ import sys
 PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 ENVIRONMENT = os.path.join(PROJECT, ".venv")
 #: Two of the packages that everything needs; where both are there, someone set up an environment by hand.
-NEEDED = ("mininet", "pyroute2")
+NEEDED = ("mininet", "msgspec")
 
 
 def reexec_in_project_environment():
