@@ -13,6 +13,7 @@ Classes: `Fabric`, `Access`, `FabricError`. Functions: `load`, `check`, `hardwar
     prefix = "2001:db8:201::/64"    # care-of addresses in it are reached through this access network
     switch = 2                      # datapath number of its switch
     core_port = "s0-s1"             # port of the core switch that leads to it
+    network_ports = ["s1-ar1", "s1-s0"]  # of its switch: towards the network, not towards mobile nodes
 
     [neighbours]                    # only for care-of addresses that do not tell (RFC 4291 appendix A)
     "2001:db8:201::7" = "02:00:00:00:00:07"
@@ -35,12 +36,16 @@ class FabricError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """An access network: its switch and the way there from the core switch."""
+    """An access network: its switch and the way there from the core switch.
+
+    `network_ports` of its switch lead to routers and other switches; mobile nodes are at all others.
+    """
 
     name: str
     prefix: IPv6Network
     switch: int
     core_port: str
+    network_ports: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,16 +155,16 @@ def _access(table: Any, path: str) -> Access:
     if not isinstance(table, Mapping):
         raise FabricError(f"{path[:-1]}: expected a table")
     _check_keys(table, [item.name for item in fields(Access)], path)
-    for key in ("name", "prefix", "switch", "core_port"):
+    for key in ("name", "prefix", "switch", "core_port", "network_ports"):
         if key not in table:
             raise FabricError(f"{path}{key}: is missing")
     try:
         prefix = IPv6Network(table["prefix"])
     except ValueError as error:
         raise FabricError(f"{path}prefix: expected an IPv6 prefix: {error}") from None
-    return Access(
-        str(table["name"]), prefix, _number(table, "switch", path, 0, MAX_DATAPATH), str(table["core_port"])
-    )
+    switch = _number(table, "switch", path, 0, MAX_DATAPATH)
+    ports = _texts(table, "network_ports", path)
+    return Access(str(table["name"]), prefix, switch, str(table["core_port"]), ports)
 
 
 def _check_keys(table: Mapping[str, Any], known: list[str], path: str) -> None:
@@ -175,10 +180,10 @@ def _number(table: Mapping[str, Any], key: str, path: str, low: int, high: int) 
     return value
 
 
-def _texts(tables: Mapping[str, Any], key: str) -> tuple[str, ...]:
+def _texts(tables: Mapping[str, Any], key: str, path: str = "") -> tuple[str, ...]:
     values = tables.get(key, [])
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise FabricError(f"{key}: expected a list of texts, not {values!r}")
+        raise FabricError(f"{path}{key}: expected a list of texts, not {values!r}")
     return tuple(values)
 
 

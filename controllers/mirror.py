@@ -301,8 +301,11 @@ class Mirror:
             switch.forget()
 
     def _touch_all(self) -> None:
+        """Anything may have changed: look at every home address that is bound, or that a switch has rules of."""
+        owners = {cookie(address) for address in self.bindings}
+        owners = owners.union(*(switch.rules or () for switch in self.switches.values()))
         for switch in self.switches.values():
-            switch.dirty |= {cookie(address) for address in self.bindings}
+            switch.dirty |= owners
 
     def _read(self, switch: Switch, now: float) -> None:
         switch.reading_since = now
@@ -312,7 +315,7 @@ class Mirror:
     def _ports_of(self, number: int) -> list[str]:
         """Names of the ports that matter."""
         if number != self.fabric.core:
-            return []
+            return [port for a in self.fabric.access if a.switch == number for port in a.network_ports]
         return [*self.fabric.edge_ports, *(access.core_port for access in self.fabric.access)]
 
     # -- what is wanted
@@ -365,8 +368,14 @@ class Mirror:
         switch = self.switches.get(access.switch)
         if switch is None or switch.rules is None:
             return False
-        rules = switch.rules.get(cookie(home_address), {})
-        return all(rules.get(rule.key) == rule for rule in desired.access.get(access.name, ()))
+        if not all(port in switch.ports for port in access.network_ports):
+            return False  # its gate stays shut
+        owner = cookie(home_address)
+        needed = desired.access.get(access.name, ())
+        states = [switch.rules.get(owner, {})]
+        if switch.busy and owner in switch.busy.wanted:
+            states.append(switch.busy.wanted[owner])  # a change under way must not take them away
+        return all(rules.get(rule.key) == rule for rules in states for rule in needed)
 
     def _is_settled(self, home_address: IPv6Address) -> bool:
         """Whether the core switch does what is wanted of it: then it needs nothing else of the others."""
@@ -374,6 +383,8 @@ class Mirror:
         if core is None or core.rules is None:
             return False
         owner = cookie(home_address)
+        if core.busy and owner in core.busy.wanted:
+            return False
         wanted = _by_key(self.effective(home_address).core) if home_address in self.bindings else {}
         return core.rules.get(owner, {}) == ({} if self._is_refused(core, owner) else wanted)
 
@@ -404,21 +415,29 @@ class Mirror:
         return Rule(self.fabric.table, 0, (), actions, INFRASTRUCTURE)
 
     def _gates(self, switch: Switch) -> tuple[Rule, ...]:
-        """From table 0 to our rules, for packets to and from home addresses' networks."""
+        """From table 0 to our rules: packets to home addresses' networks that come in at the core's edge, and
+        those from there that come from mobile nodes, not from the network, in an access network."""
         prefixes = {IPv6Network((address, 64), strict=False) for address in self.bindings}
         prefixes |= {prefix for binding in self.bindings.values() for prefix in binding.prefixes}
-        gates = []
+        at_core = switch.number == self.fabric.core
+        names = self.fabric.edge_ports if at_core else self._ports_of(switch.number)
+        ports = [switch.ports[name].number for name in names if name in switch.ports]
+        if not at_core and len(ports) < len(names):
+            return ()  # it could not be told where packets come from
+        lease_s, gates = self.fabric.lease_s, []
+        enter, leave = (GoTo(self.fabric.table),), (Output(NORMAL),)
         for prefix in sorted(prefixes):
             network = int(prefix.network_address), int(prefix.netmask)
-            if switch.number == self.fabric.core:
-                ports = [switch.ports[name].number for name in self.fabric.edge_ports if name in switch.ports]
-                matches = [match(in_port=port, eth_type=ETH_TYPE_IPV6, ipv6_dst=network) for port in ports]
-            else:
-                matches = [match(eth_type=ETH_TYPE_IPV6, ipv6_src=network)]
-            actions = (GoTo(self.fabric.table),)
-            gates += [
-                Rule(0, GATE_PRIORITY, m, actions, INFRASTRUCTURE, self.fabric.lease_s) for m in matches
-            ]
+            for port in ports:
+                if at_core:
+                    found = match(in_port=port, eth_type=ETH_TYPE_IPV6, ipv6_dst=network)
+                    gates.append(Rule(0, GATE_PRIORITY, found, enter, INFRASTRUCTURE, lease_s))
+                else:
+                    found = match(in_port=port, eth_type=ETH_TYPE_IPV6, ipv6_src=network)
+                    gates.append(Rule(0, GATE_PRIORITY + 1, found, leave, INFRASTRUCTURE, lease_s))
+            if not at_core:
+                found = match(eth_type=ETH_TYPE_IPV6, ipv6_src=network)
+                gates.append(Rule(0, GATE_PRIORITY, found, enter, INFRASTRUCTURE, lease_s))
         return tuple(gates)
 
     def _renew(self, switch: Switch, now: float) -> None:
