@@ -6,7 +6,7 @@ Class: `MobileNodeAgent`.
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from ipaddress import IPv6Address
 from typing import Any
@@ -72,8 +72,9 @@ class MobileNodeAgent(Agent):
         for name in self._access:
             if self.monitor.link(name) is None:
                 logger.warning("there is no interface %s yet; waiting for it", name)
-            self._update(name, now)
+            self._look(name, now)
             self._solicit(name)
+        self._move(self._access, now)
 
     async def farewell(self) -> None:
         """De-register (RFC 6275 §11.7.1)."""
@@ -85,31 +86,33 @@ class MobileNodeAgent(Agent):
     # -- where the node is attached
 
     def links_changed(self, changes: list[tuple[str, Change]], now: float) -> None:
+        changes = [(name, change) for name, change in changes if name in self._access]
         for name, change in changes:
-            access = self._access.get(name)
-            if access is None:
-                continue
             if change in (Change.LOST, Change.GAINED):
                 self.events.record(f"link-{change.value}", now, interface=name)
-                access.link_changed()
-            self._update(name, now)
+                self._access[name].link_changed()
+        self._move([name for name, _ in changes if self._look(name, now)], now)
+        for name, change in changes:
             if change is Change.GAINED:
                 self._solicit(name)
         self.events.flush()
 
-    def _update(self, name: str, now: float) -> None:
+    def _look(self, name: str, now: float) -> bool:
+        """Look at an interface anew; returns whether it is attached differently."""
         access, link = self._access[name], self.monitor.link(name)
-        changed = access.update(link)
+        changed = access.update(link, now)
         if link is not None:
             for router in access.departed_routers(link):
                 self._forget_router(link, router)
-        if not changed:
-            return
-        if access.current is None:
-            self.role.detach(name, now)
-        else:
-            self.role.attach(name, access.current.care_of_address, access.current.gateway, now)
-        self.turn(now)
+        return changed
+
+    def _move(self, names: Iterable[str], now: float) -> None:
+        """Tell the role where these interfaces are attached now."""
+        at = {name: self._access[name].current for name in names}
+        if at:
+            points = {name: point and (point.care_of_address, point.gateway) for name, point in at.items()}
+            self.role.move(points, now)
+            self.turn(now)
 
     def _forget_router(self, link: Link, router: IPv6Address) -> None:
         try:
@@ -139,8 +142,11 @@ class MobileNodeAgent(Agent):
         for name, advertisement in self.neighbours.receive():
             access = self._access.get(name)
             if access is not None and advertisement.lifetime_s > 0:
-                access.advertised(advertisement.router, advertisement.prefixes)
-                self._update(name, now)
+                access.advertised(
+                    advertisement.router, advertisement.prefixes, now + advertisement.lifetime_s
+                )
+                if self._look(name, now):
+                    self._move([name], now)
 
     # -- what its user wants
 

@@ -32,6 +32,7 @@ class AccessLink:
         self._home_address = home_address
         self._last: Attachment | None = None
         self._heard: dict[IPv6Address, tuple[IPv6Network, ...]] = {}
+        self._until: dict[IPv6Address, float] = {}
         self._has_changed = False
 
     @property
@@ -44,14 +45,19 @@ class AccessLink:
         self._has_changed = True
         self._heard.clear()
 
-    def advertised(self, router: IPv6Address, prefixes: tuple[IPv6Network, ...]) -> None:
-        """`router` has advertised itself as a default router, with these prefixes for addresses."""
+    def advertised(
+        self, router: IPv6Address, prefixes: tuple[IPv6Network, ...], until: float = float("inf")
+    ) -> None:
+        """`router` has advertised itself as a default router, with these prefixes for addresses, up to the
+        time `until`. The kernel says nothing when that is over."""
+        self._until[router] = until
         self._heard[router] = prefixes
 
-    def update(self, link: Link | None) -> bool:
-        """Look at the link anew; returns whether `current` has changed."""
+    def update(self, link: Link | None, now: float) -> bool:
+        """Look at the link anew, at a time on the clock of `advertised`; returns whether `current` has
+        changed."""
         before = self.current
-        self.current = self._choose(link) if link is not None and link.up else None
+        self.current = self._choose(link, now) if link is not None and link.up else None
         self._last = self.current or self._last
         return self.current != before
 
@@ -63,13 +69,14 @@ class AccessLink:
             return []
         return [router for router in link.gateways if router not in self._heard]
 
-    def _choose(self, link: Link) -> Attachment | None:
+    def _choose(self, link: Link, now: float) -> Attachment | None:
         routers = sorted(link.gateways, key=link.gateways.__getitem__)  # by metric, else as they were learned
         pairs = [
             (address, router)
             for address in link.addresses.values()
             if address.is_global and address.address != self._home_address
             for router in routers
+            if self._until.get(router, now) >= now
         ]
         pairs = [pair for pair in pairs if self._confirmed(*pair)] or pairs
         possible = [Attachment(address.address, router) for address, router in pairs if address.usable]

@@ -4,14 +4,15 @@ Classes: `MobileNodeConfiguration`, `InterfaceConfiguration`, `MobileNode`.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, IPv6Network
 from typing import Any
 
 from testbed.mobility.authentication import SecurityAssociation, Signer
 from testbed.mobility.binding import FlowBinding, wanted_rules
 from testbed.mobility.forwarding import Action, FlowRule, HomeBinding, Pair, Path, RouteOptimisation, Side
+from testbed.mobility.mobile_network import MobileNetwork
 from testbed.mobility.registration import FlowError, Registration, describe_listed
 from testbed.mobility.role import Role
 from testbed.mobility.route_optimisation import RouteOptimiser
@@ -42,7 +43,11 @@ class InterfaceConfiguration:
 @dataclass(frozen=True, slots=True)
 class MobileNodeConfiguration:
     """`lifetime_s`: what is asked for, a multiple of 4 (RFC 6275 §6.1.7). `correspondents`: nodes to
-    optimise the route to from the start."""
+    optimise the route to from the start.
+
+    `prefixes`: the mobile network prefixes of a mobile router (RFC 3963), none for a mobile host;
+    `explicit_prefixes`, `prefix_fall_back`: see MobileNetwork.
+    """
 
     home_address: IPv6Address
     home_agent: IPv6Address
@@ -51,6 +56,9 @@ class MobileNodeConfiguration:
     flows: tuple[FlowBinding, ...] = ()
     correspondents: tuple[IPv6Address, ...] = ()
     association: SecurityAssociation | None = None
+    prefixes: tuple[IPv6Network, ...] = ()
+    explicit_prefixes: bool = True
+    prefix_fall_back: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +104,7 @@ class MobileNode(Role):
             self._transmit,
             self._note,
             sequence,
+            self._mobile_network(),
         )
         for interface in configuration.interfaces:
             self.registration.bind(interface.bid, interface.priority, None)
@@ -120,25 +129,41 @@ class MobileNode(Role):
         self, interface: str, care_of_address: IPv6Address, gateway: IPv6Address | None, now: float
     ) -> None:
         """An interface has a care-of address that can be used, and an access router (RFC 6275 §11.5.3)."""
-        found = [known for known in self.configuration.interfaces if known.name == interface]
-        if not found:
-            return
-        attachment = _Attachment(found[0], care_of_address, gateway)
-        if self._attachments.get(interface) == attachment:
-            return
-        self._attachments[interface] = attachment
-        self._seen.add(found[0].bid)
-        self._note("care-of-address-gained", interface=interface, care_of_address=str(care_of_address))
-        self._moved(now)
+        self.move({interface: (care_of_address, gateway)}, now)
 
     def detach(self, interface: str, now: float) -> None:
         """An interface has lost its link or its care-of address."""
-        attachment = self._attachments.pop(interface, None)
-        if attachment is None:
-            return
-        lost = str(attachment.care_of_address)
-        self._note("care-of-address-lost", interface=interface, care_of_address=lost)
-        self._moved(now)
+        self.move({interface: None}, now)
+
+    def move(
+        self, attachments: Mapping[str, tuple[IPv6Address, IPv6Address | None] | None], now: float
+    ) -> None:
+        """What is new of some interfaces: care-of address and access router, None if there are none. What
+        happens together is told together, in one Binding Update. Other interfaces' names are ignored."""
+        moved = False
+        for interface in self.configuration.interfaces:
+            if interface.name in attachments:
+                moved |= self._attach(interface, attachments[interface.name])
+        if moved:
+            self._moved(now)
+
+    def _attach(
+        self, interface: InterfaceConfiguration, point: tuple[IPv6Address, IPv6Address | None] | None
+    ) -> bool:
+        before = self._attachments.get(interface.name)
+        after = None if point is None else _Attachment(interface, *point)
+        if after == before:
+            return False
+        if after is None:
+            del self._attachments[interface.name]
+            lost = str(before.care_of_address)
+            self._note("care-of-address-lost", interface=interface.name, care_of_address=lost)
+        else:
+            self._attachments[interface.name] = after
+            self._seen.add(interface.bid)
+            gained = str(after.care_of_address)
+            self._note("care-of-address-gained", interface=interface.name, care_of_address=gained)
+        return True
 
     def receive(self, packet: Packet, interface: str, now: float) -> None:
         """A message from the home agent or a correspondent node, to one of our addresses."""
@@ -238,7 +263,9 @@ class MobileNode(Role):
         paths, default = self._paths(registration)
         flows = [listed.registered for listed in registration.flows.values() if listed.registered]
         bids = [path.bid for path in paths]
-        return HomeBinding(home_address, paths, default, wanted_rules(flows, bids))
+        network = registration.mobile_network
+        prefixes = network.prefixes if network is not None and network.served else ()
+        return HomeBinding(home_address, paths, default, wanted_rules(flows, bids), prefixes)
 
     def _paths(self, registration: Registration) -> tuple[tuple[Path, ...], int | None]:
         """The path of each BID that `registration` has had acknowledged, and the default BID."""
@@ -348,6 +375,14 @@ class MobileNode(Role):
                     self._note("flow-forgotten", fid=flow.fid, reason=str(error))
 
     # -- inside
+
+    def _mobile_network(self) -> MobileNetwork | None:
+        configuration = self.configuration
+        if not configuration.prefixes:
+            return None
+        return MobileNetwork(
+            configuration.prefixes, configuration.explicit_prefixes, configuration.prefix_fall_back
+        )
 
     def _by_preference(self) -> list[_Attachment]:
         return sorted(self._attachments.values(), key=lambda a: (a.interface.priority, a.interface.bid))

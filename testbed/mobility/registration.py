@@ -7,12 +7,14 @@ One `Registration` is the relation of a mobile node to one receiver. It holds wh
 the receiver has acknowledged, and sends Binding Updates until the two agree.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address
 from typing import Any
 
 from testbed.mobility.binding import FlowBinding, sequence_is_newer
+from testbed.mobility.mobile_network import MOBILE_ROUTER_STATUSES, MobileNetwork
 from testbed.mobility.role import Timers
 from testbed.wire.flow import FlowIdentification, FlowStatus, Pro
 from testbed.wire.message import BindingAcknowledgement, BindingUpdate, Status
@@ -99,6 +101,7 @@ class Registration:
         transmit: Callable[[BindingUpdate, list[IPv6Address], float], IPv6Address | None],
         note: Callable[..., None],
         sequence: int = 0,
+        mobile_network: MobileNetwork | None = None,
     ) -> None:
         self.peer = peer
         self.home_address = home_address
@@ -109,12 +112,16 @@ class Registration:
         self.known_to_peer = False
         self.flows_supported = True
         self.bulk_registration = True
+        self.mobile_network = mobile_network
         self.leaving = False
         self.left = False
+        #: The status with which the receiver has refused for good: it is not asked again.
+        self.given_up: int | None = None
         self._timers = timers
         self._transmit = transmit
         self._note = note
         self._outstanding: Outstanding | None = None
+        self._superseded: deque[int] = deque(maxlen=16)
         self._sent: list[float] = []
         self._delayed_timeout = INITIAL_BINDACK_TIMEOUT
 
@@ -179,7 +186,7 @@ class Registration:
 
     def update(self, now: float) -> None:
         """Send a Binding Update if there is something to tell that is not under way already."""
-        if self.leaving or self.left:
+        if self.leaving or self.left or self.given_up is not None:
             return
         dirty = [binding for binding in self.bindings.values() if binding.dirty]
         if self._outstanding is not None:
@@ -260,6 +267,8 @@ class Registration:
             return
         for option in flows:
             self.flows[option.fid].times_sent += 1
+        if self._outstanding is not None:
+            self._superseded.append(self._outstanding.sequence)
         self.sequence = sequence
         self._sent.append(now)
         self._outstanding = Outstanding(
@@ -289,13 +298,15 @@ class Registration:
             BindingIdentifier(binding.bid, priority=binding.priority, care_of_address=binding.care_of_address)
             for binding in bids
         )
+        network = self.mobile_network
         return BindingUpdate(
             sequence,
             self.lifetime_s if bids else 0,
             acknowledge=True,
             home_registration=True,
+            mobile_router=network is not None,
             overwrite=bool(bids) and not self.known_to_peer,
-            options=identifiers + tuple(flows),
+            options=identifiers + (network.options() if network and bids else ()) + tuple(flows),
         )
 
     def _compose(self) -> tuple[list[ListedBinding], list[FlowIdentification]]:
@@ -319,6 +330,7 @@ class Registration:
         known = chosen | {bid for bid, binding in able.items() if binding.registered}
         options = []
         room = MAX_OPTIONS_LENGTH - 24 * len(chosen)
+        room -= 24 * len(self.mobile_network.options()) if self.mobile_network else 0
         # those that would be lost first, then the new ones while there is room; the rest goes next time
         for listed in sorted(self.flows.values(), key=lambda listed: listed.registered is None):
             kept = listed.registered is not None and not chosen.isdisjoint(listed.registered.bids)
@@ -361,6 +373,9 @@ class Registration:
                 self._send(now, outstanding.timeout)
                 return True
             return False
+        if message.sequence in self._superseded:
+            self._note("binding-acknowledgement-superseded", peer=str(self.peer), sequence=message.sequence)
+            return True
         if message.sequence != outstanding.sequence:
             return False
         self._timers.cancel(("retransmit", self.peer))
@@ -381,6 +396,12 @@ class Registration:
         return True
 
     def _accepted(self, message: BindingAcknowledgement, outstanding: Outstanding, now: float) -> None:
+        if self.mobile_network is not None:
+            self.mobile_network.served = message.mobile_router
+            if not message.mobile_router:  # RFC 3963 §5.3: it does not know mobile routers
+                self._note("mobile-router-unsupported", peer=str(self.peer))
+                self.known_to_peer = True
+                return self.leave(now)
         if not self.known_to_peer:
             self.known_to_peer = True
             self._forget_registered()  # our first message replaced all that the receiver had (O flag)
@@ -499,6 +520,14 @@ class Registration:
             self._send(now, outstanding.timeout)  # RFC 4285 §6: the time of day has been corrected
         elif message.status == Status.MIPV6_AUTH_FAIL:
             self._note("authentication-failed", peer=str(self.peer))  # RFC 4285 §5.3: no more of these
+        elif self.mobile_network is not None and message.status in MOBILE_ROUTER_STATUSES:
+            self.known_to_peer = False  # RFC 3963 §5.4: there is no binding cache entry
+            self._forget_registered()
+            if self.mobile_network.refused(message.status):
+                self._send(now, INITIAL_BINDACK_TIMEOUT)
+            else:
+                self.given_up = int(message.status)
+                self._note("mobile-router-refused", peer=str(self.peer), status=self.given_up)
         else:
             # nothing that we could mend: ask again at the slowest rate (RFC 6275 §11.7.3, §11.8)
             self._outstanding = replace(outstanding, timeout=MAX_BINDACK_TIMEOUT)

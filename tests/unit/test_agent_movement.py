@@ -35,66 +35,83 @@ def test_an_interface_needs_link_address_and_router(access):
         link(Address(IPv6Address("fe80::9"), IPv6Network("fe80::/64"), False, True)),
         link(Address(HOME, IPv6Network(f"{HOME}/128"), True, True)),
     ):
-        assert not access.update(incomplete)
+        assert not look(access, incomplete)
         assert access.current is None
-    assert access.update(link(address(PREFIX_1)))
+    assert look(access, link(address(PREFIX_1)))
     assert access.current == Attachment(PREFIX_1[7], ROUTER_1)
 
 
 def test_what_works_is_kept(access):
-    access.update(link(address(PREFIX_1)))
-    assert not access.update(link(address(PREFIX_2), address(PREFIX_1), routers=(ROUTER_2, ROUTER_1)))
+    look(access, link(address(PREFIX_1)))
+    assert not look(access, link(address(PREFIX_2), address(PREFIX_1), routers=(ROUTER_2, ROUTER_1)))
     assert access.current == Attachment(PREFIX_1[7], ROUTER_1)
 
 
 def test_the_router_with_the_best_metric_is_taken(access):
     attached = link(address(PREFIX_1))
     attached.gateways = {ROUTER_1: 1024, ROUTER_2: 512}
-    access.update(attached)
+    look(access, attached)
     assert access.current.gateway == ROUTER_2
 
 
 @pytest.mark.requirement("RFC 6275 §11.5.1: movement detection")
 def test_the_same_network_is_used_at_once_when_the_link_is_back(access):
-    access.update(link(address(PREFIX_1)))
+    look(access, link(address(PREFIX_1)))
     access.link_changed()
-    assert access.update(link(address(PREFIX_1), up=False))
+    assert look(access, link(address(PREFIX_1), up=False))
     access.link_changed()
-    assert access.update(link(address(PREFIX_1)))
+    assert look(access, link(address(PREFIX_1)))
     access.advertised(ROUTER_1, (PREFIX_1,))
-    assert not access.update(link(address(PREFIX_1)))
+    assert not look(access, link(address(PREFIX_1)))
     assert access.current == Attachment(PREFIX_1[7], ROUTER_1)
 
 
 @pytest.mark.requirement("RFC 6275 §11.5.1: movement detection")
 def test_another_network_is_recognised_by_its_router(access):
-    access.update(link(address(PREFIX_1)))
+    look(access, link(address(PREFIX_1)))
     access.link_changed()
-    access.update(link(address(PREFIX_1)))
+    look(access, link(address(PREFIX_1)))
     both = (ROUTER_1, ROUTER_2)
     access.advertised(ROUTER_2, (PREFIX_2,))
     # the kernel has just formed the new address, and is still looking whether somebody has it
-    assert access.update(link(address(PREFIX_1), address(PREFIX_2, usable=False), routers=both))
+    assert look(access, link(address(PREFIX_1), address(PREFIX_2, usable=False), routers=both))
     assert access.current is None
-    assert access.update(link(address(PREFIX_1), address(PREFIX_2), routers=both))
+    assert look(access, link(address(PREFIX_1), address(PREFIX_2), routers=both))
     assert access.current == Attachment(PREFIX_2[7], ROUTER_2)
     assert access.departed_routers(link(routers=both)) == [ROUTER_1]
     # and back again
     access.link_changed()
     access.advertised(ROUTER_1, (PREFIX_1,))
-    assert access.update(link(address(PREFIX_1), address(PREFIX_2), routers=both))
+    assert look(access, link(address(PREFIX_1), address(PREFIX_2), routers=both))
     assert access.current == Attachment(PREFIX_1[7], ROUTER_1)
 
 
 def test_a_router_without_prefixes_does_not_take_away_a_configured_address(access):
-    access.update(link(address(PREFIX_1)))
+    look(access, link(address(PREFIX_1)))
     access.link_changed()
     access.advertised(ROUTER_1, ())
-    assert not access.update(link(address(PREFIX_1)))
+    assert not look(access, link(address(PREFIX_1)))
     assert access.current == Attachment(PREFIX_1[7], ROUTER_1)
 
 
 def test_an_address_that_is_deprecated_gives_way(access):
-    access.update(link(address(PREFIX_1)))
-    assert access.update(link(address(PREFIX_1, usable=False), address(PREFIX_1, suffix=8)))
+    look(access, link(address(PREFIX_1)))
+    assert look(access, link(address(PREFIX_1, usable=False), address(PREFIX_1, suffix=8)))
     assert access.current.care_of_address == PREFIX_1[8]
+
+
+@pytest.mark.requirement("RFC 4861 §6.3.4: a default router is not used beyond its advertised lifetime")
+def test_a_router_whose_lifetime_is_over_waits_to_be_heard_again(access):
+    access.advertised(ROUTER_1, (PREFIX_1,), until=3.0)
+    assert look(access, link(address(PREFIX_1)), now=1.0)
+    access.link_changed()
+    assert look(access, link(address(PREFIX_1), up=False), now=2.0)
+    access.link_changed()
+    assert not look(access, link(address(PREFIX_1)), now=5.0)  # the kernel still has its route
+    access.advertised(ROUTER_1, (PREFIX_1,), until=8.0)
+    assert look(access, link(address(PREFIX_1)), now=5.1)
+    assert access.current.gateway == ROUTER_1
+
+
+def look(access, link, now=0.0):
+    return access.update(link, now)
