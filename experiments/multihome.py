@@ -226,7 +226,7 @@ def main() -> int:
             },
         )
     result.checks = judge(result, left)
-    write_files(result, folder)
+    write_files(result, folder, ("png",) if arguments.quick else ("png", "pdf"))
     show(result, folder, narrator)
     if arguments.json:
         sys.stdout.buffer.write(encode(result) + b"\n")

@@ -24,6 +24,8 @@ from pathlib import Path
 from testbed.measure.pacing import Stop
 
 MINIMUM_INTERVAL_S = 0.1
+#: What a transfer of limited rate writes at a time. By default that is 128 KiB, a burst that fills queues.
+LIMITED_BLOCK_OCTETS = 4096
 _POLL_S = 0.02
 #: libiperf's answer to a stop takes an interval and two round trips; a dead path never answers.
 _END_S = 3.0
@@ -48,6 +50,7 @@ class IperfTest:
             self._peer.reverse = options.reverse
             if options.bitrate:
                 self._peer.bandwidth = options.bitrate
+                self._peer.blksize = LIMITED_BLOCK_OCTETS
         if options.local:
             self._peer.bind_address = options.local
         for name in ("iperf_set_test_reporter_interval", "iperf_set_test_stats_interval"):

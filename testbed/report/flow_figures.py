@@ -245,7 +245,8 @@ def series(evidence: FlowEvidence, bins: int, width_s: float) -> FlowSeries:
 def in_handover(evidence: FlowEvidence, handover: Handover) -> FlowInHandover | None:
     """What one handover did to this flow; None if it sent nothing then."""
     cause_ns, until_ns = int(handover.at_s * 1e9), int(handover.until_s * 1e9)
-    sent = evidence.sent.between(cause_ns - _UNDER_WAY_NS, until_ns)
+    # what is under way when the next cause strikes belongs to that one
+    sent = evidence.sent.between(cause_ns - _UNDER_WAY_NS, until_ns - _UNDER_WAY_NS)
     if not len(sent.key):
         return None
     later = evidence.received.time_ns >= cause_ns - 2 * _UNDER_WAY_NS
