@@ -330,7 +330,7 @@ class OptimisedRoutes:
         self._netlink.attempt([o.remove(_index) for o in strays])
         for index, _ in socket.if_nameindex():
             if index not in self._hooks.interfaces:
-                self._hooks.clean(index)
+                self._hooks.detach(index)
 
 
 def _order(o: KernelObject) -> int:

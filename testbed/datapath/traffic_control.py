@@ -31,24 +31,18 @@ class Hooks:
     def __init__(self, netlink: Netlink, name: str) -> None:
         self._netlink = netlink
         self._name = name
-        self._ours: dict[int, bool] = {}
-
-    @property
-    def interfaces(self) -> set[int]:
-        """Indices of the interfaces that have the programs."""
-        return set(self._ours)
+        #: Indices of the interfaces that have the programs.
+        self.interfaces: set[int] = set()
 
     def attach(self, interface: int, arriving: int, leaving: int) -> None:
         """Put programs (descriptors) on an interface, in place of earlier ones. Raises NetlinkError."""
         body = _header.pack(socket.AF_UNSPEC, 0, 0, interface, _CLSACT_HANDLE, _CLSACT_PARENT, 0)
-        made = True
         try:
             self._netlink.execute([(_NEW_QDISC, CREATE | EXCLUSIVE, body + text(_KIND, "clsact"))])
         except NetlinkError as error:
             if error.errno != errno.EEXIST:
                 raise
-            made = False
-        self._ours.setdefault(interface, made)
+        self.interfaces.add(interface)
         self._remove_filters(interface)
         messages = []
         for parent, program in ((_ARRIVING, arriving), (_LEAVING, leaving)):
@@ -71,20 +65,27 @@ class Hooks:
             [(_DELETE_FILTER, 0, self._filter(interface, parent)) for parent in (_ARRIVING, _LEAVING)]
         )
 
-    def clean(self, interface: int) -> None:
-        """Take away programs that an earlier life has left on an interface."""
-        self._remove_filters(interface)
-
     def detach(self, interface: int) -> None:
-        """Take the programs off an interface, which may be gone."""
-        made = self._ours.pop(interface, False)
+        """Take the programs, of an earlier life too, off an interface, which may be gone; and the clsact
+        discipline with them, unless others have filters there."""
+        self.interfaces.discard(interface)
+        before = self._has_filters(interface)
         self._remove_filters(interface)
-        if made:
+        if before and not self._has_filters(interface):
             body = _header.pack(socket.AF_UNSPEC, 0, 0, interface, _CLSACT_HANDLE, _CLSACT_PARENT, 0)
             self._netlink.attempt([(_DELETE_QDISC, 0, body)])
 
+    def _has_filters(self, interface: int) -> bool:
+        try:
+            return any(
+                self._netlink.dump(_GET_FILTER, _header.pack(0, 0, 0, interface, 0, parent, 0))
+                for parent in (_ARRIVING, _LEAVING)
+            )
+        except NetlinkError:  # no such interface, no such discipline
+            return False
+
     def close(self) -> None:
-        for interface in list(self._ours):
+        for interface in list(self.interfaces):
             self.detach(interface)
 
 

@@ -144,6 +144,8 @@ class CorrespondentNode(Registrar):
             bids = tuple(BindingIdentifier(o.bid) for o in message.all_options(BindingIdentifier)[:1])
             answer = CareOfTest(index, message.care_of_init_cookie, token, bids)
         self._send(Packet(packet.destination, address, answer))
+        kind = "home" if isinstance(message, HomeTestInit) else "care-of"
+        self._note(f"{kind}-test-sent", address=str(address))
 
     # -- Binding Updates
 

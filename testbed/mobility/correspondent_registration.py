@@ -336,9 +336,9 @@ class CorrespondentRegistration(Registration):
             bids = sorted(b.bid for b in self.bindings.values() if b.care_of_address == address)
             options = tuple(BindingIdentifier(bid) for bid in bids[:1])
             packet = Packet(address, self.peer, CareOfTestInit(test.cookie, options))
-        self._send_packet(packet)
         self._timers.set((("test", address), self.peer), now + test.timeout)
-        self._note(f"{kind}-test-init-sent", peer=str(self.peer), address=str(packet.source))
+        if self._send_packet(packet):
+            self._note(f"{kind}-test-init-sent", peer=str(self.peer), address=str(packet.source))
 
     def _test_unanswered(self, address: IPv6Address | None, now: float) -> None:
         test = self._test(address)
