@@ -155,6 +155,8 @@ class LinkMonitor:
             link.name, was_up = name, False
         needed = _IFF_UP | _IFF_RUNNING | _IFF_LOWER_UP
         link.up = flags & needed == needed
+        if not flags & _IFF_UP:  # all its routes are gone, which the kernel does not always say one by one
+            link.gateways.clear()
         if link.up != was_up:
             changes.append((name, Change.GAINED if link.up else Change.LOST))
         return changes

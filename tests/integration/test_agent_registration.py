@@ -144,6 +144,15 @@ def test_a_lost_link_is_answered_within_milliseconds(network, agents):
     assert statistics.median(detection) < 0.100, (detection, reaction)
 
 
+def test_an_interface_is_switched_off_and_on(network, agents):
+    ha, mn = agents
+    wlan, cellular = registered(mn)[1], registered(mn)[2]
+    network.mn.shell("ip link set mn-wlan down")
+    wait_for(lambda: bound(ha) == {1: cellular, 2: cellular})
+    network.mn.shell("ip link set mn-wlan up")
+    wait_for(lambda: bound(ha) == {1: wlan, 2: cellular})
+
+
 @pytest.mark.requirement("RFC 6275 §11.5.1: movement detection")
 def test_an_interface_moves_to_another_access_network(network, agents):
     ha, mn = agents
@@ -210,6 +219,15 @@ def test_bindings_are_removed_by_command(agents):
     assert mn.flowbind("deregister").stdout == "all bindings removed\n"
     assert bound(ha) == {}
     assert mn.ask("status")["registered"] is False
+
+
+def test_a_flushed_ruleset_is_repaired_with_the_next_change(network, agents):
+    ha, mn = agents
+    network.ha.shell("nft flush ruleset")
+    mn.ask("flow-add", fid=3, bids=["wlan"], source_port=443)
+    assert [event["event"] for event in ha.ask("events")].count("datapath-repaired") == 1
+    assert {counter["fid"] for counter in ha.ask("counters")["flows"]} == {None, 1, 3}
+    assert "1 received" in network.hn.shell(f"ping -c1 -W5 {HOME_ADDRESS}")
 
 
 def test_an_unwritable_state_does_not_stop_the_service(network, tmp_path):

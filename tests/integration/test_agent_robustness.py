@@ -10,8 +10,8 @@ from datapath_network import wait_for
 
 from testbed.agent.mobility_socket import MobilitySocket
 from testbed.wire.codec import Codec
-from testbed.wire.message import BindingUpdate, UnknownMessage
-from testbed.wire.packet import Packet, build_packet
+from testbed.wire.message import BindingUpdate, Status, UnknownMessage
+from testbed.wire.packet import Packet, build_packet, parse_packet
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +145,28 @@ def test_a_replayed_binding_update_is_refused(network, ha, sender):
     sender(good)
     wait_for(lambda: messages(ha)["sent"] == 2)
     assert [event["status"] for event in ha.events("binding-acknowledgement-sent")] == [0, 135]
+
+
+def rename_home_link(network, before, after):
+    network.ha.shell(
+        f"ip link set {before} down; ip link set {before} name {after}; ip link set {after} up; "
+        f"ip -6 addr add {HOME_AGENT}/64 dev {after} nodad"
+    )
+
+
+def test_what_the_kernel_does_not_take_is_refused_to_the_mobile_node(network, ha, sender):
+    _, good = binding_update(network)
+    listening = network.mn.run(MobilitySocket)
+    rename_home_link(network, "home0", "other0")
+    try:
+        sender(good)
+        (answer,) = wait_for(lambda: list(listening.receive()))
+        assert parse_packet(answer.data, Codec()).message.status == Status.INSUFFICIENT_RESOURCES
+        assert ha.ask("bindings") == []
+        assert "home0" in ha.events("datapath-failed")[0]["reason"]
+    finally:
+        rename_home_link(network, "other0", "home0")
+        listening.close()
 
 
 def run_agent(network, file):
