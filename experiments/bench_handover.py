@@ -22,7 +22,6 @@ from testbed.emulation.process import EmulationError  # noqa: E402
 from testbed.experiment import options as command_line  # noqa: E402
 from testbed.experiment.narrator import Narrator  # noqa: E402
 from testbed.experiment.run import Run, guarded  # noqa: E402
-from testbed.isolation import isolate  # noqa: E402
 from testbed.measure.traffic import UdpProbe  # noqa: E402
 from testbed.report.flow_figures import FlowBinding  # noqa: E402
 from testbed.report.result import Result  # noqa: E402
@@ -68,8 +67,7 @@ def main() -> int:
         tunnel_backend=arguments.tunnel_backend,
         seed=arguments.seed,
     )
-    folder = command_line.output_folder(arguments, "bench-handover")
-    isolate()
+    folder = command_line.begin(arguments, "bench-handover")
     narrator = Narrator(sys.stderr)
     first, second = (network.name for network in topology.access_networks[:2])
     with Run(topology, folder, narrator) as run:

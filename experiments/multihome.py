@@ -20,7 +20,6 @@ from testbed.experiment import options as command_line  # noqa: E402
 from testbed.experiment import verdict  # noqa: E402
 from testbed.experiment.narrator import Narrator  # noqa: E402
 from testbed.experiment.run import Run, guarded  # noqa: E402
-from testbed.isolation import isolate  # noqa: E402
 from testbed.measure.traffic import BulkTransfer, TcpProbe, Traffic, UdpProbe  # noqa: E402
 from testbed.report import table  # noqa: E402
 from testbed.report.files import write_files  # noqa: E402
@@ -203,8 +202,7 @@ def main() -> int:
         )
     except ValueError as error:
         parser.error(str(error))
-    folder = command_line.output_folder(arguments, "multihome")
-    isolate()
+    folder = command_line.begin(arguments, "multihome")
 
     narrator = Narrator(sys.stderr if arguments.json else sys.stdout)
     narrator.say(topology.draw())

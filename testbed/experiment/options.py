@@ -1,11 +1,15 @@
-"""The command line of experiments. Functions: `parser`, `output_folder`, `access_networks`."""
+"""The command line of experiments. Functions: `parser`, `access_networks`,
+`traffic_seconds`, `begin`."""
 
 import argparse
+import os
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from testbed.emulation.link import BACKENDS as LINK_BACKENDS
+from testbed.isolation import isolate
 from topologies.multihome import DEFAULT_ACCESS_NETWORKS, AccessNetwork
 
 TUNNEL_BACKENDS = ("auto", "seg6", "ip6tnl", "tun")
@@ -80,11 +84,21 @@ def traffic_seconds(options: argparse.Namespace) -> float:
     return options.quick_s if options.quick else options.duration
 
 
-def output_folder(options: argparse.Namespace, name: str) -> Path:
-    """Make the folder for this run's files and return it, absolute. Raises OSError."""
+def begin(options: argparse.Namespace, name: str) -> Path:
+    """Make the folder for this run's files, go on in private namespaces, and return the folder, absolute.
+
+    Exits with status 2 and a sentence if this is not root, or the kernel refuses; raises OSError if the
+    folder cannot be had.
+    """
+    if os.geteuid() != 0:
+        print(
+            f"{name}: this needs root, to make network namespaces: start it again with sudo", file=sys.stderr
+        )
+        raise SystemExit(2)
     folder = options.out or Path("results") / time.strftime(f"{name}-%Y%m%d-%H%M%S")
     folder = folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
+    isolate()
     return folder
 
 

@@ -12,6 +12,8 @@ from testbed.report.result import Result, write_result
 def write_files(result: Result, folder: str | Path, formats: Iterable[str] = ("png", "pdf")) -> None:
     """Write result.json, events.jsonl, flows.csv and the plots in these formats. Raises OSError."""
     folder = Path(folder)
+    for old in (path for kind in ("png", "pdf", "svg") for path in folder.glob(f"*.{kind}")):
+        old.unlink()  # of an earlier run
     write_result(result, folder / "result.json")
     with open(folder / "events.jsonl", "w") as events:
         events.writelines(json.dumps(event) + "\n" for event in result.events)

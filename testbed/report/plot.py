@@ -47,9 +47,9 @@ def draw_all(result: Result, directory: str | Path, formats: Iterable[str] = ("p
     files: list[Path] = []
     with matplotlib.rc_context(_STYLE):
         files += _save(draw_throughput(result), Path(directory) / "throughput", formats)
-        if result.handovers:
+        if _measured(result):
             files += _save(draw_stages(result), Path(directory) / "handover-stages", formats)
-        for number, handover in enumerate(result.handovers, 1):
+        for number, handover in enumerate(_measured(result), 1):
             figure = draw_handover(result, handover)
             if figure is not None:
                 stem = f"handover-{number:02}-{_slug(handover.text)}"
@@ -76,12 +76,12 @@ def draw_throughput(result: Result) -> "Figure":
             base = top
         _name(panel, name)
         panel.set_ylim(bottom=0, top=max(*base, 0.01) * 1.15)
-        for handover in result.handovers:
+        for handover in _measured(result):
             panel.axvline(handover.at_s, color=_EVENT_COLOUR, linewidth=0.9, linestyle=(0, (4, 2)))
     panels[0].set_xlim(0, result.duration_s)
     panels[-1].set_xlabel("time (s)")
     figure.supylabel("throughput (Mbit/s, payload, mean of 0.1 s)", fontsize=9)
-    _mark_causes(panels[0], result.handovers, result.duration_s)
+    _mark_causes(panels[0], _measured(result))
     figure.suptitle(f"Throughput of each flow by access link: {result.experiment}", fontsize=11)
     _path_legend(figure, interfaces)
     return figure
@@ -128,7 +128,7 @@ def draw_stages(result: Result) -> "Figure":
     """One bar a handover: what the time from the cause to the first packet on the new path was spent on."""
     import matplotlib.pyplot as pyplot
 
-    found = result.handovers
+    found = _measured(result)
     figure, axes = pyplot.subplots(figsize=(7.2, 1.6 + 0.42 * len(found)), layout="constrained")
     reached = [value for one in found for value in one.stages_ms.values() if value is not None]
     longest = max(reached, default=1.0) or 1.0
@@ -195,13 +195,17 @@ def _summarise(panel: "Axes", result: Result, handover: Handover, name: str) -> 
     panel.set_title(", ".join(words), loc="right", fontsize=8, color=_EVENT_COLOUR, pad=3)
 
 
-def _mark_causes(panel: "Axes", handovers: Sequence[Handover], duration_s: float) -> None:
+def _mark_causes(panel: "Axes", handovers: Sequence[Handover]) -> None:
     """Write the causes above the first panel, slanted so that neighbours do not overlap."""
     for handover in handovers:
         panel.annotate(handover.text, (handover.at_s, 1), xycoords=("data", "axes fraction"), xytext=(0, 13),
-                       textcoords="offset points", rotation=28, fontsize=7.5, color=_EVENT_COLOUR,
-                       ha="left" if handover.at_s < 0.8 * duration_s else "right", va="bottom",
-                       rotation_mode="anchor" if handover.at_s < 0.8 * duration_s else "default")
+                       textcoords="offset points", rotation=35, fontsize=7.5, color=_EVENT_COLOUR,
+                       ha="left", va="bottom", rotation_mode="anchor")
+
+
+def _measured(result: Result) -> list[Handover]:
+    """The handovers while traffic was measured; what was set up before is in the tables alone."""
+    return [handover for handover in result.handovers if handover.at_s >= 0]
 
 
 def _path_legend(figure: "Figure", interfaces: Sequence[str], markers: bool = False, lost: bool = False,
