@@ -1,6 +1,5 @@
 """Subscribing to the feeds of agents. Class: `FeedClient`."""
 
-import json
 import logging
 import socket
 from collections.abc import Callable
@@ -52,17 +51,12 @@ class FeedClient:
             self._sleep(RETRY_S)
 
     def _read(self, lines) -> None:
-        first = lines.readline()
-        try:
-            answer = json.loads(first)
-        except ValueError:
-            raise FeedError("what answers is not an agent") from None
-        if not isinstance(answer, dict) or not answer.get("ok"):
-            raise FeedError(f"the agent refuses: {answer}")
         reader = FeedReader()
         for line in lines:
             if not line.endswith(b"\n"):
                 break  # it ended in the middle
+            if not self.connected and line.startswith(b'{"ok":false'):
+                raise FeedError(f"the agent refuses: {line.decode(errors='replace').strip()}")
             update = reader.read(line)
             if not self.connected:
                 logger.info("the feed %s is there: %d bindings", self.path, len(update.changes))

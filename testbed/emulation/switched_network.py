@@ -11,7 +11,12 @@ from testbed.emulation.openvswitch import OpenVSwitchDaemon
 class SwitchedNetwork(Network):
     """A `Network` whose switches are bridges of an Open vSwitch of its own.
 
-    switch_datapath: "auto", "kernel" or "user".
+    switch_datapath: "auto", "kernel" or "user". Controllers are added before the start::
+
+        network = SwitchedNetwork(topology)
+        network.addController(controller=FlowBindingController, fabric=topology.fabric(["/run/flowbind/ha.sock"]))
+        with network:
+            ...
     """
 
     def __init__(self, topology: Topo, log_directory: str | os.PathLike | None = None,
@@ -35,6 +40,8 @@ class SwitchedNetwork(Network):
         return added
 
     def stop(self) -> None:
-        """End controllers and switches, too."""
+        """End the controllers, while there are switches to take rules out of, and then everything else."""
+        for controller in self.controllers:
+            controller.stop()
         super().stop()
         self.switches, self.controllers = [], []
