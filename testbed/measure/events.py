@@ -19,7 +19,8 @@ from testbed.measure.matching import Arrivals
 DETECTION = {
     "link-down": ("link-lost",), "link-up": ("link-gained",),
     "move": ("link-lost", "link-gained", "care-of-address-gained"),
-    "flow-add": ("flow-changed",), "flow-replace": ("flow-changed",), "flow-remove": ("flow-changed",),
+    "flow-add": ("flow-requested",), "flow-replace": ("flow-requested",),
+    "flow-remove": ("flow-requested",),
 }
 
 #: The stages of a handover, in the order in which they usually happen.

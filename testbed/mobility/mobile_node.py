@@ -211,16 +211,19 @@ class MobileNode(Role):
     def add_flow(self, flow: FlowBinding, now: float) -> None:
         """Bind a new flow. Raises FlowError in one sentence if it cannot be had as asked."""
         self.registration.add_flow(self._with_bids(flow))
+        self._note("flow-requested", fid=flow.fid, operation="add")
         self._update(now)
 
     def replace_flow(self, flow: FlowBinding, now: float) -> None:
         """Change a flow binding; no selector keeps the one it has. Raises FlowError."""
         self.registration.replace_flow(self._with_bids(flow))
+        self._note("flow-requested", fid=flow.fid, operation="replace")
         self._update(now)
 
     def remove_flow(self, fid: int, now: float) -> None:
         """Remove a flow binding. Raises FlowError."""
         self.registration.remove_flow(fid)
+        self._note("flow-requested", fid=fid, operation="remove")
         self._update(now)
 
     def optimise(self, correspondent: IPv6Address, now: float) -> None:
