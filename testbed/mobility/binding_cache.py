@@ -4,8 +4,8 @@ Classes: `CacheEntry`, `BindingCache`.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from ipaddress import IPv6Address
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv6Address, IPv6Network
 
 from testbed.mobility.binding import Binding, FlowBinding, wanted_rules
 from testbed.mobility.forwarding import Action, HomeBinding, Path
@@ -27,10 +27,13 @@ class CacheEntry:
     sequence: int
     bindings: dict[int, Binding] = field(default_factory=dict)
     flows: dict[int, FlowBinding] = field(default_factory=dict)
+    #: Whether it is a mobile router (R flag), and the prefixes behind it (RFC 3963 §6.1.1).
+    mobile_router: bool = False
+    prefixes: tuple[IPv6Network, ...] = ()
 
     def copy(self) -> "CacheEntry":
         """An independent copy: bindings and flow bindings themselves are immutable."""
-        return CacheEntry(self.home_address, self.local, self.sequence, dict(self.bindings), dict(self.flows))
+        return replace(self, bindings=dict(self.bindings), flows=dict(self.flows))
 
     def default_binding(self) -> Binding | None:
         """Where packets go that match no flow binding (draft §4.3)."""
@@ -71,7 +74,7 @@ class CacheEntry:
             Path(bid, self.local, binding.care_of_address) for bid, binding in sorted(self.bindings.items())
         )
         rules = wanted_rules(self.flows.values(), self.bindings.keys())
-        return HomeBinding(self.home_address, paths, default.bid, rules)
+        return HomeBinding(self.home_address, paths, default.bid, rules, self.prefixes)
 
     def process(self, option: FlowIdentification, bid: int | None, policy: Policy) -> FlowStatus:
         """Judge one Flow Identification option and, if it is right, do what it asks (draft §8.1, §8.3.1).

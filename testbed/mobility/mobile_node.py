@@ -13,10 +13,11 @@ from testbed.mobility.authentication import SecurityAssociation, Signer
 from testbed.mobility.binding import FlowBinding, wanted_rules
 from testbed.mobility.forwarding import Action, FlowRule, HomeBinding, Pair, Path, RouteOptimisation, Side
 from testbed.mobility.mobile_network import MobileNetwork
-from testbed.mobility.registration import FlowError, Registration, describe_listed
+from testbed.mobility.registration import FlowError, Registration
 from testbed.mobility.role import Role
 from testbed.mobility.route_optimisation import RouteOptimiser
 from testbed.mobility.snapshot import flow_from_snapshot, flow_to_snapshot
+from testbed.mobility.update_list import describe_listed
 from testbed.wire.codec import Codec
 from testbed.wire.flow import Pro
 from testbed.wire.message import BindingAcknowledgement, BindingError, BindingRefreshRequest, BindingUpdate

@@ -3,8 +3,9 @@
 Class: `Registrar`. RFC 6275 §9.5, §10.3; RFC 5648 §6; draft-soliman-monami6-flow-binding-05 §8, §9.
 """
 
+from collections.abc import Collection
 from dataclasses import replace
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, IPv6Network
 from typing import Any
 
 from testbed.mobility.authentication import Verifier
@@ -29,6 +30,7 @@ from testbed.wire.option import (
     BindingIdentifier,
     MalformedOption,
     MessageIdentifier,
+    MobileNetworkPrefix,
     MobilityMessageAuthentication,
     NonceIndices,
 )
@@ -78,6 +80,12 @@ class Registrar(Role):
     def _is_for_us(self, update: BindingUpdate) -> bool:
         """Whether this kind of registration is what this role is there for; others are dropped in silence."""
         raise NotImplementedError
+
+    def _prefixes(
+        self, update: BindingUpdate, home_address: IPv6Address, care_of_addresses: Collection[IPv6Address]
+    ) -> tuple[IPv6Network, ...]:
+        """What is behind a mobile router. Raises `Refused` if it may not have that."""
+        raise Refused(Status.MOBILE_ROUTER_OPERATION_NOT_PERMITTED)
 
     # -- what the agent calls
 
@@ -232,6 +240,8 @@ class Registrar(Role):
             if len(self.cache) >= self.policy.max_mobile_nodes:
                 raise Refused(Status.INSUFFICIENT_RESOURCES)
             entry = CacheEntry(home_address, packet.destination, update.sequence)
+        elif entry.bindings and entry.mobile_router != update.mobile_router:
+            raise Refused(Status.REGISTRATION_TYPE_CHANGE_DISALLOWED)  # RFC 3963 §6.2
         granted = min(update.lifetime_s, self.max_lifetime_s) // 4 * 4
         bid_statuses: dict[int, int] = {}
         if identifiers:
@@ -241,6 +251,11 @@ class Registrar(Role):
             if not is_unicast_routable(care_of_address):
                 raise Refused(Status.REASON_UNSPECIFIED)
             bindings = [Binding(NO_BID, care_of_address, 0, granted, now + granted)]
+        care_of_addresses = [binding.care_of_address for binding in bindings]
+        prefixes = ()
+        if update.mobile_router:
+            prefixes = self._prefixes(update, home_address, care_of_addresses)
+        entry.mobile_router, entry.prefixes = update.mobile_router, prefixes
         if not identifiers or update.overwrite:
             entry.bindings.clear()
             entry.flows.clear()
@@ -264,6 +279,7 @@ class Registrar(Role):
             Status.MCOA_NOTCOMPLETE if any(bid_statuses.values()) else Status.BINDING_UPDATE_ACCEPTED,
             update.sequence,
             granted,
+            mobile_router=entry.mobile_router,
             options=_acknowledged_bids(update, bid_statuses) + _acknowledged_flows(update, flow_statuses),
         )
 
@@ -418,9 +434,11 @@ class Registrar(Role):
             for option in acknowledgement.options
             if not isinstance(option, MessageIdentifier | MobilityMessageAuthentication)
         )
-        refusal = replace(
-            acknowledgement, status=Status.INSUFFICIENT_RESOURCES, lifetime_s=0, options=options
-        )
+        status = Status.INSUFFICIENT_RESOURCES
+        if acknowledgement.mobile_router:  # RFC 3963 §6.2
+            named = self._answered.message.option(MobileNetworkPrefix)
+            status = Status.INVALID_PREFIX if named else Status.FORWARDING_SETUP_FAILED
+        refusal = replace(acknowledgement, status=status, lifetime_s=0, mobile_router=False, options=options)
         if self.verifier is not None:
             refusal = self.verifier.sign(refusal, self._answered, transmission.packet.routing_address)
         return replace(transmission, packet=replace(transmission.packet, message=refusal))

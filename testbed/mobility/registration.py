@@ -1,7 +1,6 @@
 """The sending side of Binding Updates: a binding update list entry and how it is kept (RFC 6275 §11.7).
 
-Classes: `Registration`, `ListedBinding`, `ListedFlow`, `Outstanding`, `FlowError`. Functions:
-`option_length`, `describe_listed`.
+Classes: `Registration`, `FlowError`.
 
 One `Registration` is the relation of a mobile node to one receiver. It holds what is wanted beside what
 the receiver has acknowledged, and sends Binding Updates until the two agree.
@@ -9,13 +8,13 @@ the receiver has acknowledged, and sends Binding Updates until the two agree.
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from ipaddress import IPv6Address
-from typing import Any
 
 from testbed.mobility.binding import FlowBinding, sequence_is_newer
 from testbed.mobility.mobile_network import MOBILE_ROUTER_STATUSES, MobileNetwork
 from testbed.mobility.role import Timers
+from testbed.mobility.update_list import ListedBinding, ListedFlow, Outstanding, option_length
 from testbed.wire.flow import FlowIdentification, FlowStatus, Pro
 from testbed.wire.message import BindingAcknowledgement, BindingUpdate, Status
 from testbed.wire.option import BindingIdentifier, BindingRefreshAdvice
@@ -35,53 +34,6 @@ MAX_FLOWS_PER_BID = 80
 
 class FlowError(ValueError):
     """A flow binding cannot be had as asked; the message is one sentence for the one who asked."""
-
-
-@dataclass(slots=True)
-class ListedBinding:
-    """One BID: the care-of address it should have, and the one that the receiver has acknowledged."""
-
-    bid: int
-    priority: int
-    care_of_address: IPv6Address | None = None
-    registered: IPv6Address | None = None
-    expires: float = 0.0
-    refresh_due: bool = False
-    refused: int | None = None
-
-    @property
-    def dirty(self) -> bool:
-        """Whether the receiver has to be told."""
-        if self.care_of_address is None or self.refused is not None:
-            return False
-        return self.refresh_due or self.care_of_address != self.registered
-
-
-@dataclass(slots=True)
-class ListedFlow:
-    """One FID: what is wanted, what the receiver has, and the operation that leads from this to that."""
-
-    flow: FlowBinding
-    registered: FlowBinding | None = None
-    operation: Pro | None = Pro.ADD
-    times_sent: int = 0
-
-    @property
-    def bids(self) -> set[int]:
-        """All BIDs that this flow binding is attached to, here or at the receiver."""
-        return set(self.flow.bids) | set(self.registered.bids if self.registered else ())
-
-
-@dataclass(slots=True)
-class Outstanding:
-    """The Binding Update that has not been acknowledged yet."""
-
-    sequence: int
-    sent_at: float
-    timeout: float
-    lifetime_s: int
-    bids: dict[int, IPv6Address] = field(default_factory=dict)
-    flows: dict[int, tuple[Pro, FlowBinding]] = field(default_factory=dict)
 
 
 class Registration:
@@ -578,21 +530,3 @@ class Registration:
         self._timers.cancel(("retransmit", self.peer))
         self._forget_registered()
         self._note("deregistered", peer=str(self.peer))
-
-
-def option_length(option: FlowIdentification) -> int:
-    """An upper bound of the option's octets on the wire, padding included."""
-    references = option.binding_reference
-    selector = 0 if option.selector is None else 5 + len(bytes(option.selector))
-    return 10 + (0 if references is None else 2 + 2 * len(references)) + selector
-
-
-def describe_listed(listed: ListedFlow) -> dict[str, Any]:
-    """The state of a flow binding in words: "registered", "adding", "replacing", "removing" or "waiting"."""
-    if listed.operation is None:
-        state = "registered"
-    elif listed.times_sent == 0:
-        state = "waiting"
-    else:
-        state = {Pro.ADD: "adding", Pro.REPLACE: "replacing", Pro.REMOVE: "removing"}[listed.operation]
-    return {"flow": listed.flow, "state": state}

@@ -10,8 +10,8 @@ from typing import Any
 
 from testbed.mobility.binding import FlowBinding
 from testbed.mobility.correspondent_registration import CorrespondentRegistration
-from testbed.mobility.registration import ListedBinding, describe_listed
 from testbed.mobility.role import Timers
+from testbed.mobility.update_list import ListedBinding, describe_listed
 from testbed.wire.codec import Codec
 from testbed.wire.message import (
     BindingAcknowledgement,

@@ -3,7 +3,7 @@
 Functions: `entry_to_snapshot`, `entry_from_snapshot`, `flow_to_snapshot`, `flow_from_snapshot`.
 """
 
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, IPv6Network
 from typing import Any
 
 from testbed.mobility.binding import Binding, FlowBinding
@@ -29,6 +29,8 @@ def entry_to_snapshot(entry: CacheEntry, now: float) -> dict[str, Any]:
             for binding in entry.bindings.values()
         ],
         "flows": [flow_to_snapshot(flow) for flow in entry.flows.values()],
+        "mobile_router": entry.mobile_router,
+        "prefixes": [str(prefix) for prefix in entry.prefixes],
     }
 
 
@@ -49,6 +51,8 @@ def entry_from_snapshot(saved: dict[str, Any], saved_at: float) -> CacheEntry:
         for item in saved["flows"]:
             flow = flow_from_snapshot(item)
             entry.flows[flow.fid] = flow
+        entry.mobile_router = bool(saved.get("mobile_router", False))
+        entry.prefixes = tuple(IPv6Network(prefix) for prefix in saved.get("prefixes", ()))
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not a binding cache entry: {error!r}") from error
     return entry
