@@ -242,8 +242,11 @@ def test_events_can_be_followed(agents):
     with Client(mn.socket) as client:
         events = client.events(last=0)
         mn.ask("flow-add", fid=4, bids=["wlan"], source_port=80)
-        names = [next(events)["event"] for _ in range(3)]
-    assert names == ["binding-update-sent", "binding-acknowledgement-received", "flow-changed"]
+        names = []
+        while "flow-changed" not in names:
+            names.append(next(events)["event"])
+    told = [name for name in names if name.startswith("binding-")]
+    assert told == ["binding-update-sent", "binding-acknowledgement-received"]
 
 
 def test_an_agent_is_small(agents):
