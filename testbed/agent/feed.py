@@ -1,12 +1,12 @@
 """The forwarding state of an agent, published to those that mirror it. Class: `Feed`.
 
-The lines are described in `testbed.mobility.feed`. A subscriber gets them on the control socket in answer to the
-command `feed`.
+The lines are described in `testbed.mobility.feed`. A subscriber gets them on the control socket in answer to
+the command `feed`.
 """
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from ipaddress import IPv6Address
 
 from testbed.mobility.feed import change_line, snapshot_line
@@ -25,6 +25,8 @@ class Feed:
         self.serial = 0
         self._bindings: dict[IPv6Address, HomeBinding] = {}
         self._subscribers: set[asyncio.StreamWriter] = set()
+        #: Called after each change, within the agent, with all bindings.
+        self.listeners: list[Callable[[Mapping[IPv6Address, HomeBinding]], None]] = []
 
     def publish(self, changes: Mapping[IPv6Address, HomeBinding | None]) -> None:
         """Tell all subscribers what the datapath now does. None: no binding any more. Changes that change
@@ -40,6 +42,8 @@ class Feed:
             else:
                 self._bindings[address] = binding
         self.serial += 1
+        for listener in self.listeners:
+            listener(self._bindings)
         line = change_line(self.serial, changed) if self._subscribers else b""
         for writer in list(self._subscribers):
             if writer.transport.get_write_buffer_size() > MAX_BACKLOG:

@@ -155,6 +155,11 @@ class Datapath:
             if name in found
         }
 
+    @property
+    def slots(self) -> Mapping[IPv6Address, Mapping[int, int]]:
+        """The slot of each BID, by home address (see `mark`)."""
+        return self._slots.of
+
     def totals(self) -> dict[str, int]:
         """Packets that no flow binding decided on: rejected tunnel packets, signalling, dropped outer
         packets."""
