@@ -89,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     ):
         commands.add_parser(name, help=words, description=words, parents=[common]).set_defaults(run=run)
     _add_flow_commands(commands, common)
+    _add_route_commands(commands, common)
     words = "what has happened"
     events = commands.add_parser("events", help=words, description=words, parents=[common])
     events.add_argument("-f", "--follow", action="store_true", help="and what happens, until Ctrl-C")
@@ -130,6 +131,16 @@ def _add_flow_commands(commands: Any, common: argparse.ArgumentParser) -> None:
         selector = parser.add_argument_group("selector", "packets from the correspondent to the mobile node")
         for key, meaning in _SELECTOR_OPTIONS.items():
             selector.add_argument(f"--{key.replace('_', '-')}", dest=key, metavar="X", help=meaning)
+
+
+def _add_route_commands(commands: Any, common: argparse.ArgumentParser) -> None:
+    words = "exchange packets with a correspondent node directly, not through the home agent"
+    parser = commands.add_parser("optimise", help=words, description=words, parents=[common])
+    parser.add_argument("address", metavar="ADDRESS", help="of a node that runs a correspondent node's agent")
+    parser.add_argument("--stop", action="store_true", help="go through the home agent again")
+    parser.set_defaults(run=_optimise)
+    words = "the correspondent nodes to which the route is optimised"
+    commands.add_parser("routes", help=words, description=words, parents=[common]).set_defaults(run=_routes)
 
 
 def _seconds(text: str) -> float:
@@ -241,3 +252,32 @@ def _events(client: Client, options: argparse.Namespace) -> None:
     events = client.events(options.last) if options.follow else client.request("events", last=options.last)
     for event in events:
         print(json.dumps(event) if options.json else event_line(event), flush=options.follow)
+
+
+def _optimise(client: Client, options: argparse.Namespace) -> None:
+    arguments = {"address": options.address, "stop": options.stop, "timeout_s": options.timeout}
+    route = client.request("optimise", **arguments)
+    if options.json:
+        return _print_json(route)
+    words = "goes straight" if route["optimised"] else "goes through the home agent"
+    print(f"the route to {route['correspondent']} {words}")
+
+
+def _routes(client: Client, options: argparse.Namespace) -> None:
+    routes = client.request("routes")
+    if options.json:
+        return _print_json(routes)
+    rows = [
+        [
+            route["correspondent"],
+            binding["bid"],
+            binding["registered"] or binding["care_of_address"],
+            None if binding["remaining_s"] is None else f"{binding['remaining_s']:.0f} s",
+            ", ".join(str(f["fid"]) for f in route["flows"] if binding["bid"] in f["bids"]),
+            "" if binding["registered"] else "not registered",
+        ]
+        for route in routes
+        for binding in route["bindings"]
+    ]
+    titles = ("correspondent", "BID", "care-of address", "expires in", "flows", "")
+    print(*table(titles, rows), sep="\n")

@@ -3,6 +3,7 @@
 Type: `Request`. Function: `parse_request`. Exception: `RequestError`.
 """
 
+from ipaddress import IPv6Address
 from typing import Annotated, TypeAlias
 
 import msgspec
@@ -86,6 +87,18 @@ class Deregister(Table, tag_field="command", tag="deregister"):
     timeout_s: Timeout = ANSWER_TIMEOUT_S
 
 
+class Optimise(Table, tag_field="command", tag="optimise"):
+    """Optimise the route to a correspondent node, and wait until it has agreed; `stop`: no longer."""
+
+    address: IPv6Address
+    stop: bool = False
+    timeout_s: Timeout = ANSWER_TIMEOUT_S
+
+
+class Routes(Table, tag_field="command", tag="routes"):
+    """The correspondent nodes to which the route is, or is to be, optimised."""
+
+
 Request: TypeAlias = (
     Status
     | Bindings
@@ -97,6 +110,8 @@ Request: TypeAlias = (
     | FlowReplace
     | FlowRemove
     | Deregister
+    | Optimise
+    | Routes
 )
 _COMMANDS = [kind.__struct_config__.tag for kind in Request.__args__]
 

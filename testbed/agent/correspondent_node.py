@@ -1,0 +1,94 @@
+"""The agent of a correspondent node. Classes: `CorrespondentNodeAgent`, `NoTunnels`."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from ipaddress import IPv6Address
+from typing import Any
+
+from testbed.agent import requests
+from testbed.agent.configuration import CorrespondentNodeFile, policy
+from testbed.agent.daemon import Agent, AgentError
+from testbed.agent.presentation import flow_to_json
+from testbed.agent.requests import Request
+from testbed.datapath.rejected import RejectedPackets
+from testbed.mobility.correspondent_node import CorrespondentNode, CorrespondentNodeConfiguration
+from testbed.mobility.forwarding import HomeBinding, Side
+
+
+class NoTunnels:
+    """The datapath of a node that has no tunnels."""
+
+    backend = "none"
+
+    def apply(self, changes: Mapping[IPv6Address, HomeBinding | None]) -> None:
+        """Nothing is ever wanted."""
+
+    def reconcile(self, complete: Mapping[IPv6Address, HomeBinding]) -> int:
+        return 0
+
+    def counters(self) -> dict[tuple[IPv6Address, int | None], tuple[int, int]]:
+        return {}
+
+    def totals(self) -> dict[str, int]:
+        return {}
+
+    def close(self) -> None:
+        """There is nothing to remove."""
+
+
+class CorrespondentNodeAgent(Agent):
+    """Lets mobile nodes register with this host, so that packets to them go straight."""
+
+    side = Side.CORRESPONDENT
+    file: CorrespondentNodeFile
+    role: CorrespondentNode
+
+    def __init__(self, file: CorrespondentNodeFile) -> None:
+        super().__init__(file)
+        configuration = CorrespondentNodeConfiguration(
+            file.max_lifetime_s,
+            policy(file),
+            file.max_tests_per_s,
+            file.max_tests_per_sender_per_s,
+            file.max_refusals_per_s,
+            file.max_refusals_per_sender_per_s,
+        )
+        self.role = CorrespondentNode(configuration, self.started, self.codec)
+        try:
+            self._rejected = RejectedPackets()
+        except PermissionError:
+            raise AgentError("an agent sends raw packets: start it as root (sudo)") from None
+
+    def make_datapath(self) -> NoTunnels:
+        return NoTunnels()
+
+    def begin(self, now: float) -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._rejected.fileno(), self._guarded, self._read_rejected)
+        super().begin(now)
+
+    async def farewell(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._rejected.fileno())
+        self._rejected.close()
+
+    def _read_rejected(self) -> None:
+        now = time.monotonic()
+        for packet in self._rejected.read():
+            self.counters["unverified"] += 1
+            if self.monitor.is_local(packet.destination):
+                self.role.unverified_home_address(
+                    packet.source, packet.destination, packet.home_address, now
+                )
+        self.turn(now)
+
+    def status(self) -> dict[str, Any]:
+        return {"mobile_nodes": len(self.role.optimisations())}
+
+    async def handle(self, request: Request) -> Any:
+        if isinstance(request, requests.Flows):
+            return [
+                {**flow_to_json(home_address, flow), "state": "registered"}
+                for home_address, flow in self.role.flows()
+            ]
+        return await super().handle(request)
