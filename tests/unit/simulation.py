@@ -56,7 +56,7 @@ class Simulation:
             self.optimised.update({(name, *pair): wanted for pair, wanted in changed.items()})
             self_changes.update({pair[0]: None for pair in changed})
             if name in self.failing:
-                role._transmissions = [t for t in first if t.after_datapath]
+                role.hold(t for t in first if t.after_datapath)
                 for home_address in self_changes:
                     role.datapath_failed(home_address, "no room", self.now)
                 first = [t for t in first if not t.after_datapath] + role.transmissions()
