@@ -4,7 +4,7 @@ Classes: `Role`, `Transmission`, `Event`, `Timers`.
 """
 
 import heapq
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from typing import Any
@@ -120,6 +120,11 @@ class Role:
         """The packets to send since the last call."""
         taken, self._transmissions = self._transmissions, []
         return taken
+
+    def hold(self, transmissions: Iterable[Transmission]) -> None:
+        """Take back packets that have not been sent, because what they promise is not in place; for
+        `datapath_failed` to make refusals of them."""
+        self._transmissions[:0] = transmissions
 
     def changes(self) -> dict[IPv6Address, HomeBinding | None]:
         """What is wanted now for each home address whose forwarding may have changed since the last call."""
