@@ -17,6 +17,7 @@ from testbed.agent.validation import decode_address, validation_sentence
 from testbed.mobility.binding import FlowBinding
 from testbed.mobility.forwarding import Action
 from testbed.mobility.policy import Policy
+from testbed.mobility.return_routability import MAX_RR_BINDING_LIFETIME
 
 #: Where control sockets are unless the configuration says otherwise.
 SOCKET_FOLDER = "/run/flowbind"
@@ -29,6 +30,7 @@ Number16 = Annotated[int, Meta(ge=1, le=65535)]
 BindingPriority = Annotated[int, Meta(ge=1, le=127)]
 FlowPriority = Annotated[int, Meta(ge=0, le=255)]
 Lifetime = Annotated[int, Meta(ge=4, le=65535 * 4, multiple_of=4)]
+Rate = Annotated[int, Meta(ge=1, le=1_000_000)]
 ActionName = Literal["forward", "discard", "n-cast"]
 Text = str | int
 
@@ -71,10 +73,28 @@ class Flow(Table):
     spi: Text | None = None
 
 
+class MobileNetworkTable(Table):
+    """What is behind a mobile router (RFC 3963). `interfaces` are those that its nodes are behind."""
+
+    prefixes: Annotated[list[IPv6Network], Meta(min_length=1)]
+    interfaces: list[InterfaceName] = []
+    mode: Literal["explicit", "implicit"] = "explicit"
+    fall_back: bool = False
+
+
+class MobileRouter(Table):
+    """An entry of a home agent's prefix table (RFC 3963 §6.1.2)."""
+
+    home_address: IPv6Address
+    prefixes: Annotated[list[IPv6Network], Meta(min_length=1)]
+
+
 class DatapathTable(Table):
-    """How the kernel is to carry the packets."""
+    """How the kernel is to carry the packets. `native_uplink` (of a mobile node): answer without a tunnel where
+    packets come without one (see `testbed.datapath.native_uplink`)."""
 
     tunnel_backend: Literal["auto", "seg6", "ip6tnl", "tun"] = "auto"
+    native_uplink: bool = False
 
 
 class Control(Table):
@@ -100,6 +120,12 @@ PolicyTable = msgspec.defstruct(
 )
 
 
+class Correspondent(Table):
+    """A node to which the route is to be optimised."""
+
+    address: IPv6Address
+
+
 class MobileNodeFile(Table, tag_field="role", tag="mobile-node"):
     """The configuration of a mobile node."""
 
@@ -110,6 +136,8 @@ class MobileNodeFile(Table, tag_field="role", tag="mobile-node"):
     lifetime_s: Lifetime = 60
     state: str = ""
     flow: list[Flow] = []
+    correspondent: list[Correspondent] = []
+    mobile_network: MobileNetworkTable | None = None
     datapath: DatapathTable = field(default_factory=DatapathTable)
     control: Control = field(default_factory=Control)
     log: Log = field(default_factory=Log)
@@ -122,6 +150,7 @@ class HomeAgentFile(Table, tag_field="role", tag="home-agent"):
     address: IPv6Address
     home_interface: InterfaceName
     home_prefixes: Annotated[list[IPv6Network], Meta(min_length=1)]
+    mobile_router: list[MobileRouter] = []
     max_lifetime_s: Lifetime = 3600
     state: str = ""
     policy: PolicyTable = field(default_factory=PolicyTable)
@@ -130,7 +159,25 @@ class HomeAgentFile(Table, tag_field="role", tag="home-agent"):
     log: Log = field(default_factory=Log)
 
 
-AgentFile = MobileNodeFile | HomeAgentFile
+class CorrespondentNodeFile(Table, tag_field="role", tag="correspondent-node"):
+    """The configuration of a correspondent node: a host that mobile nodes register with."""
+
+    name: Name
+    max_lifetime_s: Annotated[int, Meta(ge=4, le=MAX_RR_BINDING_LIFETIME, multiple_of=4)] = (
+        MAX_RR_BINDING_LIFETIME
+    )
+    max_tests_per_s: Rate = 1000
+    max_tests_per_sender_per_s: Rate = 30
+    max_refusals_per_s: Rate = 100
+    max_refusals_per_sender_per_s: Rate = 10
+    state: str = ""
+    policy: PolicyTable = field(default_factory=PolicyTable)
+    datapath: DatapathTable = field(default_factory=DatapathTable)
+    control: Control = field(default_factory=Control)
+    log: Log = field(default_factory=Log)
+
+
+AgentFile = MobileNodeFile | HomeAgentFile | CorrespondentNodeFile
 
 
 def load(path: str) -> AgentFile:
@@ -157,7 +204,9 @@ def load(path: str) -> AgentFile:
 def check(tables: dict[str, Any]) -> AgentFile:
     """The configuration in parsed TOML. Raises ConfigurationError that names the key."""
     if "role" not in tables:
-        raise ConfigurationError('role: is missing; expected "mobile-node" or "home-agent"')
+        raise ConfigurationError(
+            'role: is missing; expected "mobile-node", "home-agent" or "correspondent-node"'
+        )
     try:
         file = msgspec.convert(tables, AgentFile, dec_hook=decode_address)
     except msgspec.ValidationError as error:
@@ -168,6 +217,8 @@ def check(tables: dict[str, Any]) -> AgentFile:
         )
     if isinstance(file, MobileNodeFile):
         _check_mobile_node(file)
+    elif isinstance(file, HomeAgentFile):
+        _check_unique("mobile_router", file.mobile_router, "home_address")
     return file
 
 
@@ -182,6 +233,7 @@ def _check_mobile_node(file: MobileNodeFile) -> None:
         ("interface", file.interface, "name"),
         ("interface", file.interface, "bid"),
         ("flow", file.flow, "fid"),
+        ("correspondent", file.correspondent, "address"),
     ):
         values = [getattr(item, key) for item in items]
         for index, value in enumerate(values):
@@ -194,13 +246,37 @@ def _check_mobile_node(file: MobileNodeFile) -> None:
             raise ConfigurationError(f"flow[{index}].{error}") from None
 
 
+def _check_unique(kind: str, items: list[Table], key: str) -> None:
+    values = [getattr(item, key) for item in items]
+    for index, value in enumerate(values):
+        if value in values[:index]:
+            shown = repr(str(value) if isinstance(value, IPv6Address) else value)
+            raise ConfigurationError(f"{kind}[{index}].{key}: {shown} is used already")
+
+
+def _check_mobile_network(file: MobileNodeFile) -> None:
+    if file.mobile_network is None:
+        return
+    for index, prefix in enumerate(file.mobile_network.prefixes):
+        if file.home_agent in prefix:
+            raise ConfigurationError(
+                f"mobile_network.prefixes[{index}]: expected a prefix without the home agent, not {prefix}"
+            )
+    outside = {interface.name for interface in file.interface}
+    for index, name in enumerate(file.mobile_network.interfaces):
+        if name in outside:
+            raise ConfigurationError(
+                f"mobile_network.interfaces[{index}]: {name!r} is an interface to access networks"
+            )
+
+
 def socket_path(file: AgentFile) -> str:
     """Where the control socket of this agent is."""
     return file.control.socket or f"{SOCKET_FOLDER}/{file.name}.sock"
 
 
-def policy(file: HomeAgentFile) -> Policy:
-    """The home agent's policy."""
+def policy(file: HomeAgentFile | CorrespondentNodeFile) -> Policy:
+    """The policy of a node that others register with."""
     return Policy(**msgspec.structs.asdict(file.policy))
 
 

@@ -18,7 +18,14 @@ from ipaddress import IPv6Address
 from typing import Any
 
 from testbed.agent import requests
-from testbed.agent.configuration import AgentFile, ConfigurationError, HomeAgentFile, load, socket_path
+from testbed.agent.configuration import (
+    AgentFile,
+    ConfigurationError,
+    CorrespondentNodeFile,
+    HomeAgentFile,
+    load,
+    socket_path,
+)
 from testbed.agent.control import ControlError
 from testbed.agent.control_server import ControlServer
 from testbed.agent.events import EventLog
@@ -30,7 +37,8 @@ from testbed.agent.requests import Request, RequestError
 from testbed.agent.state import StateFile
 from testbed.datapath.datapath import Datapath, DatapathConfiguration
 from testbed.datapath.error import DatapathError
-from testbed.mobility.forwarding import HomeBinding, Side
+from testbed.datapath.optimisation import OptimisedRoutes
+from testbed.mobility.forwarding import HomeBinding, Pair, RouteOptimisation, Side
 from testbed.mobility.role import Event, Role, Transmission
 from testbed.wire.codec import Codec
 from testbed.wire.error import ParseError
@@ -75,7 +83,9 @@ class Agent:
         except PermissionError:
             raise AgentError("an agent sends raw packets: start it as root (sudo)") from None
         home_link = file.home_interface if isinstance(file, HomeAgentFile) else None
-        self.datapath = Datapath(self.side, DatapathConfiguration(file.datapath.tunnel_backend, home_link))
+        self._home_link = home_link
+        self.datapath = self.make_datapath()
+        self.routes = OptimisedRoutes(self.side) if self.side is not Side.ANCHOR else None
         self.feed = Feed()
         self.control = ControlServer(socket_path(file), self.handle, self.events, self.feed)
         self._applied: dict[IPv6Address, HomeBinding] = {}
@@ -89,6 +99,16 @@ class Agent:
         self._stopping = asyncio.Event()
 
     # -- what subclasses add
+
+    def make_datapath(self) -> Datapath:
+        """What carries tunnels out."""
+        return Datapath(
+            self.side, DatapathConfiguration(self.file.datapath.tunnel_backend, self._home_link)
+        )
+
+    def route_failed(self, pair: Pair, reason: str, now: float) -> None:
+        """The kernel does not optimise a route as the role wants."""
+        self.role.datapath_failed(pair[0], reason, now)
 
     def links_changed(self, changes: list[tuple[str, Change]], now: float) -> None:
         """The kernel has reported changes of links, addresses or routers."""
@@ -143,6 +163,7 @@ class Agent:
             self._applied = dict(wanted)
             self.feed.publish(wanted)
             self.role.changes()
+            self._reconcile_routes()
             for home_address in wanted:
                 self.bound(home_address)
             loop.add_reader(self.mobility_socket.fileno(), self._guarded, self._receive)
@@ -153,6 +174,21 @@ class Agent:
             await self.farewell()
         finally:
             await self._close(loop)
+
+    def _reconcile_routes(self) -> None:
+        """Optimised routes of an earlier life: taken up, or removed."""
+        if self.routes is None:
+            return
+        self.role.optimisation_changes()
+        wanted = self.role.optimisations()
+        try:
+            self.routes.reconcile(wanted)
+            if not wanted and self.side is Side.MOBILE:
+                self.routes.close()
+        except DatapathError as error:
+            if self.side is not Side.MOBILE:
+                raise
+            logger.info("routes cannot be optimised here: %s", error)
 
     def begin(self, now: float) -> None:
         """The agent is set up: look at where it is."""
@@ -172,10 +208,12 @@ class Agent:
             loop.remove_reader(source.fileno())
             source.close()
         await self.control.close()
-        try:
-            self.datapath.close()
-        except DatapathError as error:
-            logger.error("%s", error)
+        for part in (self.routes, self.datapath):
+            try:
+                if part is not None:
+                    part.close()
+            except DatapathError as error:
+                logger.error("%s", error)
         self.events.close()
 
     def _guarded(self, callback: Any, *arguments: Any) -> None:
@@ -196,6 +234,7 @@ class Agent:
         sent = [self._send(transmission) for transmission in transmissions if not transmission.after_datapath]
         held = [transmission for transmission in transmissions if transmission.after_datapath]
         held = self._apply(self.role.changes(), held, now)
+        held = self._optimise(self.role.optimisation_changes(), held, now)
         sent += [self._send(transmission) for transmission in held]
         self._record(self.role.events(), sent, now, received)
         self._arm()
@@ -229,7 +268,7 @@ class Agent:
             self._change_kernel(changes)
         except DatapathError as error:
             logger.error("%s", error)
-            self.role._transmissions[:0] = held  # what they promise is not so: refusals are made of them
+            self.role.hold(held)  # what they promise is not so: refusals are made of them
             for home_address in changes:
                 self.role.datapath_failed(home_address, str(error), now)
             return self.role.transmissions()
@@ -255,6 +294,26 @@ class Agent:
             repairs = self.datapath.reconcile(self.role.forwarding())
             logger.warning("the kernel's state was not ours any more (%s): %d repairs", error, repairs)
             self._happened("datapath-repaired", reason=str(error), repairs=repairs)
+
+    def _optimise(
+        self, changes: dict[Pair, RouteOptimisation | None], held: list[Transmission], now: float
+    ) -> list[Transmission]:
+        """The same for optimised routes."""
+        if not changes or self.routes is None:
+            return held
+        begun = time.monotonic()
+        try:
+            self.routes.apply(changes)
+        except DatapathError as error:
+            logger.error("%s", error)
+            self.role.hold(held)
+            for pair in changes:
+                self.route_failed(pair, str(error), now)
+            return self.role.transmissions()
+        took_ms = round((time.monotonic() - begun) * 1000, 3)
+        pairs = [[str(address) for address in pair] for pair in changes]
+        self._happened("routes-optimised", pairs=pairs, took_ms=took_ms)
+        return held
 
     def _happened(self, name: str, **fields: Any) -> None:
         """Something has happened right now, within a turn."""
@@ -372,6 +431,10 @@ def make_agent(file: AgentFile) -> Agent:
         from testbed.agent.home_agent import HomeAgentAgent
 
         return HomeAgentAgent(file)
+    if isinstance(file, CorrespondentNodeFile):
+        from testbed.agent.correspondent_node import CorrespondentNodeAgent
+
+        return CorrespondentNodeAgent(file)
     from testbed.agent.mobile_node import MobileNodeAgent
 
     return MobileNodeAgent(file)

@@ -6,7 +6,7 @@ Class: `MobileNodeAgent`.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from ipaddress import IPv6Address
 from typing import Any
@@ -21,14 +21,18 @@ from testbed.agent.configuration import (
     selector_keys,
 )
 from testbed.agent.daemon import Agent, AgentError
+from testbed.agent.mobility_socket import Datagram
 from testbed.agent.movement import AccessLink
 from testbed.agent.neighbour_discovery import MAX_RTR_SOLICITATIONS, RTR_SOLICITATION_INTERVAL_S
 from testbed.agent.netlink import Change, Link, remove_default_router
 from testbed.agent.presentation import flow_to_json, status_in_words
 from testbed.agent.requests import Request, RequestError
 from testbed.agent.selector_text import parse_selector
+from testbed.agent.tunnelled_socket import TunnelledSocket
+from testbed.datapath.error import DatapathError
+from testbed.datapath.native_uplink import TUNNEL_DEVICE, NativeUplink
 from testbed.mobility.binding import FlowBinding
-from testbed.mobility.forwarding import Side
+from testbed.mobility.forwarding import HomeBinding, Pair, Side
 from testbed.mobility.mobile_node import InterfaceConfiguration, MobileNode, MobileNodeConfiguration
 from testbed.mobility.registration import FlowError
 
@@ -55,12 +59,19 @@ class MobileNodeAgent(Agent):
                 tuple(InterfaceConfiguration(i.name, i.bid, i.priority) for i in file.interface),
                 file.lifetime_s,
                 tuple(flow_binding(flow, file.interface) for flow in file.flow),
+                tuple(correspondent.address for correspondent in file.correspondent),
             )
             self.role = MobileNode(configuration, self.started)
         except FlowError as error:
             raise AgentError(f"flow: {error}") from None
         self._access = {i.name: AccessLink(file.home_address) for i in file.interface}
         self._soliciting: dict[str, asyncio.TimerHandle] = {}
+        self._tunnelled = TunnelledSocket(file.home_address)
+        self._native_uplink: NativeUplink | None = None
+        if file.datapath.native_uplink:
+            device = TUNNEL_DEVICE if self.datapath.backend == "ip6tnl" else None
+            self._native_uplink = NativeUplink(device)
+            self.feed.listeners.append(self._follow_paths)
 
     # -- life
 
@@ -68,6 +79,7 @@ class MobileNodeAgent(Agent):
         """Register from wherever the node is attached already."""
         loop = asyncio.get_running_loop()
         loop.add_reader(self.neighbours.fileno(), self._guarded, self._hear_routers)
+        loop.add_reader(self._tunnelled.fileno(), self._guarded, self._receive_tunnelled)
         self.monitor.read()
         for name in self._access:
             if self.monitor.link(name) is None:
@@ -82,6 +94,32 @@ class MobileNodeAgent(Agent):
             logger.warning("the home agent has not acknowledged the de-registration")
         for handle in self._soliciting.values():
             handle.cancel()
+        asyncio.get_running_loop().remove_reader(self._tunnelled.fileno())
+        self._tunnelled.close()
+
+    def _receive_tunnelled(self) -> None:
+        for datagram in self._tunnelled.receive():
+            self._guarded(super()._take, datagram)
+
+    def _take(self, datagram: Datagram) -> None:
+        if datagram.data[24:40] != self.file.home_address.packed:  # those come by the other socket
+            super()._take(datagram)
+
+    def route_failed(self, pair: Pair, reason: str, now: float) -> None:
+        """What this kernel cannot do must not be asked of the correspondent node."""
+        super().route_failed(pair, reason, now)
+        self.role.stop_optimising(pair[1], now)
+
+    def _follow_paths(self, bindings: Mapping[IPv6Address, HomeBinding]) -> None:
+        try:
+            self._native_uplink.apply(bindings, self.datapath.slots)
+        except DatapathError as error:
+            logger.error("%s", error)
+
+    async def _close(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._native_uplink is not None:
+            self._native_uplink.close()
+        await super()._close(loop)
 
     # -- where the node is attached
 
@@ -179,11 +217,48 @@ class MobileNodeAgent(Agent):
             raise RequestError(str(error)) from None
         if isinstance(request, requests.Flows):
             return [self._flow(listed) for listed in self.role.flows()]
+        if isinstance(request, requests.Routes):
+            return self._routes()
+        if isinstance(request, requests.Optimise):
+            return await self._optimise_route(request)
         if isinstance(request, requests.Deregister):
             if not await self._deregister(request.timeout_s):
                 raise RequestError(f"the home agent has not answered within {request.timeout_s:g} s")
             return {"registered": self.role.registered}
         return await super().handle(request)
+
+    def _routes(self) -> list[dict[str, Any]]:
+        return [
+            {**route, "flows": [self._flow(listed) for listed in route["flows"]]}
+            for route in self.role.optimiser.describe(time.monotonic())
+        ]
+
+    async def _optimise_route(self, request: requests.Optimise) -> dict[str, Any]:
+        """Change the route to a correspondent node and wait for its answer."""
+        peer = str(request.address)
+        if request.stop:
+            if not self.role.stop_optimising(request.address, time.monotonic()):
+                raise RequestError(f"the route to {peer} is not optimised")
+            self.turn(time.monotonic())
+            return {"correspondent": peer, "optimised": False}
+        if request.address in (self.file.home_agent, self.file.home_address):
+            raise RequestError(f"address: expected that of a correspondent node, not {peer}")
+        failed = ("return-routability-failed", "registration-refused", "datapath-failed")
+
+        def answered(event: dict[str, Any]) -> bool:
+            about = event.get("peer", peer) == peer
+            return about and event["event"] in ("routes-optimised", *failed)
+
+        self.role.optimise(request.address, time.monotonic())
+        registration = self.role.optimiser.correspondents[request.address]
+        event = None if registration.known_to_peer else await self._turn_until(answered, request.timeout_s)
+        if not registration.known_to_peer or registration.left:
+            why = f" ({event['event']})" if event else ""
+            raise RequestError(
+                f"{peer} has not agreed within {request.timeout_s:g} s{why}: its packets go through the "
+                "home agent; asking again"
+            )
+        return next(route for route in self._routes() if route["correspondent"] == peer)
 
     def _operation(
         self, request: requests.FlowAdd | requests.FlowReplace | requests.FlowRemove
