@@ -235,10 +235,8 @@ def _check_mobile_node(file: MobileNodeFile) -> None:
         ("flow", file.flow, "fid"),
         ("correspondent", file.correspondent, "address"),
     ):
-        values = [getattr(item, key) for item in items]
-        for index, value in enumerate(values):
-            if value in values[:index]:
-                raise ConfigurationError(f"{kind}[{index}].{key}: {value!r} is used already")
+        _check_unique(kind, items, key)
+    _check_mobile_network(file)
     for index, flow in enumerate(file.flow):
         try:
             flow_binding(flow, file.interface)
@@ -278,6 +276,18 @@ def socket_path(file: AgentFile) -> str:
 def policy(file: HomeAgentFile | CorrespondentNodeFile) -> Policy:
     """The policy of a node that others register with."""
     return Policy(**msgspec.structs.asdict(file.policy))
+
+
+def mobile_network(file: MobileNodeFile) -> dict[str, Any]:
+    """What a MobileNodeConfiguration says of the mobile network, if there is one."""
+    table = file.mobile_network
+    if table is None:
+        return {}
+    return {
+        "prefixes": tuple(table.prefixes),
+        "explicit_prefixes": table.mode == "explicit",
+        "prefix_fall_back": table.fall_back,
+    }
 
 
 def flow_binding(flow: Flow, interfaces: list[Interface]) -> FlowBinding:

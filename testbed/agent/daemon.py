@@ -37,6 +37,7 @@ from testbed.agent.requests import Request, RequestError
 from testbed.agent.state import StateFile
 from testbed.datapath.datapath import Datapath, DatapathConfiguration
 from testbed.datapath.error import DatapathError
+from testbed.datapath.mobile_network import IngressFilter, Unreachable
 from testbed.datapath.optimisation import OptimisedRoutes
 from testbed.mobility.forwarding import HomeBinding, Pair, RouteOptimisation, Side
 from testbed.mobility.role import Event, Role, Transmission
@@ -88,6 +89,8 @@ class Agent:
         self.routes = OptimisedRoutes(self.side) if self.side is not Side.ANCHOR else None
         self.feed = Feed()
         self.control = ControlServer(socket_path(file), self.handle, self.events, self.feed)
+        #: What there is in the kernel for mobile networks: None where there are none.
+        self.networks: IngressFilter | Unreachable | None = None
         self._applied: dict[IPv6Address, HomeBinding] = {}
         self._within_turn: list[tuple[float, str, dict[str, Any]]] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -168,6 +171,8 @@ class Agent:
                 self.bound(home_address)
             loop.add_reader(self.mobility_socket.fileno(), self._guarded, self._receive)
             loop.add_reader(self.monitor.fileno(), self._guarded, self._read_links)
+            if self.networks is not None:
+                self.networks.install()
             self.begin(time.monotonic())
             print("ready", flush=True)
             await self._stopping.wait()
@@ -208,7 +213,7 @@ class Agent:
             loop.remove_reader(source.fileno())
             source.close()
         await self.control.close()
-        for part in (self.routes, self.datapath):
+        for part in (self.routes, self.networks, self.datapath):
             try:
                 if part is not None:
                     part.close()

@@ -14,6 +14,7 @@ from testbed.agent.daemon import Agent, AgentError
 from testbed.agent.neighbour_discovery import MAX_NEIGHBOR_ADVERTISEMENT, RETRANS_TIMER_S
 from testbed.agent.presentation import flow_to_json
 from testbed.agent.requests import Request, RequestError
+from testbed.datapath.mobile_network import Unreachable
 from testbed.mobility.forwarding import Side
 from testbed.mobility.home_agent import HomeAgent, HomeAgentConfiguration
 
@@ -31,10 +32,13 @@ class HomeAgentAgent(Agent):
         super().__init__(file)
         if self.monitor.link(file.home_interface) is None:
             raise AgentError(f"home_interface: there is no interface {file.home_interface} on this host")
+        prefix_table = {router.home_address: tuple(router.prefixes) for router in file.mobile_router}
         configuration = HomeAgentConfiguration(
-            file.address, tuple(file.home_prefixes), file.max_lifetime_s, policy(file)
+            file.address, tuple(file.home_prefixes), file.max_lifetime_s, policy(file), prefix_table
         )
         self.role = HomeAgent(configuration, self.started)
+        if prefix_table:
+            self.networks = Unreachable(prefix for prefixes in prefix_table.values() for prefix in prefixes)
         self._defended: dict[IPv6Address, asyncio.TimerHandle] = {}
 
     def begin(self, now: float) -> None:

@@ -17,6 +17,7 @@ from testbed.agent.configuration import (
     action_of,
     check_flow,
     flow_binding,
+    mobile_network,
     resolve_bids,
     selector_keys,
 )
@@ -30,6 +31,7 @@ from testbed.agent.requests import Request, RequestError
 from testbed.agent.selector_text import parse_selector
 from testbed.agent.tunnelled_socket import TunnelledSocket
 from testbed.datapath.error import DatapathError
+from testbed.datapath.mobile_network import IngressFilter
 from testbed.datapath.native_uplink import TUNNEL_DEVICE, NativeUplink
 from testbed.mobility.binding import FlowBinding
 from testbed.mobility.forwarding import HomeBinding, Pair, Side
@@ -60,10 +62,15 @@ class MobileNodeAgent(Agent):
                 file.lifetime_s,
                 tuple(flow_binding(flow, file.interface) for flow in file.flow),
                 tuple(correspondent.address for correspondent in file.correspondent),
+                **mobile_network(file),
             )
             self.role = MobileNode(configuration, self.started)
         except FlowError as error:
             raise AgentError(f"flow: {error}") from None
+        if file.mobile_network is not None:
+            self.networks = IngressFilter(
+                file.mobile_network.prefixes, file.mobile_network.interfaces, [i.name for i in file.interface]
+            )
         self._access = {i.name: AccessLink(file.home_address) for i in file.interface}
         self._soliciting: dict[str, asyncio.TimerHandle] = {}
         self._tunnelled = TunnelledSocket(file.home_address)
@@ -207,6 +214,21 @@ class MobileNodeAgent(Agent):
             "home_agent": str(self.file.home_agent),
             "registered": self.role.registered,
             "interfaces": interfaces,
+            **self._mobile_network(),
+        }
+
+    def _mobile_network(self) -> dict[str, Any]:
+        """What a mobile router has to say for itself."""
+        network = self.role.registration.mobile_network
+        if network is None:
+            return {}
+        return {
+            "mobile_network": {
+                "prefixes": [str(prefix) for prefix in network.prefixes],
+                "mode": "explicit" if network.explicit else "implicit",
+                "served": network.served,
+                "refused": self.role.registration.given_up,
+            }
         }
 
     async def handle(self, request: Request) -> Any:
@@ -304,8 +326,11 @@ class MobileNodeAgent(Agent):
     async def _change(self, fid: int, change: Callable[[], None], timeout_s: float) -> dict[str, Any]:
         """Make a change of a flow binding and wait for the home agent's answer, which is the result."""
         refusals: list[int] = []
+        home_agent = str(self.file.home_agent)
 
         def answered(event: dict[str, Any]) -> bool:
+            if event.get("peer", home_agent) != home_agent:
+                return False  # a correspondent node's answer
             if event["event"] == "registration-refused":
                 refusals.append(event["status"])
             if event["event"] == "flow-bindings-unsupported":
@@ -332,7 +357,7 @@ class MobileNodeAgent(Agent):
         """Remove all bindings; returns whether the home agent has acknowledged that in time."""
         if not self.role.deregistered:
             self.role.deregister(time.monotonic())
-            await self._turn_until(lambda event: event["event"] == "deregistered", timeout_s)
+            await self._turn_until(lambda event: self.role.deregistered, timeout_s)
         return self.role.deregistered
 
     async def _turn_until(

@@ -14,5 +14,6 @@ Modules, each standing on those above it:
 - `slots`: which mark and table each path has
 - `ruleset`: the nf_tables table in the kernel
 - `probe`: which tunnel backends this kernel has
+- `mobile_network`: ingress filter of a mobile router, routes of mobile networks without a binding
 - `datapath`: `Datapath`, which agents use
 """
