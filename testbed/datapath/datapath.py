@@ -399,11 +399,10 @@ class Datapath:
         return repairs + len(missing) + len(extra)
 
     def _objects_there(self) -> list[KernelObject]:
-        """What is in our tables, or carries our mark; and the kernel's first rule, which we move."""
+        """Routes in our tables, what else carries our mark, and the kernel's first rule, which we move."""
 
         def is_ours(rule: PolicyRule) -> bool:
-            in_our_tables = mark.TABLE_BASE <= rule.table < mark.TABLE_END
-            return in_our_tables or rule.owner == mark.PROTOCOL or rule == FIRST_LOCAL_RULE
+            return rule.owner == mark.PROTOCOL or rule == FIRST_LOCAL_RULE
 
         objects: list[KernelObject] = [rule for rule in dump_rules(self._route) if is_ours(rule)]
         objects += dump_routes(self._route, mark.TABLE_BASE, mark.TABLE_END)

@@ -82,8 +82,9 @@ class Route:
         return "route", self.table, self.prefix, self.metric
 
     def _body(self, links: Links, complete: bool) -> bytes:
+        owner = PROTOCOL if complete else 0  # remove it whoever made it
         parts = [
-            _route_header.pack(socket.AF_INET6, self.prefix.prefixlen, 0, 0, 252, PROTOCOL, 0, self.kind, 0),
+            _route_header.pack(socket.AF_INET6, self.prefix.prefixlen, 0, 0, 252, owner, 0, self.kind, 0),
             _u32(15, self.table),
             _u32(6, self.metric),
         ]
@@ -121,7 +122,7 @@ class PolicyRule:
     mask: int = 0
     source: IPv6Address | None = None
     protocol: int = 0
-    owner: int = PROTOCOL
+    owner: int = field(default=PROTOCOL, compare=False)
     volatile: bool = field(default=False, compare=False)
 
     def __str__(self) -> str:
@@ -136,7 +137,6 @@ class PolicyRule:
             _rule_header.pack(socket.AF_INET6, 0, 128 if self.source else 0, 0, 0, 0, 0, 1, 0),
             _u32(6, self.priority),
             _u32(15, self.table),
-            attribute(21, bytes([self.owner])),
         ]
         if self.source is not None:
             parts.append(attribute(2, self.source.packed))
@@ -147,7 +147,7 @@ class PolicyRule:
         return b"".join(parts)
 
     def install(self, links: Links) -> Message:
-        return _NEW_RULE, CREATE | EXCLUSIVE, self._body()
+        return _NEW_RULE, CREATE | EXCLUSIVE, self._body() + attribute(21, bytes([self.owner]))
 
     def remove(self, links: Links) -> Message:
         return _DELETE_RULE, 0, self._body()

@@ -145,6 +145,21 @@ class Network:
         ):
             self.nodes[name].shell(f"ip -6 route add default via {gateway}")
 
+        # links become usable some time after they are set up
+        for name, neighbour in (
+            ("cn", "2001:db8:300::1"),
+            ("hn", HOME_AGENT),
+            ("ar1", "2001:db8:ff01::1"),
+            ("ar2", "2001:db8:ff02::1"),
+            ("mn", "2001:db8:201::1"),
+            ("mn", "2001:db8:202::1"),
+            ("mn2", "2001:db8:203::1"),
+        ):
+            node = self.nodes[name]
+            wait_for(
+                lambda node=node, to=neighbour: "1 received" in node.shell(f"ping -c 1 -W 1 {to}", False)
+            )
+
     def __getattr__(self, name: str) -> Namespace:
         return self.nodes[name]
 

@@ -48,8 +48,6 @@ class Bed:
         self.mobile = self.mn.run(lambda: Datapath(Side.MOBILE))
         self.down = {1: Capture(self.mn, "wlan"), 2: Capture(self.mn, "cellular")}
         self.up = {1: Capture(self.ha, "ar1"), 2: Capture(self.ha, "ar2")}
-        for name in ("ping -c 1", "true"):  # neighbours known, so that captures show tunnel packets only
-            self.mn.shell(f"{name} 2001:db8:201::1; {name} 2001:db8:202::1")
 
     def bind(self, **more) -> None:
         self.ha.run(lambda: self.anchor.apply({HOME_ADDRESS: binding(True, **more)}))
