@@ -103,6 +103,9 @@ class MultihomeTopology(Topo):
     Raises ValueError that names the parameter.
     """
 
+    #: Names of mobile nodes: this, then with 2, 3, ... behind it.
+    mobile_name = "mn"
+
     def build(self, access_networks: Iterable[AccessNetwork] | str = DEFAULT_ACCESS_NETWORKS,
               mobile_nodes: int = 1, link_backend: str = "auto", tunnel_backend: str = "auto",
               agents: bool = False, seed: int | None = None) -> None:
@@ -121,7 +124,7 @@ class MultihomeTopology(Topo):
                              f"{MAX_MOBILE_NODES}")
 
         #: Names of mobile nodes with their home addresses.
-        self.home_addresses = {f"mn{number if number > 1 else ''}": HOME_PREFIX[0xFF + number]
+        self.home_addresses = {f"{self.mobile_name}{number if number > 1 else ''}": HOME_PREFIX[0xFF + number]
                                for number in range(1, mobile_nodes + 1)}
         self.host_names = {"cn": "2001:db8:300::2", "core": "2001:db8:300::1", "ha": str(HOME_AGENT),
                            "hn": str(HOME_PREFIX[2])}
@@ -185,13 +188,14 @@ class MultihomeTopology(Topo):
         return home_agent_configuration("ha", HOME_AGENT, HOME_INTERFACE, [HOME_PREFIX],
                                         tunnel_backend=self.tunnel_backend) | more
 
-    def mobile_node_configuration(self, name: str = "mn", preferred: str | None = None,
+    def mobile_node_configuration(self, name: str | None = None, preferred: str | None = None,
                                   flows: Iterable[Mapping] = (), **more: object) -> dict:
         """The configuration of a mobile node's agent.
 
         BIDs are the numbers of the access networks, from 1. `preferred` names the access network of the
         default binding (else the last); `flows` are flow bindings; `more` adds or replaces keys.
         """
+        name = name or self.mobile_name
         names = [network.name for network in self.access_networks]
         if preferred is not None and preferred not in names:
             raise ValueError(f"preferred: there is no access network {preferred!r} among {', '.join(names)}")
@@ -205,9 +209,11 @@ class MultihomeTopology(Topo):
         """The network as text, with addresses and the parameters of the access links."""
         count, (first, last) = len(self.home_addresses), (min(self.home_addresses.values()),
                                                           max(self.home_addresses.values()))
-        mobile = (f"mn  home address {first}" if count == 1 else
-                  f"mn ... mn{count}  home addresses {first} to {last}")
-        rows = [(f" +-- ar{number} -- lan0 {access_prefix(number)} --[ {network} ]", f" mn-{network.name} ")
+        name = self.mobile_name
+        mobile = (f"{name}  home address {first}" if count == 1 else
+                  f"{name} ... {name}{count}  home addresses {first} to {last}")
+        rows = [(f" +-- ar{number} -- lan0 {access_prefix(number)} --[ {network} ]",
+                 f" {name}-{network.name} ")
                 for number, network in enumerate(self.access_networks, start=1)]
         left, right = max(len(row[0]) for row in rows), max(len(row[1]) for row in rows)
         lines = [f" cn  2001:db8:300::2{'correspondent node':>25}", " |",

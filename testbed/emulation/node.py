@@ -1,6 +1,7 @@
 """Hosts and routers of an emulated IPv6 network, as Mininet nodes that configure themselves.
 
-Classes: `Host`, `CorrespondentNode`, `MobileNode`, `Router`, `HomeAgent`, `AccessRouter`.
+Classes: `Host`, `CorrespondentNode`, `MobileNode`, `Router`, `HomeAgent`, `Advertiser`, `AccessRouter`,
+`MobileRouter`.
 
 They speak IPv6 only, and work under any `mininet.net.Mininet`. A node takes its addresses, routes and bridges
 as parameters of its topology and sets them when Mininet configures it, once the links stand.
@@ -252,7 +253,8 @@ class MobileNode(Host):
     def __init__(self, name: str, home_address: str, access_interfaces: Sequence[str], **parameters):
         self.home_address = IPv6Address(home_address)
         self.access_interfaces = tuple(access_interfaces)
-        super().__init__(name, addresses={"lo": [f"{home_address}/128"]}, **parameters)
+        addresses = {"lo": [f"{home_address}/128"]} | dict(parameters.pop("addresses", None) or {})
+        super().__init__(name, addresses=addresses, **parameters)
 
     def care_of_address(self, interface: str) -> IPv6Address | None:
         """The address that stateless autoconfiguration made for an interface (RFC 4862 §5.5.3), if any.
@@ -291,11 +293,11 @@ class HomeAgent(Router):
         self.address = self.addresses[home_interface][0].ip
 
 
-class AccessRouter(Router):
-    """A router whose access network is the bridge `lan0`, with Router Advertisements for `prefix`.
+class Advertiser(Host):
+    """A host whose bridge `lan0` is a network with Router Advertisements for `prefix`.
 
-    Access links are ports of that bridge. The intervals are those of RFC 6275 §7.5, so that a mobile node
-    has its care-of address at once; `valid_lifetime_s` and `preferred_lifetime_s` are those of its address.
+    The intervals are those of RFC 6275 §7.5, so that a mobile node has its care-of address at once;
+    `valid_lifetime_s` and `preferred_lifetime_s` are those of its address.
     """
 
     bridge = "lan0"
@@ -348,3 +350,23 @@ interface {bridge} {{
             end_processes([self.radvd.pid])
             self.radvd.wait()
             self.radvd = None
+
+
+class AccessRouter(Advertiser, Router):
+    """A router whose access network is the bridge `lan0`: access links are ports of that bridge."""
+
+
+class MobileRouter(Advertiser, MobileNode):
+    """A mobile node that is the router of the mobile network on its bridge `lan0` (RFC 3963).
+
+    It forwards, but on its access interfaces it is a host: it listens to routers and is not taken for one
+    (RFC 3963 §5.6, §5.7).
+    """
+
+    sysctls = SYSCTLS | HOST_SYSCTLS | {"net/ipv6/conf/all/forwarding": 1,
+                                        "net/ipv6/conf/default/forwarding": 0}
+
+    def config(self, **parameters) -> dict:
+        self.execute("sh", "-e", input=f"echo 1 >/proc/sys/net/ipv6/conf/{self.bridge}/forwarding\n"
+                                       f"echo 0 >/proc/sys/net/ipv6/conf/{self.bridge}/accept_ra\n")
+        return super().config(**parameters)

@@ -11,6 +11,7 @@ from testbed.agent.configuration import (
     check,
     flow_binding,
     load,
+    mobile_network,
     policy,
     socket_path,
 )
@@ -45,6 +46,47 @@ def test_a_mobile_node_needs_few_keys():
     assert interfaces == [("mn-wlan", 1, 20), ("mn-cellular", 2, 10)]
     assert (file.lifetime_s, file.flow, file.datapath.tunnel_backend) == (60, [], "auto")
     assert socket_path(file) == "/run/flowbind/mn.sock"
+
+
+def test_a_mobile_router_and_its_home_agent():
+    table = {"prefixes": ["2001:db8:1000::/64"], "interfaces": ["lan0"], "mode": "implicit"}
+    file = check({**MOBILE_NODE, "mobile_network": table})
+    prefixes = (IPv6Network("2001:db8:1000::/64"),)
+    assert mobile_network(file) == {
+        "prefixes": prefixes,
+        "explicit_prefixes": False,
+        "prefix_fall_back": False,
+    }
+    router = {"home_address": "2001:db8:100::100", "prefixes": ["2001:db8:1000::/64"]}
+    file = check({**HOME_AGENT, "mobile_router": [router]})
+    assert file.mobile_router[0].prefixes == list(prefixes)
+
+
+@pytest.mark.parametrize(
+    ("tables", "sentence"),
+    [
+        ({"mobile_network": {}}, "mobile_network.prefixes: is missing"),
+        ({"mobile_network": {"prefixes": []}}, "mobile_network.prefixes: expected at least one"),
+        (
+            {"mobile_network": {"prefixes": ["2001:db8:100::/64"]}},
+            "mobile_network.prefixes[0]: expected a prefix without the home agent, not 2001:db8:100::/64",
+        ),
+        (
+            {"mobile_network": {"prefixes": ["2001:db8:9::/64"], "interfaces": ["mn-wlan"]}},
+            "mobile_network.interfaces[0]: 'mn-wlan' is an interface to access networks",
+        ),
+    ],
+)
+def test_a_wrong_mobile_network(tables, sentence):
+    with pytest.raises(ConfigurationError) as error:
+        check({**MOBILE_NODE, **tables})
+    assert str(error.value) == sentence
+
+
+def test_a_mobile_router_has_one_entry_in_the_prefix_table():
+    router = {"home_address": "2001:db8:100::100", "prefixes": ["2001:db8:1000::/64"]}
+    with pytest.raises(ConfigurationError, match=r"^mobile_router\[1\].home_address: '2001:db8:100::100' is used"):
+        check({**HOME_AGENT, "mobile_router": [router, router]})
 
 
 def test_a_home_agent_and_its_policy():

@@ -42,7 +42,9 @@ def make(table=TABLE, policy=None, **router):
     return simulation, node, agent
 
 
-def ask(agent, *prefixes, home_address=HOME_ADDRESS, care_of_address=WLAN, sequence=1, lifetime_s=60, **flags):
+def ask(
+    agent, *prefixes, home_address=HOME_ADDRESS, care_of_address=WLAN, sequence=1, lifetime_s=60, **flags
+):
     """The status of one Binding Update with the R flag and these prefixes."""
     flags = {"home_registration": True, "mobile_router": True, **flags}
     identifier = BindingIdentifier(1, priority=10, care_of_address=care_of_address)
