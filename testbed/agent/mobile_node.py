@@ -35,14 +35,20 @@ from testbed.datapath.mobile_network import IngressFilter
 from testbed.datapath.native_uplink import TUNNEL_DEVICE, NativeUplink
 from testbed.mobility.binding import FlowBinding
 from testbed.mobility.forwarding import HomeBinding, Pair, Side
-from testbed.mobility.mobile_node import InterfaceConfiguration, MobileNode, MobileNodeConfiguration
+from testbed.mobility.mobile_node import (
+    MAX_LEAVE_TIME,
+    InterfaceConfiguration,
+    MobileNode,
+    MobileNodeConfiguration,
+)
 from testbed.mobility.registration import FlowError
 
 logger = logging.getLogger(__name__)
 
 #: How long the end of the agent waits for the de-registration to be acknowledged. It may have to
-#: wait up to a second before it is sent (RFC 6275 §11.8, MAX_UPDATE_RATE).
-FAREWELL_S = 1.5
+#: wait up to a second before it is sent (RFC 6275 §11.8, MAX_UPDATE_RATE), and MAX_LEAVE_TIME before that
+#: for correspondent nodes that do not answer.
+FAREWELL_S = 1.5 + MAX_LEAVE_TIME
 
 
 class MobileNodeAgent(Agent):

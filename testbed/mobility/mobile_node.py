@@ -25,8 +25,8 @@ from testbed.wire.option import BindingIdentifier
 from testbed.wire.packet import Packet
 
 #: How long a node that leaves waits, in seconds, for correspondent nodes to delete their bindings: it takes
-#: a test through the home agent.
-MAX_LEAVE_TIME = 2.0
+#: a test through the home agent, and up to a second for MAX_UPDATE_RATE.
+MAX_LEAVE_TIME = 1.5
 
 
 @dataclass(frozen=True, slots=True)

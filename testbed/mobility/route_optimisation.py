@@ -44,6 +44,8 @@ class RouteOptimiser:
     ) -> None:
         self.home_address = home_address
         self.correspondents: dict[IPv6Address, CorrespondentRegistration] = {}
+        #: Where to go on with a node that was left (RFC 6275 §11.7.2: greater than the previous number).
+        self._sequences: dict[IPv6Address, int] = {}
         self._timers = timers
         self._send = send
         self._note = note
@@ -66,6 +68,8 @@ class RouteOptimiser:
             self._random,
             self._codec,
         )
+        if correspondent in self._sequences:
+            self.correspondents[correspondent].sequence = self._sequences.pop(correspondent)
 
     def remove(self, correspondent: IPv6Address, now: float) -> bool:
         """Go through the home agent again; False if that was so already."""
@@ -161,4 +165,4 @@ class RouteOptimiser:
 
     def _forget_gone(self) -> None:
         for correspondent in [peer for peer, known in self.correspondents.items() if known.left]:
-            del self.correspondents[correspondent]
+            self._sequences[correspondent] = self.correspondents.pop(correspondent).sequence
