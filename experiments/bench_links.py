@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""Measure how exact links are, and how fast: delay, jitter, rate, loss and throughput, for each backend here.
+"""Measure how exact and how fast links are: delay, jitter, rate, loss, events, throughput, each backend here.
 
     sudo python experiments/bench_links.py [--quick] [--json] [--backend wire]
 
 How it measures: two anonymous namespaces and one link. Delay, jitter and loss: UDP packets of 200 octets at
 regular times, the time of sending in each, the time of arrival stamped by the kernel. Rate: UDP at 1.3 times
-the rate, octets counted by the receiving device. Throughput: one TCP connection (cubic). Each figure is the
-median of the repetitions, which are interleaved; beside it are the lowest and the highest. Accuracy is
-for a machine that does nothing else. Exit status 1 when a median is outside its tolerance.
+the rate, octets counted by the receiving device. Events: the duration of the call, after which the first
+end's kernel has told the news. Throughput: one TCP connection (cubic). Each figure is the median of the
+repetitions, which are interleaved between backends; beside it are the lowest and the highest. Accuracy is for
+a machine that does nothing else. Exit status 1 when a median is outside its tolerance.
 """
 
 import argparse
@@ -103,6 +104,27 @@ def tcp_case(name: str, parameters: LinkParameters, seconds: float) -> Case:
         Figure("goodput", "Mbit/s", measure_tcp(cable, seconds))])
 
 
+def event_case(name: str, parameters: LinkParameters, times: int) -> Case:
+    """How long the calls take, after which the first end's kernel has announced the new state."""
+    def measure(cable: Cable) -> list[Figure]:
+        took: dict[str, list[float]] = {"cut": [], "restore": [], "move": []}
+
+        def timed(event: str, call: Callable[..., None], *arguments: object) -> None:
+            begin = time.perf_counter()
+            call(*arguments)
+            took[event].append(1000 * (time.perf_counter() - begin))
+
+        here, there = cable.ends[1].namespace, cable.ends[0].namespace
+        for _ in range(times):
+            timed("cut", cable.set_carrier, False)
+            timed("restore", cable.set_carrier, True)
+            timed("move", cable.move, there, None)
+            timed("move", cable.move, here, None)
+        return [Figure(event, "ms", median(durations)) for event, durations in took.items()]
+
+    return Case(name, parameters, measure)
+
+
 def cases(quick: bool) -> Iterator[Case]:
     packets, seconds = (100, 1) if quick else (300, 3)
     yield delay_case("delay 1 ms", LinkParameters(delay_ms=1), packets, 0.0103)
@@ -117,6 +139,8 @@ def cases(quick: bool) -> Iterator[Case]:
         yield rate_case(mbit, seconds)
     for percent in (1,) if quick else (1, 5, 20):
         yield loss_case(percent, 4 if quick else 10)
+    yield event_case("events, nothing shaped", LinkParameters(), packets // 10)
+    yield event_case("events, 50 Mbit/s, 10 ms", LinkParameters(50, 10), packets // 10)
     yield tcp_case("nothing shaped", LinkParameters(), seconds)
     yield tcp_case("delay 10 ms", LinkParameters(delay_ms=10), seconds)
     yield tcp_case("50 Mbit/s, 10 ms", LinkParameters(50, 10), seconds)

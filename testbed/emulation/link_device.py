@@ -213,10 +213,11 @@ class Device:
         up, carrier = bool(flags & IFF_UP), bool(flags & IFF_LOWER_UP)
         return DeviceState(index, up, carrier, operational, address, statistics)
 
-    def delete(self) -> None:
-        """Delete it, if it is still there."""
+    def delete(self, index: int = 0) -> None:
+        """Delete it, if it is still there; index: only if it is that one."""
+        which = _interface(index) if index else _interface() + _attribute(IFLA_IFNAME, self.name)
         try:
-            self.namespace.request(RTM_DELLINK, NLM_F_ACK, _interface() + _attribute(IFLA_IFNAME, self.name))
+            self.namespace.request(RTM_DELLINK, NLM_F_ACK, which)
         except OSError as error:
             if error.errno != errno.ENODEV:
                 raise LinkError(f"cannot delete {self.name}: {error.strerror}") from error

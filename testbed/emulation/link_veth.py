@@ -49,6 +49,8 @@ class VethCable:
     def move(self, namespace: Namespace, bridge: str | None) -> None:
         """Put the second end into another namespace."""
         end = self.ends[1]
+        if bridge is not None:
+            Device(namespace, bridge).state()  # raises LinkError while nothing has been touched
         if not end.namespace.is_same(namespace):
             end.move(namespace)  # carrier is lost here
             self.ends[0].announce_carrier()

@@ -25,6 +25,7 @@ class WireCable:
         self.ends = list(ends)
         self.parameters = list(parameters)
         self.wire = wire or WireProcess.shared()
+        self._left: dict[int, int] = {}  # by the process of a namespace: index of the device that was there
         taps: list[int] = []
         try:
             for device, address in zip(ends, addresses, strict=True):
@@ -63,16 +64,23 @@ class WireCable:
         It is a new device of the same name and address there: moving one takes the kernel 20 ms, making one
         0.1 ms.
         """
-        end = self.ends[1]
+        old = end = self.ends[1]
+        if bridge is not None:
+            Device(namespace, bridge).state()  # raises LinkError while nothing has been touched
         if not end.namespace.is_same(namespace):
             end = Device(namespace, end.name)
+            # The device that was here before may not have vanished yet.
+            if left := self._left.pop(namespace.pid, None):
+                end.delete(left)
             tap = open_tap(end, self._address)
             try:
+                index = old.state().index
                 self.wire.ask("replace", [tap], link=self._number, i=1, parameters=asdict(self.parameters[1]))
             finally:
                 os.close(tap)
             self.ends[1] = end
             self.ends[0].announce_carrier()
+            self._left[old.namespace.pid] = index
         else:
             self.wire.ask("carrier", link=self._number, up=False)
             self._announce()

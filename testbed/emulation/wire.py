@@ -154,6 +154,7 @@ class Wire:
             answer = {"ok": True, **(getattr(self, "do_" + request.pop("do"))(devices, **request) or {})}
         except Exception as error:  # an answer for whatever went wrong: the other links go on
             answer = {"ok": False, "error": f"{type(error).__name__}: {error}"}
+            self.close(devices)
         self.control.send(json.dumps({"number": number, **answer}).encode())
         return True
 

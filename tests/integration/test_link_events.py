@@ -201,10 +201,19 @@ def test_link_that_is_cut_stays_cut_when_it_moves(namespaces, backend):
         wait_until(lambda: cable.ends[0].state().carrier and cable.ends[1].state().carrier)
 
 
+def test_link_moves_there_and_back_at_once(namespaces, backend):
+    with connect(namespaces, backend, shaped(backend)) as cable:
+        for target in (*namespaces[1:], *namespaces[1:]) * 2:
+            cable.move(target, None)
+            assert cable.ends[0].state().carrier and cable.ends[1].state().carrier
+
+
 def test_move_to_a_bridge_that_is_not_there(namespaces, backend):
     with connect(namespaces, backend, shaped(backend)) as cable:
         with pytest.raises(LinkError, match="cannot find lan0"):
             cable.move(namespaces[2], "lan0")
+        assert cable.ends[0].state().carrier
+        assert measure_delays(cable, 5, 0.002).numbers == list(range(5))
 
 
 def test_deleted_link_leaves_no_device(namespaces, backend):
