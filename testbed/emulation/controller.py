@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from mininet.node import Controller
+from mininet.node import Controller, Node
 
 from testbed.emulation.process import EmulationError
 from testbed.isolation import PRIVATE_DIRECTORY
@@ -72,7 +72,7 @@ class FlowBindingController(Controller):
     def stop(self, *arguments, **parameters) -> None:
         """End it in good order: it takes its rules out of the switches."""
         self._end(signal.SIGTERM)
-        super().stop(*arguments, **parameters)
+        Node.stop(self, *arguments, **parameters)  # Controller's would look for a job of its shell
 
     def kill(self) -> None:
         """End it as a crash would."""

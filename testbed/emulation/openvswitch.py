@@ -95,8 +95,9 @@ class OpenVSwitchDaemon:
     def start_switching(self) -> None:
         """Start ovs-vswitchd, which finds its switches in the database; the rules in them are gone."""
         self._spawn("ovs-vswitchd", self.database)
-        # it answers this one once it has set up what the database asks for
-        self.vsctl("--timeout=10", "set", "Open_vSwitch", ".", "external_ids:started=true")
+        # this waits until it has set up what the database asks for; no change, no waiting
+        process = self._processes[-1].pid
+        self.vsctl("--timeout=10", "set", "Open_vSwitch", ".", f"external_ids:process={process}")
 
     def kill_switching(self) -> None:
         """End ovs-vswitchd as a crash would."""
