@@ -8,11 +8,20 @@ from dataclasses import dataclass, field
 from ipaddress import IPv6Address, IPv6Network
 
 from testbed.mobility.authentication import SecurityAssociation, Verifier
+from testbed.mobility.binding import sequence_is_newer
 from testbed.mobility.policy import Policy
 from testbed.mobility.prefix_table import PrefixTable
-from testbed.mobility.registrar import Refused, Registrar
+from testbed.mobility.rate_limit import RateLimit
+from testbed.mobility.registrar import (
+    MAX_REFUSALS_PER_S,
+    MAX_REFUSALS_PER_SENDER_PER_S,
+    Held,
+    Refused,
+    Registrar,
+)
 from testbed.wire.codec import Codec
 from testbed.wire.message import BindingUpdate, Status
+from testbed.wire.packet import Packet
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +29,12 @@ class HomeAgentConfiguration:
     """`address`: where mobile nodes register; `home_prefixes`: what is on-link on the home link.
 
     `prefix_table`: the mobile network prefixes of each mobile router, by home address (RFC 3963 §6.1.2).
-    `associations`: the keys that Binding Updates are authenticated with, by home address (RFC 4285).
+    `associations`: the keys that Binding Updates are authenticated with, by home address (RFC 4285);
+    `accept_unauthenticated`: serve home addresses that there is no key for, whoever asks. `max_refusals…`:
+    how many answers a second there are at most to what is not authentic, in all and to one /64.
+
+    `duplicate_address_detection`: whether the agent looks for other users of a home address on the home link
+    before its first binding (see `HomeAgent.probes`); False where addresses cannot collide.
     """
 
     address: IPv6Address
@@ -29,7 +43,10 @@ class HomeAgentConfiguration:
     policy: Policy = field(default_factory=Policy)
     prefix_table: Mapping[IPv6Address, tuple[IPv6Network, ...]] = field(default_factory=dict)
     associations: Mapping[IPv6Address, SecurityAssociation] = field(default_factory=dict)
-    accept_unauthenticated: bool = True
+    accept_unauthenticated: bool = False
+    max_refusals_per_s: int = MAX_REFUSALS_PER_S
+    max_refusals_per_sender_per_s: int = MAX_REFUSALS_PER_SENDER_PER_S
+    duplicate_address_detection: bool = False
 
 
 class HomeAgent(Registrar):
@@ -49,10 +66,56 @@ class HomeAgent(Registrar):
             time_of_day,
             codec or Codec(),
         )
-        super().__init__(configuration.policy, configuration.max_lifetime_s, verifier)
+        refusals = RateLimit(configuration.max_refusals_per_s, configuration.max_refusals_per_sender_per_s)
+        super().__init__(configuration.policy, configuration.max_lifetime_s, verifier, refusals)
         self.configuration = configuration
         own = (*configuration.home_prefixes, IPv6Network(configuration.address))
+        self._held: dict[IPv6Address, tuple[Packet, BindingUpdate]] = {}
+        self._unique: set[IPv6Address] = set()
+        self._probes: list[IPv6Address] = []
         self._table = PrefixTable(configuration.prefix_table, own, configuration.policy.unlisted_prefixes)
+
+    # -- duplicate address detection
+
+    def probes(self) -> list[IPv6Address]:
+        """Home addresses that are to be looked for on the home link, since the last call; the agent answers
+        each with `dad_result`."""
+        taken, self._probes = self._probes, []
+        return taken
+
+    def dad_result(self, home_address: IPv6Address, unique: bool, now: float) -> None:
+        """What duplicate address detection has found on the home link: answer the Binding Update that has
+        been waiting for that (RFC 6275 §10.3.1), status 134 if somebody else uses the address."""
+        packet, update = self._held.pop(home_address, (None, None))
+        if packet is None:
+            return  # the mobile node has given up meanwhile
+        if unique:
+            self._unique.add(home_address)
+            self._decide(packet, update, home_address, now)
+            self._unique.discard(home_address)
+        else:
+            self._note("duplicate-address", home_address=str(home_address))
+            self._reject(packet, update, home_address, Status.DUPLICATE_ADDRESS_DETECTION_FAILED)
+
+    def _decide(self, packet: Packet, update: BindingUpdate, home_address: IPv6Address, now: float) -> None:
+        _, held = self._held.get(home_address, (None, None))
+        if held is not None and not sequence_is_newer(update.sequence, held.sequence):
+            return self._drop(packet, f"sequence number {held.sequence} is being judged already")
+        if update.lifetime_s == 0:
+            self._held.pop(home_address, None)
+        super()._decide(packet, update, home_address, now)
+
+    def _check_first(self, packet: Packet, update: BindingUpdate, home_address: IPv6Address) -> None:
+        if not self.configuration.duplicate_address_detection or home_address in self._unique:
+            return
+        if home_address not in self._held:
+            if len(self.cache) + len(self._held) >= self.policy.max_mobile_nodes:
+                raise Refused(Status.INSUFFICIENT_RESOURCES)
+            self._probes.append(home_address)
+        self._held[home_address] = packet, update  # the newest is answered, if it was sent again meanwhile
+        raise Held
+
+    # -- what it serves
 
     def _is_for_us(self, update: BindingUpdate) -> bool:
         # without the H bit it is for a correspondent node, which this role is not

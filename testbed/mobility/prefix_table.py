@@ -9,7 +9,7 @@ from ipaddress import IPv6Address, IPv6Network
 from testbed.mobility.binding_cache import BindingCache
 from testbed.mobility.registrar import Refused
 from testbed.wire.message import BindingUpdate, Status
-from testbed.wire.option import MobileNetworkPrefix
+from testbed.wire.option import MalformedOption, MobileNetworkPrefix
 
 
 class PrefixTable:
@@ -37,6 +37,8 @@ class PrefixTable:
         cache: BindingCache,
     ) -> tuple[IPv6Network, ...]:
         """What is to be forwarded to this mobile router. Raises Refused with status 141, 142, 143 or 174."""
+        if any(o.type == MobileNetworkPrefix.option_type for o in update.all_options(MalformedOption)):
+            raise Refused(Status.INVALID_PREFIX)
         named = tuple(dict.fromkeys(option.prefix for option in update.all_options(MobileNetworkPrefix)))
         listed = self._prefixes.get(home_address, ())
         wanted = named or listed

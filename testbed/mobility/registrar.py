@@ -13,6 +13,7 @@ from testbed.mobility.binding import NO_BID, Binding, FlowBinding, is_unicast_ro
 from testbed.mobility.binding_cache import BindingCache, CacheEntry
 from testbed.mobility.forwarding import HomeBinding
 from testbed.mobility.policy import Policy
+from testbed.mobility.rate_limit import RateLimit
 from testbed.mobility.role import Role, Transmission
 from testbed.mobility.snapshot import entry_from_snapshot, entry_to_snapshot
 from testbed.wire.flow import FlowIdentification, FlowStatus
@@ -40,8 +41,8 @@ from testbed.wire.packet import Packet
 MAX_DELETE_BCE_TIMEOUT = 10.0
 #: A Binding Refresh Request goes out when this part of the lifetime is over and nobody has refreshed.
 REFRESH_REQUEST_AT = 0.9
-#: Binding Errors a second, all senders together (RFC 6275 §9.3.3: rate limited as ICMPv6 errors are).
-MAX_BINDING_ERRORS_PER_S = 10
+#: Answers a second to what proves nothing of its sender: to all senders, to one /64 (RFC 6275 §9.3.3).
+MAX_REFUSALS_PER_S, MAX_REFUSALS_PER_SENDER_PER_S = 100, 10
 
 
 class Refused(Exception):
@@ -50,6 +51,10 @@ class Refused(Exception):
     def __init__(self, status: Status) -> None:
         super().__init__(status)
         self.status = status
+
+
+class Held(Exception):
+    """The Binding Update is answered later."""
 
 
 class Registrar(Role):
@@ -61,7 +66,13 @@ class Registrar(Role):
     #: How long the sequence number of a home address without bindings is remembered, in seconds.
     memory_s = MAX_DELETE_BCE_TIMEOUT
 
-    def __init__(self, policy: Policy, max_lifetime_s: int, verifier: Verifier | None = None) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        max_lifetime_s: int,
+        verifier: Verifier | None = None,
+        refusals: RateLimit | None = None,
+    ) -> None:
         super().__init__()
         self.policy = policy
         self.verifier = verifier
@@ -69,7 +80,7 @@ class Registrar(Role):
         self.cache = BindingCache()
         self._undo: dict[IPv6Address, CacheEntry | None] = {}
         self._answered: Packet | None = None
-        self._binding_errors: list[float] = []
+        self._refusals = refusals or RateLimit(MAX_REFUSALS_PER_S, MAX_REFUSALS_PER_SENDER_PER_S)
 
     # -- what subclasses decide
 
@@ -86,6 +97,13 @@ class Registrar(Role):
     ) -> tuple[IPv6Network, ...]:
         """What is behind a mobile router. Raises `Refused` if it may not have that."""
         raise Refused(Status.MOBILE_ROUTER_OPERATION_NOT_PERMITTED)
+
+    def _check_first(self, packet: Packet, update: BindingUpdate, home_address: IPv6Address) -> None:
+        """Called before the first binding of a home address. Raises `Held` or `Refused`."""
+
+    def _grant(self, update: BindingUpdate, home_address: IPv6Address, now: float) -> tuple[int, Status]:
+        """The lifetime, in seconds, and the status of what is accepted."""
+        return min(update.lifetime_s, self.max_lifetime_s) // 4 * 4, Status.BINDING_UPDATE_ACCEPTED
 
     # -- what the agent calls
 
@@ -191,6 +209,10 @@ class Registrar(Role):
         reason = self.verifier.drop_reason(packet, home_address) if self.verifier else None
         if reason is not None:
             return self._drop(packet, reason)
+        if self.verifier is not None:
+            status = self.verifier.judge(packet, home_address, now)
+            if status is not Status.BINDING_UPDATE_ACCEPTED:
+                return self._refuse(packet, status, now)
         self._answer_update(packet, update, home_address, now)
 
     def _answer_update(
@@ -204,14 +226,14 @@ class Registrar(Role):
             sequence=update.sequence,
         )
         entry = self.cache.get(home_address)
-        if self.verifier is not None:
-            status = self.verifier.judge(packet, home_address, now)
-            if status is not Status.BINDING_UPDATE_ACCEPTED:
-                refusal = BindingAcknowledgement(status, update.sequence, 0)
-                return self._acknowledge(packet, home_address, refusal)
         if entry is not None and not sequence_is_newer(update.sequence, entry.sequence):
             refusal = BindingAcknowledgement(Status.SEQUENCE_NUMBER_OUT_OF_WINDOW, entry.sequence, 0)
             return self._acknowledge(packet, home_address, refusal)
+        self._decide(packet, update, home_address, now)
+
+    def _decide(self, packet: Packet, update: BindingUpdate, home_address: IPv6Address, now: float) -> None:
+        """Do what an authentic Binding Update in its turn asks for, and acknowledge it."""
+        entry = self.cache.get(home_address)
         self._undo = {home_address: entry.copy() if entry else None}
         if entry is not None:
             entry.sequence = update.sequence
@@ -221,11 +243,21 @@ class Registrar(Role):
                 acknowledgement = self._deregister(packet, update, entry, now)
             else:
                 acknowledgement = self._register(packet, update, home_address, entry, now)
+        except Held:
+            return
         except Refused as refused:
-            flow_statuses = [FlowStatus.REASON_UNSPECIFIED] * len(update.all_options(FlowIdentification))
-            options = _acknowledged_bids(update, {}) + _acknowledged_flows(update, flow_statuses)
-            acknowledgement = BindingAcknowledgement(refused.status, update.sequence, 0, options=options)
+            return self._reject(packet, update, home_address, refused.status)
         self._acknowledge(packet, home_address, acknowledgement)
+
+    def _reject(
+        self, packet: Packet, update: BindingUpdate, home_address: IPv6Address, status: Status
+    ) -> None:
+        """Answer a Binding Update that is refused as a whole."""
+        flow_statuses = [FlowStatus.REASON_UNSPECIFIED] * len(update.all_options(FlowIdentification))
+        options = _acknowledged_bids(update, {}) + _acknowledged_flows(update, flow_statuses)
+        self._acknowledge(
+            packet, home_address, BindingAcknowledgement(status, update.sequence, 0, options=options)
+        )
 
     def _register(
         self,
@@ -242,7 +274,7 @@ class Registrar(Role):
             entry = CacheEntry(home_address, packet.destination, update.sequence)
         elif entry.bindings and entry.mobile_router != update.mobile_router:
             raise Refused(Status.REGISTRATION_TYPE_CHANGE_DISALLOWED)  # RFC 3963 §6.2
-        granted = min(update.lifetime_s, self.max_lifetime_s) // 4 * 4
+        granted, status = self._grant(update, home_address, now)
         bid_statuses: dict[int, int] = {}
         if identifiers:
             bindings = self._judge_identifiers(packet, update, entry, identifiers, bid_statuses, granted, now)
@@ -255,6 +287,8 @@ class Registrar(Role):
         prefixes = ()
         if update.mobile_router:
             prefixes = self._prefixes(update, home_address, care_of_addresses)
+        if not entry.bindings:
+            self._check_first(packet, update, home_address)
         entry.mobile_router, entry.prefixes = update.mobile_router, prefixes
         if not identifiers or update.overwrite:
             entry.bindings.clear()
@@ -276,7 +310,7 @@ class Registrar(Role):
             flows_lost=lost,
         )
         return BindingAcknowledgement(
-            Status.MCOA_NOTCOMPLETE if any(bid_statuses.values()) else Status.BINDING_UPDATE_ACCEPTED,
+            Status.MCOA_NOTCOMPLETE if any(bid_statuses.values()) else status,
             update.sequence,
             granted,
             mobile_router=entry.mobile_router,
@@ -400,6 +434,13 @@ class Registrar(Role):
 
     # -- what is sent
 
+    def _refuse(self, packet: Packet, status: Status, now: float) -> None:
+        """Refuse what is not authenticated, or old; no more often than is good for those who are told."""
+        self._drop(packet, f"refused with status {status.name}: not authentic, or not new")
+        if self._refusals.allows(packet.source, now):
+            refusal = BindingAcknowledgement(status, packet.message.sequence, 0)
+            self._acknowledge(packet, packet.home_address or packet.source, refusal)
+
     def _acknowledge(
         self, packet: Packet, home_address: IPv6Address, acknowledgement: BindingAcknowledgement
     ) -> None:
@@ -465,9 +506,7 @@ class Registrar(Role):
     def _send_binding_error(self, packet: Packet, now: float) -> None:
         """RFC 6275 §9.2: an unknown Mobility Header type is answered with a Binding Error, status 2."""
         self._drop(packet, f"unknown Mobility Header type {packet.message.type}")
-        self._binding_errors = [sent for sent in self._binding_errors if sent + 1 > now]
-        if len(self._binding_errors) < MAX_BINDING_ERRORS_PER_S and is_unicast_routable(packet.source):
-            self._binding_errors.append(now)
+        if is_unicast_routable(packet.source) and self._refusals.allows(packet.source, now):
             home_address = packet.home_address or IPv6Address(0)
             self._send(
                 Packet(

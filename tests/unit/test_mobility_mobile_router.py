@@ -3,7 +3,17 @@
 from ipaddress import IPv6Address, IPv6Network
 
 import pytest
-from simulation import CELLULAR, HOME_ADDRESS, HOME_AGENT, HOME_PREFIX, INTERFACES, ROUTER, WLAN, Simulation
+from simulation import (
+    CELLULAR,
+    HOME_ADDRESS,
+    HOME_AGENT,
+    HOME_PREFIX,
+    INTERFACES,
+    KEY,
+    ROUTER,
+    WLAN,
+    Simulation,
+)
 
 from testbed.mobility.home_agent import HomeAgent, HomeAgentConfiguration
 from testbed.mobility.mobile_node import MobileNode, MobileNodeConfiguration
@@ -23,14 +33,19 @@ def refusals(simulation):
     return [event["status"] for event in simulation.events("registration-refused")]
 
 
-def make(table=TABLE, policy=None, **router):
+def make(table=TABLE, policy=None, key=KEY, **router):
     """A mobile router with both interfaces attached, and its home agent, after a second."""
     simulation = Simulation()
     configuration = HomeAgentConfiguration(
-        HOME_AGENT, (HOME_PREFIX,), policy=policy or Policy(), prefix_table=table
+        HOME_AGENT,
+        (HOME_PREFIX,),
+        policy=policy or Policy(),
+        prefix_table=table,
+        associations={HOME_ADDRESS: key} if key else {},
+        accept_unauthenticated=key is None,
     )
     agent = HomeAgent(configuration, simulation.now)
-    router = {"prefixes": (NETWORK,), **router}
+    router = {"prefixes": (NETWORK,), "association": key, **router}
     node = MobileNode(
         MobileNodeConfiguration(HOME_ADDRESS, HOME_AGENT, INTERFACES, 60, **router), simulation.now
     )
@@ -56,9 +71,14 @@ def ask(
 
 
 def home_agent(policy=None, table=TABLE):
-    return HomeAgent(
-        HomeAgentConfiguration(HOME_AGENT, (HOME_PREFIX,), policy=policy or Policy(), prefix_table=table), 0.0
+    configuration = HomeAgentConfiguration(
+        HOME_AGENT,
+        (HOME_PREFIX,),
+        policy=policy or Policy(),
+        prefix_table=table,
+        accept_unauthenticated=True,
     )
+    return HomeAgent(configuration, 0.0)
 
 
 @requirement("RFC 3963 §5.2: explicit mode: R flag and all prefixes in every Binding Update")
@@ -263,7 +283,7 @@ def test_each_mode_is_tried_once():
 
 @requirement("RFC 3963 §5.3: an acceptance without the R flag: de-register")
 def test_a_home_agent_without_support_is_left():
-    simulation, node, agent = make()
+    simulation, node, agent = make(key=None)
     answer = BindingAcknowledgement(0, node.registration.sequence + 1, 60)
     node.registration.refresh(simulation.now)
     packet = Packet(HOME_AGENT, WLAN, answer, routing_address=HOME_ADDRESS)
