@@ -8,10 +8,9 @@ from typing import Any
 
 from testbed.agent import requests
 from testbed.agent.configuration import CorrespondentNodeFile, policy
-from testbed.agent.daemon import Agent, AgentError
+from testbed.agent.daemon import Agent
 from testbed.agent.presentation import flow_to_json
 from testbed.agent.requests import Request
-from testbed.datapath.rejected import RejectedPackets
 from testbed.mobility.correspondent_node import CorrespondentNode, CorrespondentNodeConfiguration
 from testbed.mobility.forwarding import HomeBinding, Side
 
@@ -55,26 +54,21 @@ class CorrespondentNodeAgent(Agent):
             file.max_refusals_per_sender_per_s,
         )
         self.role = CorrespondentNode(configuration, self.started, self.codec)
-        try:
-            self._rejected = RejectedPackets()
-        except PermissionError:
-            raise AgentError("an agent sends raw packets: start it as root (sudo)") from None
 
     def make_datapath(self) -> NoTunnels:
         return NoTunnels()
 
     def begin(self, now: float) -> None:
         loop = asyncio.get_running_loop()
-        loop.add_reader(self._rejected.fileno(), self._guarded, self._read_rejected)
+        loop.add_reader(self.routes.reports().fileno(), self._guarded, self._read_rejected)
         super().begin(now)
 
     async def farewell(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._rejected.fileno())
-        self._rejected.close()
+        asyncio.get_running_loop().remove_reader(self.routes.reports().fileno())
 
     def _read_rejected(self) -> None:
         now = time.monotonic()
-        for packet in self._rejected.read():
+        for packet in self.routes.reports().read():
             self.counters["unverified"] += 1
             if self.monitor.is_local(packet.destination):
                 self.role.unverified_home_address(
@@ -83,7 +77,7 @@ class CorrespondentNodeAgent(Agent):
         self.turn(now)
 
     def status(self) -> dict[str, Any]:
-        return {"mobile_nodes": len(self.role.optimisations())}
+        return {"mobile_nodes": len(self.role.optimisations()), "carrier": self.routes.carrier}
 
     async def handle(self, request: Request) -> Any:
         if isinstance(request, requests.Flows):

@@ -4,41 +4,39 @@ Class: `OptimisedRoutes`. In the network namespace of the calling thread:
 
 - nf_tables table `ip6 NAME` decides which care-of address a packet takes, by marks (see
   `optimisation_rules`);
-- at a mobile node, policy rules of priority 125 and routes in tables from 29000 on take marked packets to the
-  interface of that care-of address; at a correspondent node, table 29000 has a route to each home address,
-  with an MTU that leaves room for the header, by the way that its default care-of address has;
-- BPF programs on the interfaces put the headers in and take them out (see `optimisation_programs`), at the
-  speed of plain routing. Home Address options that no binding allows are left in, hence dropped by
-  nf_tables; `RejectedPackets` has seen them by then.
+- at a mobile node, policy rules of priority 124 and routes in tables from 29000 on take marked packets to the
+  interface of that care-of address; at a correspondent node, table 29000 (rule of priority 125) has a route
+  to each home address, with an MTU that leaves room for the header, by the way that its default care-of
+  address has;
+- a carrier (see `carrier`) puts the headers in and takes them out: BPF programs on the interfaces, at the
+  speed of plain routing, or a process behind TUN devices `NAME0`..., where BPF is not allowed. Home Address
+  options that no binding allows are left in, hence dropped by nf_tables; `reports` has seen them by then.
 
 Not done: UDP sends of many datagrams in one call (UDP_SEGMENT) over an optimised route; packets that carry
 both headers, as between two mobile nodes.
 """
 
 import errno
+import itertools
 import socket
 import struct
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
 
 from testbed.datapath import mark
-from testbed.datapath.bpf import BpfError, Map, close_all, load_classifier
+from testbed.datapath.bpf import BpfError, is_available
+from testbed.datapath.carrier import BpfCarrier, Carrier, Way
 from testbed.datapath.classifier import EMPTY, HomeRules
 from testbed.datapath.error import DatapathError
 from testbed.datapath.netlink import NETFILTER, ROUTE, Netlink, NetlinkError, attribute, attributes
-from testbed.datapath.optimisation_programs import (
-    HEADER_OCTETS,
-    add_home_address,
-    add_routing_header,
-    take_home_address,
-    take_routing_header,
-)
+from testbed.datapath.optimisation_programs import HEADER_OCTETS
 from testbed.datapath.optimisation_rules import FIRST_NUMBER, OptimisationClassifier
+from testbed.datapath.rejected import RejectedPackets
 from testbed.datapath.route import KernelObject, PolicyRule, Route, dump_routes, dump_rules
 from testbed.datapath.ruleset import Ruleset
-from testbed.datapath.traffic_control import Hooks, is_ethernet, local_addresses
+from testbed.datapath.traffic_control import is_ethernet, local_addresses
 from testbed.datapath.tunnel import explain
 from testbed.mobility.forwarding import Pair, RouteOptimisation, Side
 
@@ -46,40 +44,38 @@ TABLE_BASE, TABLE_END = 29000, 30000
 _PRIORITY = 125
 #: Tells our rules from those of the tunnels.
 _OWNER = mark.PROTOCOL + 1
-_ETHERNET_OCTETS = 14
 _GET_ROUTE = 26
-_MAX_ENTRIES = 1 << 16
 #: Packets that may go into an optimised route: Ethernet's MTU less the header.
 _MTU = 1500 - HEADER_OCTETS
 
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """What one pair has in the kernel: routes and rules, nf_tables rules, entries of the maps."""
+    """What one pair has in the kernel: routes and rules, nf_tables rules, ways of the carrier."""
 
     objects: frozenset[KernelObject]
     rules: HomeRules
-    paths: dict[bytes, bytes]
-    bindings: dict[bytes, bytes]
+    ways: frozenset[Way]
 
 
-_NOTHING = _Wanted(frozenset(), EMPTY, {}, {})
+_NOTHING = _Wanted(frozenset(), EMPTY, frozenset())
 
 
 class OptimisedRoutes:
     """The optimised routes of one node. Nothing is changed before the first call of `apply` or `reconcile`.
 
+    `carrier`: "bpf", "tun", or "auto" for the first of them that this process may use.
     Raises DatapathError, in `apply` with the kernel's tables as they were before.
     """
 
-    def __init__(self, side: Side, name: str = "flowbind_ro") -> None:
+    def __init__(self, side: Side, name: str = "flowbind_ro", carrier: str = "auto") -> None:
         self.side = side
+        self._carrier_wanted = carrier
         self.name = name
         self._opened = False
         self._optimisations: dict[Pair, RouteOptimisation] = {}
         self._wanted: dict[Pair, _Wanted] = {}
         self._uses: Counter[KernelObject] = Counter()
-        self._ours: dict[bytes, bytes] = {}
         #: At a correspondent node: home address -> BID -> number.
         self._numbers: dict[IPv6Address, dict[int, int]] = {}
         self._ways: dict[tuple[str | None, IPv6Address | None], int] = {}
@@ -117,6 +113,16 @@ class OptimisedRoutes:
             if name in found
         }
 
+    @property
+    def carrier(self) -> str:
+        """"bpf" or "tun", "none" before it has been needed."""
+        return self._carrier.name if self._opened else "none"
+
+    def reports(self) -> RejectedPackets | None:
+        """Where packets with a Home Address option that no binding allows are told, once `reconcile` or
+        `apply` has been called; None at a mobile node."""
+        return self._carrier.reports()
+
     def close(self) -> None:
         """Remove everything from the kernel; calling it again does nothing."""
         if not self._opened:
@@ -125,19 +131,15 @@ class OptimisedRoutes:
         try:
             self._ruleset.delete()
             self._netlink.attempt([o.remove(socket.if_nametoindex) for o in self._there()])
-            self._hooks.close()
+            self._carrier.close()
         except NetlinkError as error:
             raise DatapathError(f"route optimisation cannot be removed: {_words(error)}.") from error
         finally:
-            close_all(self._programs)
-            for table in (self._paths, self._bindings, self._ours_map):
-                table.close()
             self._netlink.close()
             self._filter.close()
             self._wanted.clear()
             self._optimisations.clear()
             self._uses.clear()
-            self._ours.clear()
             self._ways.clear()
 
     # -- start
@@ -149,34 +151,30 @@ class OptimisedRoutes:
             self._netlink, self._filter = Netlink(ROUTE), Netlink(NETFILTER)
         except OSError as error:
             raise DatapathError(f"this kernel has no nf_tables or no rtnetlink: {error.strerror}.") from error
-        mobile = self.side is Side.MOBILE
-        self._paths = Map(36 if mobile else 20, 16, _MAX_ENTRIES)
-        self._bindings = Map(16 if mobile else 32, 4, _MAX_ENTRIES)
-        self._ours_map = Map(16, 4, 1024)
-        if mobile:
-            programs = (
-                take_routing_header(_ETHERNET_OCTETS, self._bindings, self._ours_map),
-                add_home_address(_ETHERNET_OCTETS, self._paths),
-            )
-        else:
-            programs = (
-                take_home_address(_ETHERNET_OCTETS, self._bindings, self._ours_map),
-                add_routing_header(_ETHERNET_OCTETS, self._paths),
-            )
-        self._programs = [load_classifier(self.name, program) for program in programs]
-        self._hooks = Hooks(self._netlink, self.name)
+        self._carrier = self._make_carrier()
+        try:
+            self._carrier.open()
+        except OSError as error:
+            raise DatapathError(f"no carrier for optimised routes: {_words(error)}.") from error
         self._classifier = OptimisationClassifier(self.side, self.name, _MTU)
         self._ruleset = Ruleset(self._filter, self.name, f"owned by flowbind ({self.side.value})")
         self._ruleset.classifier = self._classifier
         self._ruleset.repair({None: self._classifier.base()})
         self._opened = True
 
+    def _make_carrier(self) -> Carrier:
+        wanted = self._carrier_wanted
+        if wanted == "bpf" or (wanted == "auto" and is_available()):
+            return BpfCarrier(self.side, self.name, self._netlink)
+        from testbed.datapath.userspace_carrier import UserspaceCarrier
+
+        return UserspaceCarrier(self.side, self.name)
+
     # -- from what is wanted to what the kernel shall have
 
     def _apply(self, changes: Mapping[Pair, RouteOptimisation | None]) -> None:
         optimisations = {**self._optimisations, **changes}
         optimisations = {pair: wanted for pair, wanted in optimisations.items() if wanted is not None}
-        self._look_around(optimisations)
         used = {o.table - TABLE_BASE for o in self._uses}
         self._ways = {way: number for way, number in self._ways.items() if number in used}
         wanted = {pair: self._want(new) if new else _NOTHING for pair, new in changes.items()}
@@ -187,10 +185,10 @@ class OptimisedRoutes:
             uses.update(wanted[pair].objects)
         added = sorted((o for o, n in uses.items() if n > 0 and not self._uses[o]), key=_order)
         removed = [o for o, n in uses.items() if n < 0 and self._uses[o] + n == 0]
+        final = {**self._wanted, **wanted}
+        # first what is new beside what is old, then marks lead to what is new, then what is old goes
+        self._carry([*before.values(), *final.values()], optimisations)
         self._install(added)
-        for pair in changes:
-            self._paths.become({**before[pair].paths, **wanted[pair].paths}, before[pair].paths)
-            self._bindings.become({**before[pair].bindings, **wanted[pair].bindings}, before[pair].bindings)
         self._ruleset.change(
             {pair: old.rules for pair, old in before.items()},
             {pair: new.rules for pair, new in wanted.items()},
@@ -204,38 +202,27 @@ class OptimisedRoutes:
         keys = {o.key for o in added}
         removed = sorted((o for o in removed if o.key not in keys), key=_order, reverse=True)
         self._netlink.attempt([o.remove(socket.if_nametoindex) for o in removed])
-        still = {key for new in self._wanted.values() for key in new.bindings}
-        for pair in changes:
-            for key in before[pair].paths.keys() - wanted[pair].paths.keys():
-                self._paths.delete(key)
-            for key in before[pair].bindings.keys() - still:
-                self._bindings.delete(key)
         self._optimisations = optimisations
+        self._carry(final.values(), optimisations)
 
-    def _look_around(self, optimisations: Mapping[Pair, RouteOptimisation]) -> None:
-        """Take notice of the interfaces and addresses that this node has now."""
-        ours = {address: bytes(4) for address in local_addresses()}
-        self._ours_map.become(ours, self._ours)
-        self._ours = ours
+    def _carry(self, wanted: Iterable[_Wanted], optimisations: Mapping[Pair, RouteOptimisation]) -> None:
+        """Tell the carrier all the ways, and the interfaces and addresses that this node has now."""
         if self.side is Side.MOBILE:
             names = {path.interface for wanted in optimisations.values() for path in wanted.paths}
         else:
             names = {name for _, name in socket.if_nameindex()}
-        indices = set()
-        for name in names:
-            if name is not None and is_ethernet(name):
-                indices.add(_index(name))
-        for index in self._hooks.interfaces - indices:
-            self._hooks.detach(index)
-        for index in indices - self._hooks.interfaces:
-            self._hooks.attach(index, *self._programs)
+        indices = {_index(name) for name in names if name is not None and is_ethernet(name)}
+        # of two ways of one key, the later one counts
+        ways = list(dict.fromkeys(way for each in wanted for way in each.ways))
+        self._carrier.carry(ways, local_addresses(), indices)
 
     def _want(self, wanted: RouteOptimisation) -> _Wanted:
         return self._want_mobile(wanted) if self.side is Side.MOBILE else self._want_correspondent(wanted)
 
     def _want_mobile(self, wanted: RouteOptimisation) -> _Wanted:
-        numbers, paths = {}, {}
+        numbers: dict[int, int] = {}
         objects: set[KernelObject] = set()
+        ways = set()
         for path in wanted.paths:
             if path.interface is None:
                 raise DatapathError(f"BID {path.bid} of {wanted.home_address} has no interface.")
@@ -244,13 +231,11 @@ class OptimisedRoutes:
             way = self._way(path.interface, path.gateway)
             table = TABLE_BASE + way
             number = numbers[path.bid] = FIRST_NUMBER + way
-            objects.add(Route(table, mark.ANY, path.interface, path.gateway))
-            objects.add(PolicyRule(_PRIORITY, table, mark.value(number), mark.NUMBER_MASK, owner=_OWNER))
-            key = struct.pack("=I", _index(path.interface))
-            key += wanted.home_address.packed + wanted.correspondent.packed
-            paths[key] = path.local.packed
-        homes = {wanted.home_address.packed: bytes(4)}
-        return _Wanted(frozenset(objects), self._classifier.pair(wanted, numbers), paths, homes)
+            route = Route(table, mark.ANY, path.interface, path.gateway)
+            objects.update(self._carrier.steering(table, _rule(table, number), route))
+            addresses = wanted.home_address.packed, wanted.correspondent.packed, path.local.packed
+            ways.add(Way(mark.value(number), _index(path.interface), *addresses))
+        return _Wanted(frozenset(objects), self._classifier.pair(wanted, numbers), frozenset(ways))
 
     def _way(self, interface: str, gateway: IPv6Address | None) -> int:
         """The number of a way out."""
@@ -270,22 +255,22 @@ class OptimisedRoutes:
         numbers = {path.bid: numbers[path.bid] for path in wanted.paths if path.bid in numbers}
         for path in wanted.paths:
             if path.bid not in numbers:
-                free = (n for n in range(FIRST_NUMBER, mark.NUMBER_MASK >> 16) if n not in numbers.values())
-                numbers[path.bid] = next(free)
+                taken = set(numbers.values())
+                numbers[path.bid] = next(n for n in itertools.count(FIRST_NUMBER) if n not in taken)
         self._numbers[wanted.home_address] = numbers
-        paths, bindings = {}, {}
-        home = wanted.home_address.packed
-        for path in wanted.paths:
-            paths[struct.pack("=I", mark.value(numbers[path.bid])) + home] = path.remote.packed
-            bindings[home + path.remote.packed] = bytes(4)
         default = next(path for path in wanted.paths if path.bid == wanted.default_bid)
-        objects = frozenset(
-            {
-                self._route_like(wanted.home_address, default.remote),
-                PolicyRule(_PRIORITY, TABLE_BASE, owner=_OWNER),
-            }
-        )
-        return _Wanted(objects, self._classifier.pair(wanted, numbers), paths, bindings)
+        objects: set[KernelObject] = {
+            self._route_like(wanted.home_address, default.remote),
+            PolicyRule(_PRIORITY, TABLE_BASE, owner=_OWNER),
+        }
+        ways = set()
+        for path in wanted.paths:
+            number = numbers[path.bid]
+            table = TABLE_BASE + 1 + number - FIRST_NUMBER
+            objects.update(self._carrier.steering(table, _rule(table, number), None))
+            addresses = wanted.home_address.packed, bytes(16), path.remote.packed
+            ways.add(Way(mark.value(number), 0, *addresses))
+        return _Wanted(frozenset(objects), self._classifier.pair(wanted, numbers), frozenset(ways))
 
     def _route_like(self, home_address: IPv6Address, care_of_address: IPv6Address) -> Route:
         """A route to the home address that goes where packets to the care-of address go."""
@@ -329,8 +314,11 @@ class OptimisedRoutes:
         strays = [o for o in self._there() if o.key not in keys]
         self._netlink.attempt([o.remove(_index) for o in strays])
         for index, _ in socket.if_nameindex():
-            if index not in self._hooks.interfaces:
-                self._hooks.detach(index)
+            self._carrier.clean(index)
+
+
+def _rule(table: int, number: int) -> PolicyRule:
+    return PolicyRule(_PRIORITY - 1, table, mark.value(number), mark.NUMBER_MASK, owner=_OWNER)
 
 
 def _order(o: KernelObject) -> int:
