@@ -1,0 +1,136 @@
+"""Recordings of what a link's rate and loss were, and their playing. Classes: `Trace`, `TracePlayer`.
+Function: `read_trace`. Exception: `TraceError`.
+
+Two formats, told apart by the name's end:
+
+- `.csv`: a header line with `time_s`, `bandwidth_mbit`, and if wanted `loss_percent` and `delay_ms`; each
+line
+  holds from its time on, times ascend from 0, and the last line ends the recording;
+- `.mahimahi`: the format of the Mahimahi link emulator, in which many recordings of mobile networks are
+  published: one line for each opportunity to deliver 1500 octets, its time in ms.
+"""
+
+import csv
+import threading
+import time
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+from testbed.emulation.link import LinkError, ShapedLink
+
+#: Opportunities of a Mahimahi recording are counted over this time.
+BIN_MS = 100
+OPPORTUNITY_OCTETS = 1500
+#: A link cannot have no rate at all: a packet would stay on it for ever.
+LEAST_MBIT = 0.05
+
+
+class TraceError(Exception):
+    """A recording cannot be used; the text names file and line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """From `time_s` on; None: as the profile has it."""
+
+    time_s: float
+    bandwidth_mbit: float
+    loss_percent: float | None = None
+    delay_ms: float | None = None
+
+    def changes(self) -> dict[str, float]:
+        named = {field.name: getattr(self, field.name) for field in fields(self)[1:]}
+        return {name: value for name, value in named.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """`samples` hold one after the other; after `duration_s` the first comes again."""
+
+    samples: tuple[Sample, ...]
+    duration_s: float
+
+
+def read_trace(path: str | Path) -> Trace:
+    """Read a recording. Raises TraceError."""
+    path = Path(path)
+    try:
+        if path.suffix == ".mahimahi":
+            return _mahimahi(path)
+        with open(path, newline="", encoding="utf-8") as file:
+            return _csv(path, csv.DictReader(line for line in file if not line.startswith("#")))
+    except (OSError, UnicodeDecodeError) as error:
+        raise TraceError(f"trace: {path} cannot be read: {getattr(error, 'strerror', error)}") from error
+
+
+def _csv(path: Path, rows: csv.DictReader) -> Trace:
+    known = [field.name for field in fields(Sample)]
+    unknown = set(rows.fieldnames or ()) - set(known)
+    if unknown or not {"time_s", "bandwidth_mbit"} <= set(rows.fieldnames or ()):
+        raise TraceError(f"trace: {path} has no header line with time_s and bandwidth_mbit, and if wanted "
+                         "loss_percent and delay_ms")  # fmt: skip
+    samples: list[Sample] = []
+    for number, row in enumerate(rows, 1):
+        try:
+            values = {name: float(text) for name, text in row.items() if text not in ("", None)}
+            sample = Sample(**values)
+        except (TypeError, ValueError) as error:
+            raise TraceError(f"trace: {path}, sample {number}: {error}") from error
+        if min(values.values()) < 0 or values.get("loss_percent", 0) > 100:
+            raise TraceError(f"trace: {path}, sample {number}: a value is out of its range")
+        if sample.time_s <= samples[-1].time_s if samples else sample.time_s != 0:
+            raise TraceError(f"trace: {path}, sample {number}: times are to ascend from 0")
+        samples.append(replace(sample, bandwidth_mbit=max(sample.bandwidth_mbit, LEAST_MBIT)))
+    if len(samples) < 2:
+        raise TraceError(f"trace: {path} has fewer than two samples")
+    return Trace(tuple(samples[:-1]), samples[-1].time_s)
+
+
+def _mahimahi(path: Path) -> Trace:
+    try:
+        times = [int(line) for line in path.read_text().split()]
+    except ValueError as error:
+        raise TraceError(f"trace: {path} is no Mahimahi recording: {error}") from error
+    if not times or times[-1] < BIN_MS or times != sorted(times) or times[0] < 0:
+        raise TraceError(f"trace: {path} is no Mahimahi recording: expected ascending times in ms")
+    counts = [0] * (-(-(times[-1] + 1) // BIN_MS))
+    for at_ms in times:
+        counts[at_ms // BIN_MS] += 1
+    megabits = OPPORTUNITY_OCTETS * 8 / 1000 / BIN_MS
+    samples = (Sample(index * BIN_MS / 1000, max(count * megabits, LEAST_MBIT))
+               for index, count in enumerate(counts))  # fmt: skip
+    return Trace(tuple(samples), len(counts) * BIN_MS / 1000)
+
+
+class TracePlayer:
+    """Plays a recording on both directions of a link, again and again, from its start to `stop`."""
+
+    def __init__(self, link: ShapedLink, trace: Trace) -> None:
+        self._link, self._trace = link, trace
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._play, daemon=True)
+        self.failure: str | None = None
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _play(self) -> None:
+        begin, original = time.monotonic(), (self._link.parameters, self._link.parameters_back)
+        step = 0
+        while True:
+            turn, index = divmod(step, len(self._trace.samples))
+            sample = self._trace.samples[index]
+            due_s = begin + turn * self._trace.duration_s + sample.time_s
+            if self._stop.wait(max(due_s - time.monotonic(), 0)):
+                return
+            try:
+                self._link.change(*(replace(parameters, **sample.changes()) for parameters in original))
+            except (LinkError, ValueError) as error:
+                self.failure = str(error)
+                return
+            step += 1

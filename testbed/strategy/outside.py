@@ -1,0 +1,50 @@
+"""What flow bindings compete with. Classes: `NoMobility`, `PerPacket`, `MultipathTcp`."""
+
+import socket
+from collections.abc import Mapping, Sequence
+
+from testbed.strategy.strategy import Binding, Carrier, Event, Flow, Link, Strategy
+
+_MULTIPATH_TCP = 262
+
+
+class NoMobility(Strategy):
+    """No Mobile IPv6: applications use the care-of address in the first network, and are lost with it."""
+
+    name = "none"
+    summary = "plain routing to one care-of address"
+    carrier = Carrier.PLAIN
+
+    def decide(self, flows: Sequence[Flow], links: Sequence[Link], event: Event) -> Mapping[str, Binding]:
+        return {}
+
+
+class PerPacket(Strategy):
+    """Packets of every flow in turns over all networks, which the draft forbids in §3.1: they overtake each
+    other."""
+
+    name = "per-packet"
+    summary = "packets in turns over all networks, which the draft forbids"
+    carrier = Carrier.SPRAYED
+
+    def decide(self, flows: Sequence[Flow], links: Sequence[Link], event: Event) -> Mapping[str, Binding]:
+        return {}
+
+
+class MultipathTcp(Strategy):
+    """The kernel's Multipath TCP (RFC 8684) over both care-of addresses; UDP flows cannot use it."""
+
+    name = "mptcp"
+    summary = "the kernel's Multipath TCP, without Mobile IPv6"
+    carrier = Carrier.MULTIPATH_TCP
+    protocols = frozenset({"tcp"})
+
+    def missing(self) -> str | None:
+        try:
+            socket.socket(socket.AF_INET6, socket.SOCK_STREAM, _MULTIPATH_TCP).close()
+        except OSError:
+            return "this kernel has no Multipath TCP (CONFIG_MPTCP, sysctl net.mptcp.enabled)"
+        return None
+
+    def decide(self, flows: Sequence[Flow], links: Sequence[Link], event: Event) -> Mapping[str, Binding]:
+        return {}
