@@ -1,0 +1,299 @@
+#!/usr/bin/env python3
+"""Measure what the home agent's tunnels cost: TCP through them against plain routing on the same path.
+
+    sudo python experiments/bench_tunnel.py [--duration 30] [--backend seg6] [--json]
+
+How it measures: correspondent node, home agent, access router and mobile node are anonymous namespaces in
+a row; nothing is shaped. One TCP connection (iperf3) goes to the mobile node's care-of address while no
+datapath is there (plain routing), or to its home address through the tunnel, with a few flow bindings on the
+way. The two take turns, in both directions, so that whatever else the machine does hits both. Each figure is
+the median; beside it are the lowest and the highest. A ratio is that of two neighbouring runs; the median of
+all of them decides: exit status 1 when it is below the goal.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from ipaddress import IPv6Address
+from pathlib import Path as FilePath
+from statistics import median
+
+sys.path.insert(0, str(FilePath(__file__).resolve().parents[1]))
+
+from testbed.environment import reexec_in_project_environment  # noqa: E402
+
+reexec_in_project_environment()
+
+from testbed.datapath.datapath import Datapath, DatapathConfiguration  # noqa: E402
+from testbed.datapath.error import DatapathError  # noqa: E402
+from testbed.datapath.probe import BACKENDS, choose_tunnel_backend  # noqa: E402
+from testbed.emulation.link_probe import private_namespaces  # noqa: E402
+from testbed.isolation import isolate  # noqa: E402
+from testbed.mobility.forwarding import Action, FlowRule, HomeBinding, Path, Side  # noqa: E402
+from testbed.wire.selector import IPv6TrafficSelector  # noqa: E402
+
+GOAL = 0.9
+HOME_AGENT, HOME_ADDRESS = IPv6Address("2001:db8:100::1"), IPv6Address("2001:db8:100::100")
+CARE_OF_ADDRESS, ROUTER = IPv6Address("2001:db8:201::2"), IPv6Address("2001:db8:201::1")
+#: Left to right: cn, ha, ar, mn; each link has a prefix, ::1 at its left or right end as the router needs it.
+NAMES = ("cn", "ha", "ar", "mn")
+LINKS = (
+    ("2001:db8:300::2", "2001:db8:300::1"),
+    ("2001:db8:ff01::1", "2001:db8:ff01::2"),
+    (str(ROUTER), str(CARE_OF_ADDRESS)),
+)
+READY_S = 10.0
+
+
+@dataclass
+class Series:
+    """The runs of one direction, in bit/s; run N of `plain` and of `tunnel` are neighbours in time."""
+
+    plain: list[float] = field(default_factory=list)
+    tunnel: list[float] = field(default_factory=list)
+
+    @property
+    def ratios(self) -> list[float]:
+        return [tunnel / plain for tunnel, plain in zip(self.tunnel, self.plain, strict=True)]
+
+    def summary(self) -> dict:
+        figures = {"plain_bps": self.plain, "tunnel_bps": self.tunnel, "ratio": self.ratios}
+        return {
+            name: {"median": median(values), "low": min(values), "high": max(values)}
+            for name, values in figures.items()
+        }
+
+
+class Bench:
+    """The four nodes, and the datapaths of the two ends of the tunnel. A context manager."""
+
+    def __init__(self, backend: str, flows: int) -> None:
+        self._backend = backend
+        self._flows = flows
+        self._undo = ExitStack()
+
+    def __enter__(self) -> "Bench":
+        with ExitStack() as undo:
+            self._nodes = dict(zip(NAMES, undo.enter_context(private_namespaces(4)), strict=True))
+            self._build()
+            self._datapaths = {
+                "ha": self._datapath("ha", Side.ANCHOR),
+                "mn": self._datapath("mn", Side.MOBILE),
+            }
+            with self._nodes["mn"].entered():
+                server = subprocess.Popen(["iperf3", "-s"], stdout=subprocess.DEVNULL)
+            undo.callback(server.wait)
+            undo.callback(server.kill)
+            self._await(CARE_OF_ADDRESS)
+            self._undo = undo.pop_all()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._undo.close()
+
+    def _run(self, node: str, *command: str) -> str:
+        with self._nodes[node].entered():
+            return subprocess.run(command, check=True, text=True, capture_output=True).stdout
+
+    def _build(self) -> None:
+        script = "echo 1 >/proc/sys/net/ipv6/conf/all/forwarding"
+        for node in ("ha", "ar"):
+            self._run(node, "sh", "-c", script)
+        for left, right, ends in zip(NAMES, NAMES[1:], LINKS, strict=False):
+            self._run(
+                left,
+                "ip",
+                "link",
+                "add",
+                right,
+                "type",
+                "veth",
+                "peer",
+                "name",
+                left,
+                "netns",
+                str(self._nodes[right].pid),
+            )
+            for node, device, address in ((left, right, ends[0]), (right, left, ends[1])):
+                self._run(node, "ip", "address", "add", f"{address}/64", "dev", device, "nodad")
+                self._run(node, "ip", "link", "set", device, "up")
+        self._run("ha", "ip", "address", "add", f"{HOME_AGENT}/128", "dev", "lo", "nodad")
+        for node, destination, gateway in (
+            ("cn", "default", LINKS[0][1]),
+            ("ha", "2001:db8:201::/64", LINKS[1][1]),
+            ("ar", "default", LINKS[1][0]),
+            ("mn", "default", str(ROUTER)),
+        ):
+            self._run(node, "ip", "-6", "route", "add", destination, "via", gateway)
+
+    def _datapath(self, node: str, side: Side) -> Datapath:
+        with self._nodes[node].entered():
+            return Datapath(side, DatapathConfiguration(tunnel_backend=self._backend))
+
+    @contextmanager
+    def tunnels(self) -> Iterator[None]:
+        """Both ends have their datapath, for as long as the block runs."""
+        rules = tuple(
+            FlowRule(
+                number + 1,
+                number,
+                IPv6TrafficSelector(source_port=(22 + number,) * 2, next_header=(6, 6)),
+                Action.FORWARD,
+                (1,),
+            )
+            for number in range(self._flows)
+        )
+        paths = {
+            "ha": Path(1, HOME_AGENT, CARE_OF_ADDRESS),
+            "mn": Path(1, CARE_OF_ADDRESS, HOME_AGENT, "ar", ROUTER),
+        }
+        try:
+            for node, datapath in self._datapaths.items():
+                with self._nodes[node].entered():
+                    datapath.reconcile({HOME_ADDRESS: HomeBinding(HOME_ADDRESS, (paths[node],), 1, rules)})
+            self._await(HOME_ADDRESS)
+            yield
+            default = self._datapaths["ha"].counters()[HOME_ADDRESS, None][0]
+            if not default:
+                raise DatapathError("the packets did not take the tunnel.")
+        finally:
+            for node, datapath in self._datapaths.items():
+                with self._nodes[node].entered():
+                    datapath.close()
+
+    def _await(self, destination: IPv6Address) -> None:
+        end = time.monotonic() + READY_S
+        while True:
+            try:
+                self._run("cn", "ping", "-c", "1", "-W", "1", str(destination))
+                return
+            except subprocess.CalledProcessError as error:
+                if time.monotonic() > end:
+                    raise DatapathError(f"{destination} does not answer: {error.stdout.strip()}") from None
+
+    def measure(self, destination: IPv6Address, reverse: bool, duration_s: int) -> float:
+        """TCP goodput between correspondent node and `destination`, bit/s."""
+        options = ["-R"] if reverse else []
+        output = self._run("cn", "iperf3", "-c", str(destination), "-t", str(duration_s), "-J", *options)
+        return json.loads(output)["end"]["sum_received"]["bits_per_second"]
+
+
+def measure(backend: str, repetitions: int, duration_s: int, flows: int) -> dict[str, Series]:
+    series = {"down": Series(), "up": Series()}
+    with Bench(backend, flows) as bench:
+        for number in range(repetitions):
+            print(f"{backend}: run {number + 1} of {repetitions}", file=sys.stderr, flush=True)
+            for direction, runs in series.items():
+                reverse = direction == "up"
+                # who goes first changes, too
+                for kind in ("plain", "tunnel") if number % 2 else ("tunnel", "plain"):
+                    if kind == "plain":
+                        runs.plain.append(bench.measure(CARE_OF_ADDRESS, reverse, duration_s))
+                    else:
+                        with bench.tunnels():
+                            runs.tunnel.append(bench.measure(HOME_ADDRESS, reverse, duration_s))
+    return series
+
+
+def table(results: dict[str, dict[str, dict]]) -> str:
+    lines = [f"{'backend':8} {'direction':10} {'plain routing':>26} {'tunnel':>26} {'ratio':>20}"]
+
+    def shown(figure: dict, scale: float, unit: str) -> str:
+        median_, low, high = (figure[key] / scale for key in ("median", "low", "high"))
+        return f"{median_:.2f}{unit} ({low:.2f} - {high:.2f})"
+
+    for backend, directions in results.items():
+        for direction, figures in directions.items():
+            lines.append(
+                f"{backend:8} {direction:10} {shown(figures['plain_bps'], 1e9, ' Gbit/s'):>26} "
+                f"{shown(figures['tunnel_bps'], 1e9, ' Gbit/s'):>26} {shown(figures['ratio'], 1, ''):>20}"
+            )
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="bench tunnel", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--duration",
+        type=float,
+        default=40,
+        metavar="S",
+        help="seconds of measuring in all, shared by the runs (40)",
+    )
+    parser.add_argument("--repetitions", type=int, default=10, metavar="N", help="of each run (10)")
+    parser.add_argument(
+        "--flows", type=int, default=3, metavar="N", help="flow bindings that do not match (3)"
+    )
+    parser.add_argument(
+        "--backend",
+        action="append",
+        choices=BACKENDS,
+        help="only this one; may be given several times (all that this kernel has)",
+    )
+    parser.add_argument("--json", action="store_true", help="standard output is one JSON document")
+    options = parser.parse_args()
+    if options.repetitions < 1 or options.flows < 0 or options.duration <= 0:
+        parser.error("--repetitions must be 1 or more, --flows 0 or more, --duration more than 0")
+    isolate()
+    backends = []
+    for backend in options.backend or BACKENDS:
+        try:
+            backends.append(choose_tunnel_backend(backend))
+        except ValueError as error:
+            if options.backend:
+                parser.error(str(error))
+    if not backends:
+        parser.error("this kernel has no tunnels for IPv6 in IPv6: ./run check says more")
+    runs = 4 * options.repetitions * len(backends)
+    each_s = max(round(options.duration / runs), 1)
+    try:
+        measured = {
+            backend: measure(backend, options.repetitions, each_s, options.flows) for backend in backends
+        }
+    except DatapathError as error:
+        print(f"bench tunnel: {error}", file=sys.stderr)
+        return 2
+    results = {
+        backend: {direction: runs.summary() for direction, runs in series.items()}
+        for backend, series in measured.items()
+    }
+    ratios = {
+        backend: median(ratio for runs in series.values() for ratio in runs.ratios)
+        for backend, series in measured.items()
+    }
+    ratio = min(ratios.values())
+    document = {
+        "kernel": platform.release(),
+        "processors": os.cpu_count(),
+        "load": os.getloadavg()[0],
+        "repetitions": options.repetitions,
+        "seconds_each": each_s,
+        "flows": options.flows,
+        "backends": results,
+        "ratios": ratios,
+        "ratio": ratio,
+        "goal": GOAL,
+        "reached": ratio >= GOAL,
+    }
+    print(table(results), file=sys.stderr if options.json else sys.stdout)
+    verdict = "reached" if ratio >= GOAL else "MISSED"
+    print(
+        f"ratio {ratio:.3f}, goal {GOAL}: {verdict}", file=sys.stderr if options.json else sys.stdout
+    )
+    if options.json:
+        json.dump(document, sys.stdout, indent=1)
+        print()
+    return 0 if ratio >= GOAL else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
