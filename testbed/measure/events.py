@@ -20,7 +20,7 @@ DETECTION = {
     "link-down": ("link-lost",), "link-up": ("link-gained",),
     "move": ("link-lost", "link-gained", "care-of-address-gained"),
     "flow-add": ("flow-requested",), "flow-replace": ("flow-requested",),
-    "flow-remove": ("flow-requested",),
+    "flow-remove": ("flow-requested",), "steer": ("flow-requested",),
 }
 
 #: The stages of a handover, in the order in which they usually happen.

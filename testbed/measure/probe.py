@@ -17,6 +17,8 @@ from testbed.measure import probe_tcp, probe_udp
 from testbed.measure.pacing import PATTERNS, Stop, arrivals, take_precedence
 from testbed.measure.probe_log import ProbeLogWriter
 
+_MULTIPATH_TCP = 262
+
 
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
@@ -58,7 +60,7 @@ def _udp_receive(options, stop: Stop) -> dict:
 
 
 def _tcp_listen(options, stop: Stop) -> dict:
-    with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as listener:
+    with _stream(options) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((options.local, options.local_port))
         listener.listen(1)
@@ -73,7 +75,7 @@ def _tcp_listen(options, stop: Stop) -> dict:
 def _tcp_connect(options, stop: Stop) -> dict:
     deadline = time.monotonic() + options.connect_timeout
     for due_ns in arrivals(time.monotonic_ns(), 10):
-        sock = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+        sock = _stream(options)
         sock.settimeout(max(deadline - time.monotonic(), 0.1))
         try:
             sock.bind((options.local, options.local_port))
@@ -86,6 +88,10 @@ def _tcp_connect(options, stop: Stop) -> dict:
     sock.settimeout(None)
     _ready()
     return _tcp(sock, options, stop, server=False)
+
+
+def _stream(options) -> socket.socket:
+    return socket.socket(socket.AF_INET6, socket.SOCK_STREAM, _MULTIPATH_TCP if options.multipath else 0)
 
 
 def _tcp(sock: socket.socket, options, stop: Stop, server: bool) -> dict:
@@ -151,6 +157,7 @@ def _parser() -> argparse.ArgumentParser:
                               help="after SIGTERM: silence to wait for (UDP), patience with the peer (TCP)")
         if name.startswith("tcp"):
             mode.add_argument("--kind", choices=("interactive", "web"), required=True)
+            mode.add_argument("--multipath", action="store_true", help="use Multipath TCP")
             mode.add_argument("--page-size", type=_number(int, probe_tcp.HEADER.size, 1 << 30),
                               default=200_000, metavar="OCTETS")
     return parser

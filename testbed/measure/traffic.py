@@ -8,7 +8,7 @@ In every kind the correspondent node has the fixed port that a traffic selector 
 address.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +31,8 @@ class Host:
 class FlowKey:
     """How a flow's packets are told from others in a capture: `protocol` is "tcp" or "udp".
 
-    `downlink` says which direction is measured: from the correspondent node (the usual one) or to it.
+    `downlink` says which direction is measured: from the correspondent node (the usual one) or to it. `also`:
+    further addresses of the mobile node (Multipath TCP uses one a path).
     """
 
     name: str
@@ -40,6 +41,7 @@ class FlowKey:
     port: int
     mobile: str
     downlink: bool = True
+    also: tuple[str, ...] = ()
 
 
 class Traffic:
@@ -51,6 +53,8 @@ class Traffic:
     """
 
     kind: str
+    #: Whether packets are counted by the logs: several connections may carry one flow, or none be captured.
+    counted_by_logs = False
     logs: tuple[Path, Path] | None = None
     spacing_ms: float | None = None
 
@@ -82,6 +86,7 @@ class UdpProbe(Traffic):
     """Numbered datagrams at `per_second`; `number` tells flows apart in packets and logs."""
 
     kind = "udp-probe"
+    counted_by_logs = True
 
     def __init__(self, name: str, number: int, correspondent: Host, mobile: Host, directory: str | Path, *,
                  port: int, per_second: float, size: int, seed: int = 0, pattern: str = "constant",
@@ -111,16 +116,22 @@ class TcpProbe(Traffic):
 
     `kind` "interactive": both ends send `size` octets `per_second` times. "web": the mobile node asks for a
     page of `page_size` octets `per_second` times; requests are `size` octets long.
+
+    `paths`: use Multipath TCP (RFC 8684), and these are the mobile node's other addresses for it. Then records
+    are counted, not packets: a packet sent again on another path is the same record.
     """
 
     def __init__(self, name: str, number: int, correspondent: Host, mobile: Host, directory: str | Path, *,
                  port: int, kind: str = "interactive", per_second: float = 20.0, size: int = 64,
-                 page_size: int = 200_000, seed: int = 0, pattern: str = "constant", downlink: bool = True):
-        key = FlowKey(name, "tcp", correspondent.address, port, mobile.address, downlink)
+                 page_size: int = 200_000, seed: int = 0, pattern: str = "constant", downlink: bool = True,
+                 paths: Sequence[str] | None = None):
+        key = FlowKey(name, "tcp", correspondent.address, port, mobile.address, downlink, tuple(paths or ()))
         super().__init__(key, correspondent, mobile, directory)
+        self.counted_by_logs = paths is not None
         self.kind, self.spacing_ms = kind, 1000 / per_second
         self._common = ["--kind", kind, "--flow", number, "--rate", per_second, "--size", size,
-                        "--pattern", pattern, "--page-size", page_size]
+                        "--pattern", pattern, "--page-size", page_size,
+                        *(["--multipath"] if paths is not None else [])]
         self._seed = seed
         ends = ("server", "client") if downlink else ("client", "server")
         self.logs = self.log(f"{ends[0]}-sent.probe"), self.log(f"{ends[1]}-received.probe")

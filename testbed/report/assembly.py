@@ -18,6 +18,7 @@ from testbed.report.flow_figures import (
     figures,
     gather,
     in_handover,
+    in_window,
     series,
 )
 
@@ -30,12 +31,14 @@ def assemble(*, experiment: str, metadata: dict, origin_s: float, end_s: float, 
              bindings: Mapping[str, FlowBinding], correspondent: Sequence[CaptureFile],
              access: Sequence[CaptureFile], event_logs: Sequence[str | Path],
              machine_log: str | Path | None = None, errors: Mapping[str, str] | None = None,
-             warnings: Sequence[str] = (), mobile_node: str = "mn", home_agent: str = "ha") -> report.Result:
+             windows: Mapping[str, tuple[float, float]] | None = None, warnings: Sequence[str] = (),
+             mobile_node: str = "mn", home_agent: str = "ha") -> report.Result:
     """Compute everything for what was sent from `origin_s` to `end_s` (CLOCK_MONOTONIC).
 
     `correspondent` are the captures of the correspondent node's interfaces, `access` those of the mobile
     node's, in the order in which paths are to be shown. `bindings` and `errors` (from `stop_traffic`) go by
-    name of the flow. Raises ValueError or OSError if a log or capture is missing or damaged.
+    name of the flow; `windows` are parts of the run that get figures of their own: name -> begin and end
+    (CLOCK_MONOTONIC). Raises ValueError or OSError if a log or capture is missing or damaged.
     """
     errors = errors or {}
     origin_ns, end_ns = int(origin_s * 1e9), int(end_s * 1e9)
@@ -48,7 +51,7 @@ def assemble(*, experiment: str, metadata: dict, origin_s: float, end_s: float, 
         span for span in busy_spans(read_machine(machine_log)) if span.end > origin_s and span.start < end_s]
     flows = [figures(one, bindings.get(one.traffic.name, FlowBinding(None, "", None)),
                      errors.get(one.traffic.name)) for one in evidence]
-    captures = [_captured(file, table) for file, table in zip(
+    captures = [_captured(file, table, origin_ns, end_ns) for file, table in zip(
         (*correspondent, *access), (*at_correspondent.values(), *at_mobile.values()), strict=True)]
     return report.Result(
         experiment=experiment, metadata=metadata, origin_s=origin_s, duration_s=end_s - origin_s,
@@ -59,14 +62,19 @@ def assemble(*, experiment: str, metadata: dict, origin_s: float, end_s: float, 
             one.traffic.name: series(one, bins, INTERVAL_S) for one in evidence}),
         events=[{"at_s": event["t"] - origin_s, **event} for event in events],
         signalling=_signalling(at_mobile, origin_s), captures=captures,
+        windows={name: {one.traffic.name: found for one in evidence
+                        if (found := in_window(one, *window)) is not None}
+                 for name, window in (windows or {}).items()},
         busy=[report.BusyTime(start_s=span.start - origin_s, end_s=span.end - origin_s, idle=span.idle,
                               steal=span.steal, late_ms=span.late_ms) for span in busy],
         warnings=[*warnings, *(span.text(origin_s) for span in busy), *_warnings(flows, evidence, captures)])
 
 
-def _captured(file: CaptureFile, table: PacketTable) -> report.CapturedInterface:
+def _captured(file: CaptureFile, table: PacketTable, origin_ns: int, end_ns: int) -> report.CapturedInterface:
+    inside = (table.time_ns >= origin_ns) & (table.time_ns < end_ns)
     return report.CapturedInterface(host=file.host, interface=file.interface, file=file.path.name,
-                                    packets=len(table), drops=file.drops())
+                                    packets=len(table), drops=file.drops(),
+                                    octets=int(table.wire_octets[inside].sum()))
 
 
 def _handover(one: Handover, evidence: Sequence[FlowEvidence], origin_s: float) -> report.Handover:

@@ -1,5 +1,5 @@
 """The figures of one flow, from its logs and the captures. Class: `FlowEvidence`; functions: `gather`,
-`figures`, `series`, `in_handover`, `around`."""
+`figures`, `series`, `in_window`, `in_handover`, `around`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,12 +31,15 @@ from testbed.report.result import (
     PacketSeries,
     PathUse,
     Quantiles,
+    WindowFigures,
 )
 
 #: A packet sent so long before a cause may still be under way when it strikes.
 _UNDER_WAY_NS = 250_000_000
 _SHOWN_BEFORE_NS, _SHOWN_AFTER_NS = 300_000_000, 1_200_000_000
 _SHOWN_PACKETS = 400
+#: A packet of a call that takes longer is of no use (ITU-T G.114: 150 ms one way for most applications).
+LATE_MS = 150.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +91,9 @@ def gather(traffic: Traffic, correspondent: Mapping[str, PacketTable], access: M
         logged_sent, scheduled_ns, logged_received = _read_logs(traffic)
         chosen = (logged_sent.time_ns >= origin_ns) & (logged_sent.time_ns < end_ns)
         records = account(logged_sent.between(origin_ns, end_ns), logged_received)
-        if isinstance(traffic, UdpProbe):
+        if traffic.counted_by_logs:
             sent, received = logged_sent.between(origin_ns, end_ns), logged_received
+        if isinstance(traffic, UdpProbe):
             records = None
         if traffic.kind == "web":
             busy, pages = _page_times(traffic, origin_ns, end_ns)
@@ -137,7 +141,7 @@ def figures(evidence: FlowEvidence, binding: FlowBinding, error: str | None = No
     return Flow(
         name=traffic.name, kind=traffic.kind, protocol=traffic.key.protocol, port=traffic.key.port,
         downlink=traffic.key.downlink, fid=binding.fid, selector=binding.selector, bid=binding.bid,
-        counted="probe" if isinstance(traffic, UdpProbe) else "capture",
+        counted="probe" if traffic.counted_by_logs else "capture",
         goodput_bps=_goodput_bps(evidence), sent=counts.sent, received=counts.received, lost=counts.lost,
         duplicates=counts.duplicates, reordered=counts.reordered, reordering_extent=counts.extent,
         interruption_ms=interruption[0] if interruption else None,
@@ -149,10 +153,36 @@ def figures(evidence: FlowEvidence, binding: FlowBinding, error: str | None = No
         paths=_paths(evidence), lost_at=_loss_places(evidence),
         record_delay_ms=_quantiles(delays_ms(evidence.records))
         if isinstance(traffic, TcpProbe) and traffic.kind == "interactive" else None,
-        page_time_ms=_quantiles(evidence.pages_ms), sender_lateness_ms=_quantiles(evidence.lateness_ms),
+        page_time_ms=_quantiles(evidence.pages_ms), late=_late(counts, traffic), sender_lateness_ms=_quantiles(evidence.lateness_ms),
         retransmits=bulk.retransmits if bulk else None,
         round_trip_ms=Quantiles(**bulk.round_trip_ms) if bulk and bulk.round_trip_ms else None,
         error=error or (bulk.error if bulk else None))
+
+
+def _late(counts: Accounting, traffic: Traffic) -> int | None:
+    return int((delays_ms(counts) > LATE_MS).sum()) if isinstance(traffic, UdpProbe) else None
+
+
+def in_window(evidence: FlowEvidence, start_s: float, end_s: float) -> WindowFigures | None:
+    """The figures of packets sent from `start_s` to `end_s` (CLOCK_MONOTONIC); None if there were none."""
+    start_ns, end_ns = int(start_s * 1e9), int(end_s * 1e9)
+    sent = evidence.sent.between(start_ns, end_ns)
+    if not len(sent.key):
+        return None
+    counts = account(sent, evidence.received)
+    delay = delays_ms(counts)
+    arrived = evidence.accounting.received_ns
+    inside = (arrived >= start_ns) & (arrived < end_ns)
+    # a gap counts from the last arrival before the window, not from its edge
+    before = int(arrived[arrived < start_ns].max(initial=start_ns - _UNDER_WAY_NS))
+    gap = interruption_ms(evidence, before, min(end_ns, _active(evidence)[1]))
+    return WindowFigures(
+        start_s=_seconds(evidence, start_ns), end_s=_seconds(evidence, end_ns), sent=counts.sent,
+        lost=counts.lost, duplicates=counts.duplicates, reordered=counts.reordered,
+        reordering_extent=counts.extent, late=_late(counts, evidence.traffic),
+        interruption_ms=gap[0] if gap else None, one_way_delay_ms=_quantiles(delay),
+        delay_variation_ms=_quantiles(np.abs(delay_variation_ms(counts))),
+        goodput_bps=float(evidence.accounting.octets[inside].sum() * 8e9 / (end_ns - start_ns)))
 
 
 def _quantiles(values: np.ndarray | None) -> Quantiles | None:

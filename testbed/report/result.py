@@ -76,7 +76,25 @@ class Flow(msgspec.Struct, kw_only=True):
     retransmits: int | None = None
     round_trip_ms: Quantiles | None = None
     sender_lateness_ms: Quantiles | None = None
+    late: int | None = None
     error: str | None = None
+
+
+class WindowFigures(msgspec.Struct, kw_only=True):
+    """A flow in a part of the run that the experiment named: packets sent from `start_s` to `end_s`."""
+
+    start_s: float
+    end_s: float
+    sent: int
+    lost: int
+    duplicates: int
+    reordered: int
+    reordering_extent: int
+    late: int | None
+    interruption_ms: float | None
+    one_way_delay_ms: Quantiles | None
+    delay_variation_ms: Quantiles | None
+    goodput_bps: float
 
 
 class FlowInHandover(msgspec.Struct, kw_only=True):
@@ -170,6 +188,8 @@ class CapturedInterface(msgspec.Struct, kw_only=True):
     file: str
     packets: int
     drops: int
+    #: Of the frames in the measured window, headers and tunnels included.
+    octets: int = 0
 
 
 class Result(msgspec.Struct, kw_only=True):
@@ -189,6 +209,8 @@ class Result(msgspec.Struct, kw_only=True):
     busy: list[BusyTime]
     warnings: list[str]
     checks: list[Check] = []
+    #: Name of the part, name of the flow, figures.
+    windows: dict[str, dict[str, WindowFigures]] = {}
 
     def flow(self, name: str) -> Flow:
         """The flow of that name. Raises KeyError if there is none."""
