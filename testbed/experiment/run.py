@@ -15,7 +15,7 @@ from typing import Any
 from mininet.cli import CLI
 from mininet.log import setLogLevel
 
-from testbed.emulation.link import ShapedLink
+from testbed.emulation.link import LinkParameters, ShapedLink
 from testbed.emulation.network import Network
 from testbed.emulation.process import EmulationError, wait_until
 from testbed.experiment.narrator import Narrator
@@ -58,6 +58,8 @@ class Run:
         self.bindings: dict[str, FlowBinding] = {}
         self.errors: dict[str, str] = {}
         self.phases: list[dict[str, Any]] = []
+        #: Parts of the run that get figures of their own: name -> begin and end.
+        self.windows: dict[str, tuple[float, float]] = {}
         self.origin_s = self.end_s = 0.0
         self._whole_packets = whole_packets
         self._events = None
@@ -104,6 +106,10 @@ class Run:
         self.ha.start_agent(home_agent)
         self.mn.start_agent(mobile_node)
 
+    def start_correspondent_agent(self) -> None:
+        """Let the correspondent node take bindings itself (RFC 6275 §9)."""
+        self.cn.start_agent({"role": "correspondent-node", "name": "cn"})
+
     def ask(self, command: str, **arguments: Any) -> Any:
         """One command to the mobile node's agent. Raises EmulationError with its sentence."""
         return self.mn.agent.ask(command, **arguments)
@@ -142,6 +148,21 @@ class Run:
         self.log("link-up", interface=link.intf1.name, text=f"{access_network} is back")
         link.set_carrier(True)
 
+    def link_move(self, access_network: str, to: str) -> None:
+        """The mobile node's interface attaches to the access router of network `to`, its own or another."""
+        link = self.access_link(access_network)
+        names = [network.name for network in self.topology.access_networks]
+        router = self.network[f"ar{names.index(to) + 1}"]
+        where = "another point of its network" if to == access_network else to
+        self.log("move", interface=link.intf1.name, text=f"{access_network} moves to {where}")
+        link.move(router, router.bridge)
+
+    def link_change(self, access_network: str, text: str, *parameters: LinkParameters) -> None:
+        """The link gets other figures: those from the mobile node, those to it."""
+        link = self.access_link(access_network)
+        self.log("link-change", interface=link.intf1.name, text=text)
+        link.change(*parameters)
+
     def flow(self, operation: str, fid: int, text: str, **arguments: Any) -> None:
         """Add, replace or remove a flow binding; at the return the home agent has acknowledged it."""
         self.log(f"flow-{operation}", fid=fid, text=text)
@@ -165,10 +186,17 @@ class Run:
         self._pass(WARM_UP_S, "traffic settles")
         self.origin_s = time.monotonic()
 
-    def phase(self, name: str, seconds: float, paths: Mapping[str, Iterable[str]]) -> None:
-        """Let the traffic run. `paths`: the access networks that each flow ought to take meanwhile."""
+    def phase(
+        self,
+        name: str,
+        seconds: float,
+        paths: Mapping[str, Iterable[str]],
+        meanwhile: Callable[[], None] | None = None,
+    ) -> None:
+        """Let the traffic run. `paths`: the access networks that each flow ought to take meanwhile;
+        `meanwhile` is called some times a second."""
         begin_s = time.monotonic()
-        self._pass(seconds, name)
+        self._pass(seconds, name, meanwhile)
         expected = {flow: sorted(f"mn-{network}" for network in networks) for flow, networks in paths.items()}
         self.phases.append(
             {
@@ -179,17 +207,19 @@ class Run:
             }
         )
 
-    def _pass(self, seconds: float, text: str) -> None:
+    def _pass(self, seconds: float, text: str, meanwhile: Callable[[], None] | None = None) -> None:
         """Let time pass; raise RunError as soon as an agent or a link is dead."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             self.narrator.progress(f"{text}: {left:.1f} s")
             time.sleep(min(left, _TICK_S))  # traffic
             self._check_alive()
+            if meanwhile:
+                meanwhile()
         self.narrator.progress_done()
 
     def _check_alive(self) -> None:
-        for node in (self.mn, self.ha):
+        for node in (self.mn, self.ha, self.cn):
             if node.agent is not None and node.agent.process.poll() is not None:
                 raise RunError(f"the agent of {node.name} has died: see {self.logs}/{node.name}-agent.log")
         for link in self.network.links:
@@ -229,13 +259,14 @@ class Run:
             event_logs=[self.logs / "events.jsonl"],
             machine_log=self._machine.log,
             errors=self.errors,
+            windows=self.windows,
         )
 
     def backends(self) -> dict[str, str]:
         """Who shapes the access links and who encapsulates packets in this run."""
         return {
             "link": self.access_link(self.topology.access_networks[0].name).backend,
-            "tunnel": self.ha.agent.ask("status")["tunnel_backend"],
+            "tunnel": self.ha.agent.ask("status")["tunnel_backend"] if self.ha.agent else "none",
         }
 
     def command_line(self) -> None:

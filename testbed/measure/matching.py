@@ -53,11 +53,13 @@ class Signalling:
 def _data_rows(table: PacketTable, key: FlowKey) -> np.ndarray:
     """Which packets carry this flow's data in its measured direction."""
     protocol = {"tcp": TCP, "udp": UDP}[key.protocol]
-    source, destination, port = ((key.correspondent, key.mobile, table.source_port) if key.downlink else
-                                 (key.mobile, key.correspondent, table.destination_port))
+    correspondent, mobile, port = (
+        (table.source, table.destination, table.source_port) if key.downlink else
+        (table.destination, table.source, table.destination_port))
     rows = (table.protocol == protocol) & (port == key.port) & (table.payload_octets > 0)
     rows &= table.probe_flow >= 0 if protocol == UDP else table.flags & SYN == 0
-    return rows & same_address(table.source, source) & same_address(table.destination, destination)
+    of_mobile = np.logical_or.reduce([same_address(mobile, address) for address in (key.mobile, *key.also)])
+    return rows & same_address(correspondent, key.correspondent) & of_mobile
 
 
 def segment_limit(tables: Iterable[PacketTable], key: FlowKey) -> int:

@@ -117,8 +117,8 @@ class TcpProbe(Traffic):
     `kind` "interactive": both ends send `size` octets `per_second` times. "web": the mobile node asks for a
     page of `page_size` octets `per_second` times; requests are `size` octets long.
 
-    `paths`: use Multipath TCP (RFC 8684), and these are the mobile node's other addresses for it. Then records
-    are counted, not packets: a packet sent again on another path is the same record.
+    `paths`: use Multipath TCP (RFC 8684), and these are the mobile node's other addresses for it. Then
+    records are counted, not packets: a packet sent again on another path is the same record.
     """
 
     def __init__(self, name: str, number: int, correspondent: Host, mobile: Host, directory: str | Path, *,

@@ -153,7 +153,8 @@ def figures(evidence: FlowEvidence, binding: FlowBinding, error: str | None = No
         paths=_paths(evidence), lost_at=_loss_places(evidence),
         record_delay_ms=_quantiles(delays_ms(evidence.records))
         if isinstance(traffic, TcpProbe) and traffic.kind == "interactive" else None,
-        page_time_ms=_quantiles(evidence.pages_ms), late=_late(counts, traffic), sender_lateness_ms=_quantiles(evidence.lateness_ms),
+        page_time_ms=_quantiles(evidence.pages_ms), late=_late(counts, traffic),
+        sender_lateness_ms=_quantiles(evidence.lateness_ms),
         retransmits=bulk.retransmits if bulk else None,
         round_trip_ms=Quantiles(**bulk.round_trip_ms) if bulk and bulk.round_trip_ms else None,
         error=error or (bulk.error if bulk else None))
