@@ -45,7 +45,8 @@ def home_address_header(next_header, home_address):
 class Bed:
     """Tunnels between mobile node and home agent, optimised routes between mobile and correspondent node."""
 
-    def __init__(self) -> None:
+    def __init__(self, carrier: str) -> None:
+        self.carrier = carrier
         self.network = Network()
         self.mn, self.cn, self.ha = self.network.mn, self.network.cn, self.network.ha
         self.anchor = self.ha.run(
@@ -54,8 +55,8 @@ class Bed:
         self.tunnels = self.mn.run(lambda: Datapath(Side.MOBILE))
         self.ha.run(lambda: self.anchor.apply({HOME_ADDRESS: binding(True)}))
         self.mn.run(lambda: self.tunnels.apply({HOME_ADDRESS: binding(False)}))
-        self.ours = self.mn.run(lambda: OptimisedRoutes(Side.MOBILE))
-        self.theirs = self.cn.run(lambda: OptimisedRoutes(Side.CORRESPONDENT))
+        self.ours = self.mn.run(lambda: OptimisedRoutes(Side.MOBILE, carrier=carrier))
+        self.theirs = self.cn.run(lambda: OptimisedRoutes(Side.CORRESPONDENT, carrier=carrier))
         self.mn.shell("ping -c 1 2001:db8:201::1; ping -c 1 2001:db8:202::1", check=False)
         # the access network's routers see what is on the wire
         self.wire = {1: Capture(self.ha, "ar1"), 2: Capture(self.ha, "ar2")}
@@ -94,14 +95,16 @@ class Bed:
         return found
 
     def close(self):
+        self.mn.run(self.ours.close)
+        self.cn.run(self.theirs.close)
         for capture in self.wire.values():
             capture.close()
         self.network.close()
 
 
-@pytest.fixture
-def bed():
-    bed = Bed()
+@pytest.fixture(params=["bpf", "tun"])
+def bed(request):
+    bed = Bed(request.param)
     yield bed
     bed.close()
 
@@ -256,7 +259,11 @@ def test_repair_and_removal(bed):
     bed.optimise(rules=(udp_rule(1, 4001),))
     wanted = {(HOME_ADDRESS, ANY): bed.theirs._optimisations[HOME_ADDRESS, ANY]}
     # an agent that was killed has left all this; another takes over
-    bed.theirs = bed.cn.run(lambda: OptimisedRoutes(Side.CORRESPONDENT))
+    before = bed.theirs
+    bed.theirs = bed.cn.run(lambda: OptimisedRoutes(Side.CORRESPONDENT, carrier=bed.carrier))
+    if bed.carrier == "tun":
+        before._carrier._process.kill()
+        before._carrier._process.wait()
     bed.cn.shell("nft flush chain ip6 flowbind_ro output")
     bed.cn.shell("ip -6 route add 2001:db8::77 dev eth0 table 29000 proto 177")
     bed.cn.run(lambda: bed.theirs.reconcile(wanted))
