@@ -5,6 +5,7 @@ Classes: `SecurityAssociation`, `Signer` (mobile node), `Verifier` (home agent, 
 """
 
 import hmac
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
@@ -17,6 +18,8 @@ from testbed.wire.packet import Packet
 MN_HA = 1  #: subtype of the option (RFC 4285 §5.1)
 KEY_OCTETS = 16
 AUTHENTICATOR_OCTETS = 12
+#: How many Binding Updates may be under way, answers to which are still taken for answers.
+_TIME_STAMPS_KEPT = 16
 _NTP_EPOCH = 2_208_988_800  # seconds from 1900 to 1970
 _FIXED_OCTETS = {BindingUpdate: 12, BindingAcknowledgement: 12}
 
@@ -110,6 +113,7 @@ class Signer:
         self._codec = codec
         self._correction = 0
         self._last = 0
+        self._used: deque[int] = deque(maxlen=_TIME_STAMPS_KEPT)
 
     def sign(
         self, update: BindingUpdate, care_of: IPv6Address, home: IPv6Address, now: float
@@ -117,27 +121,35 @@ class Signer:
         """Add a time stamp, greater than any before (RFC 4285 §6), and the authentication option."""
         timestamp = ntp_timestamp(self._time_of_day(now)) + self._correction
         self._last = max(timestamp, self._last + 1) % (1 << 64)
+        self._used.append(self._last)
         stamped = replace(update, options=(*update.options, MessageIdentifier(self._last)))
         return signed(stamped, self.association, care_of, home, self._codec)
 
-    def check(self, packet: Packet, home: IPv6Address, now: float) -> str | None:
-        """What is wrong with a Binding Acknowledgement; None if it is right and answers the last message.
-
-        Status MIPV6-ID-MISMATCH brings the home agent's time of day, which is used from then on.
-        """
+    def check(self, packet: Packet, home: IPv6Address) -> str | None:
+        """What is wrong with a Binding Acknowledgement; None if it is right and answers a message of ours."""
         message = packet.message
+        refused = message.status == Status.MIPV6_AUTH_FAIL
         if not is_signed(packet, self.association, packet.destination, home):
-            return "not authenticated by the home agent (RFC 4285 §5.1.1)"
+            says = ", and says that our own key is wrong" if refused else ""
+            return f"not authenticated by the home agent (RFC 4285 §5.1.1){says}"
+        if refused:
+            # RFC 4285 §5.3 has a mobile node stop now. But who shares our key has taken our messages for
+            # authentic: this answers a forged copy, and must not silence us.
+            return "answers a forged copy of a message of ours (RFC 4285 §5.3)"
         identifier = message.option(MessageIdentifier)
-        if identifier is None or (identifier.timestamp ^ self._last) & 0xFFFFFFFF:
-            return "time stamp is not that of the last Binding Update (RFC 4285 §6)"
-        if message.status == Status.MIPV6_ID_MISMATCH:
+        mismatch = message.status == Status.MIPV6_ID_MISMATCH
+        compared = 0xFFFFFFFF if mismatch else (1 << 64) - 1
+        if identifier is None or all((identifier.timestamp ^ used) & compared for used in self._used):
+            return "time stamp is not that of a Binding Update of ours (RFC 4285 §6)"
+        return None
+
+    def learn_time(self, acknowledgement: BindingAcknowledgement, now: float) -> None:
+        """Status MIPV6-ID-MISMATCH brings the home agent's time of day: use that from now on."""
+        identifier = acknowledgement.option(MessageIdentifier)
+        if acknowledgement.status == Status.MIPV6_ID_MISMATCH and identifier is not None:
             here = ntp_timestamp(self._time_of_day(now)) + self._correction
             self._correction += ((identifier.timestamp >> 32) - (here >> 32)) << 32
             self._last = 0
-        elif identifier.timestamp != self._last:
-            return "time stamp is not that of the last Binding Update (RFC 4285 §6)"
-        return None
 
 
 class Verifier:

@@ -241,13 +241,6 @@ class CorrespondentNode(Registrar):
 
     # -- what is sent
 
-    def _refuse(self, packet: Packet, status: Status, now: float) -> None:
-        """Refuse what is not authenticated; no authenticator either way (RFC 6275 §9.5.4)."""
-        self._drop(packet, f"refused with status {status.name} before it could be authenticated")
-        if self._refusals.allows(packet.source, now):
-            refusal = BindingAcknowledgement(status, packet.message.sequence, 0)
-            self._acknowledge(packet, packet.home_address or packet.source, refusal)
-
     def _acknowledge(
         self, packet: Packet, home_address: IPv6Address, acknowledgement: BindingAcknowledgement
     ) -> None:

@@ -451,7 +451,12 @@ class MobileNode(Role):
 
     def _unauthenticated(self, packet: Packet, now: float) -> str | None:
         """Why a Binding Acknowledgement is not to be believed (RFC 4285 §5.1.1), None if it is."""
-        return self._signer and self._signer.check(packet, self.configuration.home_address, now)
+        if self._signer is None:
+            return None
+        reason = self._signer.check(packet, self.configuration.home_address)
+        if reason is None and self.registration.awaits(packet.message):
+            self._signer.learn_time(packet.message, now)
+        return reason
 
     def _send_from(self, packet: Packet) -> bool:
         """Send from the care-of address that is the packet's source, or through the tunnel."""

@@ -314,6 +314,10 @@ class Registration:
 
     # -- Binding Acknowledgements
 
+    def awaits(self, message: BindingAcknowledgement) -> bool:
+        """Whether this would answer the last Binding Update."""
+        return self._outstanding is not None and message.sequence == self._outstanding.sequence
+
     def acknowledged(self, message: BindingAcknowledgement, now: float) -> bool:
         """Take a Binding Acknowledgement (RFC 6275 §11.7.3); False if it answers nothing that was asked."""
         outstanding = self._outstanding
@@ -470,8 +474,6 @@ class Registration:
             self._send(now, INITIAL_BINDACK_TIMEOUT)
         elif message.status == Status.MIPV6_ID_MISMATCH:
             self._send(now, outstanding.timeout)  # RFC 4285 §6: the time of day has been corrected
-        elif message.status == Status.MIPV6_AUTH_FAIL:
-            self._note("authentication-failed", peer=str(self.peer))  # RFC 4285 §5.3: no more of these
         elif self.mobile_network is not None and message.status in MOBILE_ROUTER_STATUSES:
             self.known_to_peer = False  # RFC 3963 §5.4: there is no binding cache entry
             self._forget_registered()

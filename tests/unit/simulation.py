@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Callable
 from ipaddress import IPv6Address, IPv6Network
 
+from testbed.mobility.authentication import SecurityAssociation
 from testbed.mobility.correspondent_node import CorrespondentNode, CorrespondentNodeConfiguration
 from testbed.mobility.forwarding import RouteOptimisation
 from testbed.mobility.home_agent import HomeAgent, HomeAgentConfiguration
@@ -24,6 +25,8 @@ HOME_PREFIX = IPv6Network("2001:db8:100::/64")
 WLAN, CELLULAR = IPv6Address("2001:db8:201::a"), IPv6Address("2001:db8:202::a")
 ROUTER = IPv6Address("fe80::1")
 INTERFACES = (InterfaceConfiguration("wlan", 1, 20), InterfaceConfiguration("cellular", 2, 10))
+
+KEY = SecurityAssociation(1000, bytes(range(16)))
 
 
 class Simulation:
@@ -109,14 +112,17 @@ def pair(
     fate: Callable[[Packet], list[float]] = lambda packet: [0.01],
     *,
     lifetime_s: int = 60,
+    key: SecurityAssociation | None = KEY,
     **home_agent: object,
 ) -> tuple[Simulation, MobileNode, HomeAgent]:
-    """A mobile node, not attached yet, and its home agent."""
+    """A mobile node, not attached yet, and its home agent. Without `key` nothing is authenticated."""
     simulation = Simulation(fate)
+    security = {"associations": {HOME_ADDRESS: key}} if key else {"accept_unauthenticated": True}
+    home_agent = {**security, **home_agent}
     configuration = HomeAgentConfiguration(HOME_AGENT, (HOME_PREFIX,), **home_agent)
     agent = HomeAgent(configuration, simulation.now)
     node = MobileNode(
-        MobileNodeConfiguration(HOME_ADDRESS, HOME_AGENT, INTERFACES, lifetime_s),
+        MobileNodeConfiguration(HOME_ADDRESS, HOME_AGENT, INTERFACES, lifetime_s, association=key),
         simulation.now,
         sequence=65530,
     )
@@ -146,6 +152,11 @@ def trio(
     correspondent = CorrespondentNode(configuration, simulation.now)
     simulation.add("cn", correspondent, CORRESPONDENT)
     return simulation, node, correspondent
+
+
+def as_received(packet: Packet) -> Packet:
+    """What a receiver makes of a packet: with its octets, which authenticators are verified over."""
+    return parse_packet(build_packet(packet, Codec()), Codec())
 
 
 def agree(node: MobileNode, agent: HomeAgent) -> None:

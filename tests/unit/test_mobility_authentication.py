@@ -10,10 +10,12 @@ from simulation import (
     HOME_AGENT,
     HOME_PREFIX,
     INTERFACES,
+    KEY,
     ROUTER,
     WLAN,
     Simulation,
     agree,
+    as_received,
 )
 
 from testbed.mobility.authentication import SecurityAssociation, ntp_timestamp, signed
@@ -25,7 +27,6 @@ from testbed.wire.option import BindingIdentifier, MessageIdentifier, MobilityMe
 from testbed.wire.packet import build_packet, parse_packet
 
 requirement = pytest.mark.requirement
-KEY = SecurityAssociation(1000, bytes(range(16)))
 OTHER = SecurityAssociation(1000, bytes(16))
 CODEC = Codec()
 
@@ -55,10 +56,6 @@ def secure_pair(mobile=KEY, home=KEY, *, accept_unauthenticated=False, clock_err
     node.attach("cellular", CELLULAR, ROUTER, simulation.now)
     simulation.run(3)
     return simulation, node, agent
-
-
-def as_received(packet):
-    return parse_packet(build_packet(packet, CODEC), CODEC)
 
 
 def statuses(simulation):

@@ -35,6 +35,7 @@ class Bench:
     """A home agent that is asked one thing after the other."""
 
     def __init__(self, **configuration):
+        configuration = {"accept_unauthenticated": True, **configuration}
         self.agent = HomeAgent(HomeAgentConfiguration(HOME_AGENT, (HOME_PREFIX,), **configuration), 0.0)
         self.sequence = 100
         self.now = 0.0

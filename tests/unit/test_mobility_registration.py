@@ -6,9 +6,11 @@ from simulation import (
     HOME_ADDRESS,
     HOME_AGENT,
     INTERFACES,
+    KEY,
     ROUTER,
     WLAN,
     agree,
+    as_received,
     attached_pair,
     pair,
 )
@@ -326,8 +328,8 @@ def test_deregistration():
     assert node.deregistered and not node.registered
     assert agent.forwarding() == {} and node.forwarding() == {}
     late = updates(simulation)[-2]
-    agent.receive(late, "eth0", simulation.now)
-    assert agent.transmissions()[-1].packet.message.status == Status.SEQUENCE_NUMBER_OUT_OF_WINDOW
+    agent.receive(as_received(late), "eth0", simulation.now)
+    assert agent.transmissions()[-1].packet.message.status == Status.MIPV6_ID_MISMATCH
     simulation.run(20)
     assert agent.cache.get(HOME_ADDRESS) is None
 
@@ -349,7 +351,7 @@ def test_peer_without_flow_bindings():
     def forget_flows(packet):
         return [0.01]
 
-    simulation, node, agent = attached_pair(forget_flows)
+    simulation, node, agent = attached_pair(forget_flows, key=None)
     node.add_flow(flow(), simulation.now)
     simulation.settle()
     sequence = node.registration.sequence
@@ -479,9 +481,10 @@ def test_datapath_failure_is_refused_and_undone():
 
 
 def test_two_mobile_nodes_may_use_the_same_fid():
-    simulation, node, agent = attached_pair()
     other_home, other_care_of = HOME_ADDRESS + 1, WLAN + 1
-    other = MobileNode(MobileNodeConfiguration(other_home, HOME_AGENT, INTERFACES), simulation.now)
+    simulation, node, agent = attached_pair(associations={HOME_ADDRESS: KEY, other_home: KEY})
+    configuration = MobileNodeConfiguration(other_home, HOME_AGENT, INTERFACES, association=KEY)
+    other = MobileNode(configuration, simulation.now)
     simulation.add("other", other, other_care_of)
     other.attach("wlan", other_care_of, ROUTER, simulation.now)
     for mobile in (node, other):
