@@ -151,6 +151,7 @@ class HomeAgentFile(Table, tag_field="role", tag="home-agent"):
     home_interface: InterfaceName
     home_prefixes: Annotated[list[IPv6Network], Meta(min_length=1)]
     mobile_router: list[MobileRouter] = []
+    duplicate_address_detection: bool = True
     max_lifetime_s: Lifetime = 3600
     state: str = ""
     policy: PolicyTable = field(default_factory=PolicyTable)

@@ -5,12 +5,15 @@ Class: `HomeAgentAgent`.
 
 import asyncio
 import logging
+import time
+from functools import partial
 from ipaddress import IPv6Address
 from typing import Any
 
 from testbed.agent import requests
 from testbed.agent.configuration import HomeAgentFile, policy
 from testbed.agent.daemon import Agent, AgentError
+from testbed.agent.duplicate_address import DuplicateAddressDetection
 from testbed.agent.neighbour_discovery import MAX_NEIGHBOR_ADVERTISEMENT, RETRANS_TIMER_S
 from testbed.agent.presentation import flow_to_json
 from testbed.agent.requests import Request, RequestError
@@ -34,17 +37,45 @@ class HomeAgentAgent(Agent):
             raise AgentError(f"home_interface: there is no interface {file.home_interface} on this host")
         prefix_table = {router.home_address: tuple(router.prefixes) for router in file.mobile_router}
         configuration = HomeAgentConfiguration(
-            file.address, tuple(file.home_prefixes), file.max_lifetime_s, policy(file), prefix_table
+            file.address,
+            tuple(file.home_prefixes),
+            file.max_lifetime_s,
+            policy(file),
+            prefix_table,
+            duplicate_address_detection=file.duplicate_address_detection,
         )
         self.role = HomeAgent(configuration, self.started)
         if prefix_table:
             self.networks = Unreachable(prefix for prefixes in prefix_table.values() for prefix in prefixes)
         self._defended: dict[IPv6Address, asyncio.TimerHandle] = {}
+        self._detection = DuplicateAddressDetection(file.home_interface)
 
     def begin(self, now: float) -> None:
         if not self.monitor.is_local(self.file.address):
             logger.warning("address: %s is not an address of this node yet", self.file.address)
         super().begin(now)
+
+    def turn(self, now: float, received: float | None = None) -> None:
+        super().turn(now, received)
+        for home_address in self.role.probes():
+            self._probe(home_address)
+
+    def _probe(self, home_address: IPv6Address) -> None:
+        """Look for other users of the address on the home link (RFC 6275 §10.3.1)."""
+
+        def found(unique: bool) -> None:
+            now = time.monotonic()
+            self.role.dad_result(home_address, unique, now)
+            self.turn(now)
+
+        if self.monitor.is_local(home_address):
+            return found(False)
+        try:
+            self._detection.probe(home_address, partial(self._guarded, found))
+        except OSError as error:
+            interface = self.file.home_interface
+            logger.error("%s not looked for on %s: %s", home_address, interface, error.strerror)
+            found(False)
 
     def bound(self, home_address: IPv6Address) -> None:
         """Draw the packets to this home address here (RFC 6275 §10.4.1)."""
@@ -68,6 +99,7 @@ class HomeAgentAgent(Agent):
     async def farewell(self) -> None:
         for handle in self._defended.values():
             handle.cancel()
+        self._detection.close()
 
     def status(self) -> dict[str, Any]:
         return {

@@ -59,6 +59,7 @@ def home_agent_configuration(
         "home_interface": home_interface,
         "home_prefixes": [str(prefix) for prefix in home_prefixes],
         "max_lifetime_s": max_lifetime_s,
+        "duplicate_address_detection": False,  # nor do the nodes: it would hold everything back for a second
         "datapath": {"tunnel_backend": tunnel_backend},
     }
 

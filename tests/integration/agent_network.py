@@ -46,6 +46,7 @@ address = "{HOME_AGENT}"
 home_interface = "home0"
 home_prefixes = ["2001:db8:100::/64"]
 state = "FOLDER/ha.state"
+duplicate_address_detection = false
 """
 COMMON = """
 [control]

@@ -1,0 +1,108 @@
+"""Duplicate address detection on behalf of mobile nodes (RFC 6275 §10.3.1, RFC 4862 §5.4).
+
+Class: `DuplicateAddressDetection`.
+"""
+
+import asyncio
+import socket
+import struct
+from collections.abc import Callable
+from ipaddress import IPv6Address
+
+from testbed.agent.neighbour_discovery import RETRANS_TIMER_S
+from testbed.wire.checksum import checksum
+
+_ETH_P_IPV6, _PACKET_OUTGOING, _PACKET_MR_ALLMULTI = 0x86DD, 4, 2
+_SOL_PACKET, _PACKET_ADD_MEMBERSHIP = 263, 1
+_ICMPV6, _HOP_LIMIT = 58, 255
+_NEIGHBOUR_SOLICITATION, _NEIGHBOUR_ADVERTISEMENT = 135, 136
+_UNSPECIFIED = IPv6Address(0)
+_SOLICITED_NODE = int(IPv6Address("ff02::1:ff00:0"))
+
+
+class DuplicateAddressDetection:
+    """Asks for addresses on one link. A packet socket: the address is not this node's, and the source of the
+    question is the unspecified address. Open while there is something to wait for. Needs CAP_NET_RAW."""
+
+    def __init__(self, interface: str) -> None:
+        self._interface = interface
+        self._socket: socket.socket | None = None
+        self._waiting: dict[IPv6Address, tuple[asyncio.TimerHandle, Callable[[bool], None]]] = {}
+
+    def probe(self, address: IPv6Address, done: Callable[[bool], None]) -> None:
+        """Call `done(unique)` when it is known whether somebody else uses `address`: if so at once, else
+        after RETRANS_TIMER_S (DupAddrDetectTransmits is 1). Raises OSError."""
+        loop = asyncio.get_running_loop()
+        if self._socket is None:
+            self._open()
+            loop.add_reader(self._socket.fileno(), self._receive)
+        self._waiting[address] = loop.call_later(RETRANS_TIMER_S, self._found, address, True), done
+        group = IPv6Address(_SOLICITED_NODE | int(address) & 0xFFFFFF)
+        message = struct.pack("!BBHI", _NEIGHBOUR_SOLICITATION, 0, 0, 0) + address.packed
+        total = checksum(message, _UNSPECIFIED, group, _ICMPV6)
+        message = message[:2] + total.to_bytes(2, "big") + message[4:]
+        header = struct.pack("!IHBB", 6 << 28, len(message), _ICMPV6, _HOP_LIMIT)
+        packet = header + _UNSPECIFIED.packed + group.packed + message
+        hardware = b"\x33\x33" + group.packed[12:]
+        self._socket.sendto(packet, (self._interface, _ETH_P_IPV6, 0, 0, hardware))
+
+    def close(self) -> None:
+        """Stop waiting; nobody is told."""
+        for handle, _ in self._waiting.values():
+            handle.cancel()
+        self._waiting.clear()
+        self._shut()
+
+    def _open(self) -> None:
+        kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+        sock = socket.socket(socket.AF_PACKET, kind, 0)
+        try:
+            index = socket.if_nametoindex(self._interface)
+            membership = struct.pack("iHH8s", index, _PACKET_MR_ALLMULTI, 0, bytes(8))
+            sock.setsockopt(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, membership)
+            sock.bind((self._interface, _ETH_P_IPV6))
+        except OSError:
+            sock.close()
+            raise
+        self._socket = sock
+
+    def _shut(self) -> None:
+        if self._socket is not None:
+            asyncio.get_running_loop().remove_reader(self._socket.fileno())
+            self._socket.close()
+            self._socket = None
+
+    def _receive(self) -> None:
+        while self._socket is not None:
+            try:
+                data, address = self._socket.recvfrom(2048)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:  # the interface went down: the probes end by themselves
+                return
+            if address[2] != _PACKET_OUTGOING:
+                target = claimed_address(data)
+                if target in self._waiting:
+                    self._found(target, False)
+
+    def _found(self, address: IPv6Address, unique: bool) -> None:
+        handle, done = self._waiting.pop(address)
+        handle.cancel()
+        if not self._waiting:
+            self._shut()
+        done(unique)
+
+
+def claimed_address(data: bytes) -> IPv6Address | None:
+    """The address that the sender of an IPv6 packet claims, or is about to claim (RFC 4862 §5.4.3, §5.4.4):
+    the target of a valid Neighbour Advertisement, or of a Neighbour Solicitation without source address."""
+    if len(data) < 64 or data[6] != _ICMPV6 or data[7] != _HOP_LIMIT or data[41] != 0:
+        return None
+    source, destination = IPv6Address(data[8:24]), IPv6Address(data[24:40])
+    end = 40 + int.from_bytes(data[4:6], "big")
+    asks = data[40] == _NEIGHBOUR_SOLICITATION and source == _UNSPECIFIED
+    if not asks and data[40] != _NEIGHBOUR_ADVERTISEMENT:
+        return None
+    if end > len(data) or checksum(data[40:end], source, destination, _ICMPV6) != 0:
+        return None
+    return IPv6Address(data[48:64])
