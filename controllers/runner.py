@@ -19,7 +19,7 @@ def main() -> int:
     parser.add_argument("--fabric", required=True, metavar="FILE", help="TOML: which switch is for what")
     parser.add_argument("--listen", default="127.0.0.1", metavar="ADDRESS", help="for switches (127.0.0.1)")
     parser.add_argument("--port", type=int, default=6653, help="TCP port for switches (6653)")
-    parser.add_argument("--socket", default="/run/flowbind/controller.sock", help="control socket")
+    parser.add_argument("--socket", default="/run/flowbind/controller.control", help="control socket")
     parser.add_argument("--events", default="", metavar="FILE", help="append events to FILE, as JSON lines")
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
     arguments = parser.parse_args()

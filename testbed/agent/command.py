@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from testbed.agent.control import Client, ControlError, Refused
+from testbed.agent.mirrored_rules import add_rules_command
 from testbed.agent.presentation import event_line, table
 
 _SELECTOR_OPTIONS = {
@@ -88,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
         ("deregister", _deregister, "remove all bindings of the mobile node"),
     ):
         commands.add_parser(name, help=words, description=words, parents=[common]).set_defaults(run=run)
+    add_rules_command(commands, common)
     _add_flow_commands(commands, common)
     _add_route_commands(commands, common)
     words = "what has happened"

@@ -25,7 +25,7 @@ class FlowBindingController(Controller):
     fabric: what is to stand in its description of the switches (see `controllers.fabric`). python: the
     interpreter, of an environment with os-ken or Ryu; library: "os_ken" or "ryu", None for what is there. Its
     log is `NAME.log` and its events go to `events.jsonl` in the log folder; its control socket is
-    /run/flowbind/NAME.sock.
+    /run/flowbind/NAME.control.
     """
 
     def __init__(self, name: str, fabric: Mapping | None = None, python: str | None = None,
@@ -34,7 +34,7 @@ class FlowBindingController(Controller):
         self.fabric = fabric
         self.python = python or sys.executable
         self.library = library
-        self.control_socket = str(Path(PRIVATE_DIRECTORY, f"{name}.sock"))
+        self.control_socket = str(Path(PRIVATE_DIRECTORY, f"{name}.control"))
         self.log_directory = Path(log_directory or PRIVATE_DIRECTORY)
         self.process: subprocess.Popen | None = None
         super().__init__(name, port=port or _free_port(), **parameters)

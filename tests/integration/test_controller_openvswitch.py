@@ -1,5 +1,6 @@
 """Bindings mirrored into real switches: `ovs-ofctl dump-flows` and traffic say what happens."""
 
+import json
 import os
 import socket
 import statistics
@@ -105,6 +106,25 @@ def test_n_cast_is_a_group_and_every_packet_arrives_twice(network, bound):
     assert "type=all" in groups and groups.count("bucket=") == 2
     (arrived,) = network.run(1.0, network.probe("copies", 5005))
     assert arrived.lost == 0 and arrived.duplicates == arrived.sent
+
+
+def test_flowbind_rules_shows_bindings_beside_their_rules(network, bound):
+    bound(18, priority=10, **udp(5018))
+    network.bind("add", 19, bids=["mn-wlan"], priority=1, next_header="esp", spi="5")
+    try:
+        (arrived,) = network.run(0.5, network.probe("counted", 5018))
+        sent = arrived.sent
+
+        def listed():
+            return {flow["fid"]: flow for flow in json.loads(network.ha.execute("flowbind", "rules", "--json"))}
+
+        wait_until(lambda: listed()[18]["switches"]["packets"] == sent, 10, "the count of the switches")
+        wait_until(lambda: "SPI" in listed()[19]["reason"], 10, "the reason")
+        assert listed()[18]["mirrored"] and not listed()[19]["mirrored"]
+        text = network.ha.execute("flowbind", "rules", "--verbose")
+        assert "udp_src=5018" in text and "home agent" in text
+    finally:
+        network.bind("remove", 19)
 
 
 def test_unused_groups_are_removed(network):
