@@ -1,7 +1,7 @@
 """The configuration of an agent: one TOML file, validated.
 
 Classes: `MobileNodeFile`, `HomeAgentFile` and their tables. Functions: `load`, `check`, `flow_binding`,
-`policy`, `resolve_bids`, `socket_path`. Exception: `ConfigurationError`. The keys are described in
+`policy`, `association`, `resolve_bids`, `socket_path`. Exception: `ConfigurationError`. The keys are described in
 docs/configuration.md.
 """
 
@@ -12,8 +12,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct, field
 
+from testbed.agent.security import security_association
 from testbed.agent.selector_text import SELECTOR_KEYS, parse_selector
 from testbed.agent.validation import decode_address, validation_sentence
+from testbed.mobility.authentication import SecurityAssociation
 from testbed.mobility.binding import FlowBinding
 from testbed.mobility.forwarding import Action
 from testbed.mobility.policy import Policy
@@ -120,6 +122,21 @@ PolicyTable = msgspec.defstruct(
 )
 
 
+class Security(Table, kw_only=True):
+    """The key that mobile node and home agent share (RFC 4285): 32 hexadecimal digits, here or in a file."""
+
+    spi: Annotated[int, Meta(ge=256, le=0xFFFFFFFF)]
+    key: str = ""
+    key_file: str = ""
+    window_s: float = 7.0
+
+
+class HomeSecurity(Security, kw_only=True):
+    """The same at the home agent, for each home address."""
+
+    home_address: IPv6Address
+
+
 class Correspondent(Table):
     """A node to which the route is to be optimised."""
 
@@ -137,6 +154,8 @@ class MobileNodeFile(Table, tag_field="role", tag="mobile-node"):
     state: str = ""
     flow: list[Flow] = []
     correspondent: list[Correspondent] = []
+    security: Security | None = None
+    accept_unauthenticated: bool = False
     mobile_network: MobileNetworkTable | None = None
     datapath: DatapathTable = field(default_factory=DatapathTable)
     control: Control = field(default_factory=Control)
@@ -151,6 +170,10 @@ class HomeAgentFile(Table, tag_field="role", tag="home-agent"):
     home_interface: InterfaceName
     home_prefixes: Annotated[list[IPv6Network], Meta(min_length=1)]
     mobile_router: list[MobileRouter] = []
+    security_association: list[HomeSecurity] = []
+    accept_unauthenticated: bool = False
+    max_refusals_per_s: Rate = 100
+    max_refusals_per_sender_per_s: Rate = 10
     duplicate_address_detection: bool = True
     max_lifetime_s: Lifetime = 3600
     state: str = ""
@@ -220,6 +243,8 @@ def check(tables: dict[str, Any]) -> AgentFile:
         _check_mobile_node(file)
     elif isinstance(file, HomeAgentFile):
         _check_unique("mobile_router", file.mobile_router, "home_address")
+        _check_unique("security_association", file.security_association, "home_address")
+        _check_keys("security_association", list(enumerate(file.security_association)), file)
     return file
 
 
@@ -238,6 +263,7 @@ def _check_mobile_node(file: MobileNodeFile) -> None:
     ):
         _check_unique(kind, items, key)
     _check_mobile_network(file)
+    _check_keys("security", [(None, file.security)] if file.security else [], file)
     for index, flow in enumerate(file.flow):
         try:
             flow_binding(flow, file.interface)
@@ -251,6 +277,21 @@ def _check_unique(kind: str, items: list[Table], key: str) -> None:
         if value in values[:index]:
             shown = repr(str(value) if isinstance(value, IPv6Address) else value)
             raise ConfigurationError(f"{kind}[{index}].{key}: {shown} is used already")
+
+
+def _check_keys(
+    name: str, tables: list[tuple[int | None, Security]], file: MobileNodeFile | HomeAgentFile
+) -> None:
+    if not tables and not file.accept_unauthenticated:
+        whose = "a key for each home address" if isinstance(file, HomeAgentFile) else "the home agent's key"
+        raise ConfigurationError(
+            f"{name}: is missing; expected {whose} (or accept_unauthenticated = true, to do without)"
+        )
+    for index, table in tables:
+        try:
+            association(table)
+        except ValueError as error:
+            raise ConfigurationError(f"{name}{'' if index is None else f'[{index}]'}.{error}") from None
 
 
 def _check_mobile_network(file: MobileNodeFile) -> None:
@@ -267,6 +308,23 @@ def _check_mobile_network(file: MobileNodeFile) -> None:
             raise ConfigurationError(
                 f"mobile_network.interfaces[{index}]: {name!r} is an interface to access networks"
             )
+
+
+def association(table: Security) -> SecurityAssociation:
+    """The association that a table describes. Raises ValueError, "key: what was expected"."""
+    return security_association(table.spi, table.key, table.key_file, table.window_s)
+
+
+def key_files(file: AgentFile) -> list[str]:
+    """The files beside the configuration itself that keys are in."""
+    tables = [getattr(file, "security", None), *getattr(file, "security_association", ())]
+    return [table.key_file for table in tables if table is not None and table.key_file]
+
+
+def has_keys(file: AgentFile) -> bool:
+    """Whether the configuration itself has keys in it."""
+    tables = [getattr(file, "security", None), *getattr(file, "security_association", ())]
+    return any(table is not None and table.key for table in tables)
 
 
 def socket_path(file: AgentFile) -> str:

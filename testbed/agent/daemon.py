@@ -23,6 +23,8 @@ from testbed.agent.configuration import (
     ConfigurationError,
     CorrespondentNodeFile,
     HomeAgentFile,
+    has_keys,
+    key_files,
     load,
     socket_path,
 )
@@ -34,6 +36,7 @@ from testbed.agent.mobility_socket import Datagram, MobilitySocket
 from testbed.agent.neighbour_discovery import NeighbourDiscoverySocket
 from testbed.agent.netlink import Change, LinkMonitor
 from testbed.agent.requests import Request, RequestError
+from testbed.agent.security import readable_by_others
 from testbed.agent.state import StateFile
 from testbed.datapath.datapath import Datapath, DatapathConfiguration
 from testbed.datapath.error import DatapathError
@@ -477,6 +480,9 @@ def main(arguments: list[str] | None = None) -> int:
         logging.basicConfig(
             stream=sys.stderr, level=file.log.level.upper(), format=f"{name}: %(levelname)s: %(message)s"
         )
+        keys = [options.file] if has_keys(file) else []
+        for path in readable_by_others(keys + key_files(file)):
+            logger.warning("%s has a key in it and can be read by everybody: chmod o-r %s", path, path)
         if os.geteuid() != 0:
             raise AgentError("an agent changes routes and sends raw packets: start it as root (sudo)")
         asyncio.run(serve(file))

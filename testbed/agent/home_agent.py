@@ -7,16 +7,18 @@ import asyncio
 import logging
 import time
 from functools import partial
+from dataclasses import replace
 from ipaddress import IPv6Address
 from typing import Any
 
 from testbed.agent import requests
-from testbed.agent.configuration import HomeAgentFile, policy
+from testbed.agent.configuration import HomeAgentFile, association, policy
 from testbed.agent.daemon import Agent, AgentError
 from testbed.agent.duplicate_address import DuplicateAddressDetection
 from testbed.agent.neighbour_discovery import MAX_NEIGHBOR_ADVERTISEMENT, RETRANS_TIMER_S
 from testbed.agent.presentation import flow_to_json
 from testbed.agent.requests import Request, RequestError
+from testbed.agent.security import time_of_day
 from testbed.datapath.mobile_network import Unreachable
 from testbed.mobility.forwarding import Side
 from testbed.mobility.home_agent import HomeAgent, HomeAgentConfiguration
@@ -44,7 +46,14 @@ class HomeAgentAgent(Agent):
             prefix_table,
             duplicate_address_detection=file.duplicate_address_detection,
         )
-        self.role = HomeAgent(configuration, self.started)
+        configuration = replace(
+            configuration,
+            associations={table.home_address: association(table) for table in file.security_association},
+            accept_unauthenticated=file.accept_unauthenticated,
+            max_refusals_per_s=file.max_refusals_per_s,
+            max_refusals_per_sender_per_s=file.max_refusals_per_sender_per_s,
+        )
+        self.role = HomeAgent(configuration, self.started, self.codec, time_of_day)
         if prefix_table:
             self.networks = Unreachable(prefix for prefixes in prefix_table.values() for prefix in prefixes)
         self._defended: dict[IPv6Address, asyncio.TimerHandle] = {}

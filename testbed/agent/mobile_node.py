@@ -15,6 +15,7 @@ from testbed.agent import requests
 from testbed.agent.configuration import (
     MobileNodeFile,
     action_of,
+    association,
     check_flow,
     flow_binding,
     mobile_network,
@@ -28,6 +29,7 @@ from testbed.agent.neighbour_discovery import MAX_RTR_SOLICITATIONS, RTR_SOLICIT
 from testbed.agent.netlink import Change, Link, remove_default_router
 from testbed.agent.presentation import flow_to_json, status_in_words
 from testbed.agent.requests import Request, RequestError
+from testbed.agent.security import time_of_day
 from testbed.agent.selector_text import parse_selector
 from testbed.agent.tunnelled_socket import TunnelledSocket
 from testbed.datapath.error import DatapathError
@@ -68,9 +70,12 @@ class MobileNodeAgent(Agent):
                 file.lifetime_s,
                 tuple(flow_binding(flow, file.interface) for flow in file.flow),
                 tuple(correspondent.address for correspondent in file.correspondent),
+                association=association(file.security) if file.security else None,
                 **mobile_network(file),
             )
-            self.role = MobileNode(configuration, self.started)
+            self.role = MobileNode(
+                configuration, self.started, codec=self.codec, time_of_day=time_of_day
+            )
         except FlowError as error:
             raise AgentError(f"flow: {error}") from None
         if file.mobile_network is not None:

@@ -17,6 +17,7 @@ from testbed.agent.control import Client
 
 ROOT = Path(__file__).resolve().parents[2]
 HOME_AGENT, HOME_ADDRESS = "2001:db8:100::1", "2001:db8:100::100"
+KEY = "00112233445566778899aabbccddeeff"
 PREFIXES = {"wlan": "2001:db8:201::", "cellular": "2001:db8:202::", "other": "2001:db8:203::"}
 
 MOBILE_NODE = f"""
@@ -25,6 +26,7 @@ name = "mn"
 home_address = "{HOME_ADDRESS}"
 home_agent = "{HOME_AGENT}"
 state = "FOLDER/mn.state"
+security = {{ spi = 1000, key = "{KEY}" }}
 [[interface]]
 name = "mn-wlan"
 bid = 1
@@ -46,6 +48,7 @@ address = "{HOME_AGENT}"
 home_interface = "home0"
 home_prefixes = ["2001:db8:100::/64"]
 state = "FOLDER/ha.state"
+security_association = [{{ home_address = "{HOME_ADDRESS}", spi = 1000, key = "{KEY}" }}]
 duplicate_address_detection = false
 """
 COMMON = """
