@@ -6,8 +6,8 @@ Class: `HomeAgentAgent`.
 import asyncio
 import logging
 import time
-from functools import partial
 from dataclasses import replace
+from functools import partial
 from ipaddress import IPv6Address
 from typing import Any
 
