@@ -14,6 +14,7 @@ Classes: `AccessNetwork`, `MultihomeTopology`. For Mininet's own command, too:
 """
 
 import re
+import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
@@ -113,6 +114,7 @@ class MultihomeTopology(Topo):
             access_networks = [AccessNetwork.parse(text) for text in access_networks.split("+")]
         self.access_networks = tuple(access_networks)
         self.tunnel_backend = tunnel_backend
+        self._keys: dict[str, str] = {}
         names = [network.name for network in self.access_networks]
         if not 2 <= len(names) <= MAX_ACCESS_NETWORKS:
             raise ValueError(f"access_networks: {len(names)} given, expected 2 to {MAX_ACCESS_NETWORKS}")
@@ -185,7 +187,8 @@ class MultihomeTopology(Topo):
 
     def home_agent_configuration(self, **more: object) -> dict:
         """The configuration of the home agent's agent; `more` adds or replaces keys."""
-        return home_agent_configuration("ha", HOME_AGENT, HOME_INTERFACE, [HOME_PREFIX],
+        keys = {str(self.home_addresses[name]): self.key(name) for name in self.home_addresses}
+        return home_agent_configuration("ha", HOME_AGENT, HOME_INTERFACE, [HOME_PREFIX], keys,
                                         tunnel_backend=self.tunnel_backend) | more
 
     def mobile_node_configuration(self, name: str | None = None, preferred: str | None = None,
@@ -202,8 +205,13 @@ class MultihomeTopology(Topo):
         interfaces = [{"name": f"{name}-{network}", "bid": bid,
                        "priority": 10 if network == (preferred or names[-1]) else 20}
                       for bid, network in enumerate(names, start=1)]
-        return mobile_node_configuration(name, self.home_addresses[name], HOME_AGENT, interfaces, flows,
+        return mobile_node_configuration(name, self.home_addresses[name], HOME_AGENT, interfaces,
+                                         self.key(name), flows,
                                          tunnel_backend=self.tunnel_backend) | more
+
+    def key(self, name: str) -> str:
+        """What a mobile node shares with the home agent, made for this network: 32 hexadecimal digits."""
+        return self._keys.setdefault(name, secrets.token_hex(16))
 
     def draw(self) -> str:
         """The network as text, with addresses and the parameters of the access links."""

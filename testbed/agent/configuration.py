@@ -1,8 +1,8 @@
 """The configuration of an agent: one TOML file, validated.
 
 Classes: `MobileNodeFile`, `HomeAgentFile` and their tables. Functions: `load`, `check`, `flow_binding`,
-`policy`, `association`, `resolve_bids`, `socket_path`. Exception: `ConfigurationError`. The keys are described in
-docs/configuration.md.
+`policy`, `association`, `resolve_bids`, `socket_path`. Exception: `ConfigurationError`. The keys are
+described in docs/configuration.md.
 """
 
 from dataclasses import fields

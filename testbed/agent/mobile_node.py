@@ -73,9 +73,7 @@ class MobileNodeAgent(Agent):
                 association=association(file.security) if file.security else None,
                 **mobile_network(file),
             )
-            self.role = MobileNode(
-                configuration, self.started, codec=self.codec, time_of_day=time_of_day
-            )
+            self.role = MobileNode(configuration, self.started, codec=self.codec, time_of_day=time_of_day)
         except FlowError as error:
             raise AgentError(f"flow: {error}") from None
         if file.mobile_network is not None:

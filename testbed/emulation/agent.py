@@ -16,20 +16,25 @@ from pathlib import Path
 
 from testbed.emulation.process import EmulationError, wait_until
 
+#: The index of the keys that mobile nodes share with the home agent (RFC 4285 §5.1).
+SPI = 1000
+
 
 def mobile_node_configuration(
     name: str,
     home_address: str,
     home_agent: str,
     interfaces: Iterable[Mapping],
+    key: str,
     flows: Iterable[Mapping] = (),
     lifetime_s: int = 60,
     tunnel_backend: str = "auto",
 ) -> dict:
     """The configuration of a mobile node's agent.
 
-    `interfaces`: mappings with `name`, `bid`, `priority` (the lowest is the default binding); `flows`:
-    mappings with `fid`, `priority`, `action`, `bids` and selector keys.
+    `interfaces`: mappings with `name`, `bid`, `priority` (the lowest is the default binding); `key`: shared
+    with the home agent, 32 hexadecimal digits; `flows`: mappings with `fid`, `priority`, `action`, `bids`
+    and selector keys.
     """
     return {
         "role": "mobile-node",
@@ -38,6 +43,7 @@ def mobile_node_configuration(
         "home_agent": str(home_agent),
         "lifetime_s": lifetime_s,
         "interface": [dict(interface) for interface in interfaces],
+        "security": {"spi": SPI, "key": key},
         "flow": [dict(flow) for flow in flows],
         "datapath": {"tunnel_backend": tunnel_backend},
     }
@@ -48,16 +54,20 @@ def home_agent_configuration(
     address: str,
     home_interface: str,
     home_prefixes: Sequence[str],
+    keys: Mapping[str, str],
     max_lifetime_s: int = 420,
     tunnel_backend: str = "auto",
 ) -> dict:
-    """The configuration of a home agent's agent."""
+    """The configuration of a home agent's agent. `keys`: those of the mobile nodes, by home address."""
     return {
         "role": "home-agent",
         "name": name,
         "address": str(address),
         "home_interface": home_interface,
         "home_prefixes": [str(prefix) for prefix in home_prefixes],
+        "security_association": [
+            {"home_address": str(home_address), "spi": SPI, "key": key} for home_address, key in keys.items()
+        ],
         "max_lifetime_s": max_lifetime_s,
         "duplicate_address_detection": False,  # nor do the nodes: it would hold everything back for a second
         "datapath": {"tunnel_backend": tunnel_backend},
@@ -97,7 +107,9 @@ class Agent:
         self.name = configuration["name"]
         self.socket = configuration["control"]["socket"]
         self.log = log
-        file.write_text(to_toml(configuration))
+        file.unlink(missing_ok=True)
+        with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as text:  # has a key in it
+            text.write(to_toml(configuration))
         with open(log, "ab") as output:
             self.process = subprocess.Popen(
                 [*command_prefix, sys.executable, "-m", "testbed.agent", str(file)],

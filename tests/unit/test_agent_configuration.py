@@ -19,6 +19,7 @@ from testbed.mobility.binding import FlowBinding
 from testbed.mobility.forwarding import Action
 from testbed.wire.selector import IPv6TrafficSelector
 
+KEY = bytes(range(16))
 MOBILE_NODE = {
     "role": "mobile-node",
     "name": "mn",
@@ -28,6 +29,7 @@ MOBILE_NODE = {
         {"name": "mn-wlan", "bid": 1, "priority": 20},
         {"name": "mn-cellular", "bid": 2, "priority": 10},
     ],
+    "security": {"spi": 1000, "key": KEY.hex()},
 }
 HOME_AGENT = {
     "role": "home-agent",
@@ -35,6 +37,7 @@ HOME_AGENT = {
     "address": "2001:db8:100::1",
     "home_interface": "home0",
     "home_prefixes": ["2001:db8:100::/64"],
+    "security_association": [{"home_address": "2001:db8:100::100", "spi": 1000, "key": KEY.hex()}],
 }
 
 
