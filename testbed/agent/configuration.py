@@ -96,6 +96,7 @@ class DatapathTable(Table):
     packets come without one (see `testbed.datapath.native_uplink`)."""
 
     tunnel_backend: Literal["auto", "seg6", "ip6tnl", "tun"] = "auto"
+    route_carrier: Literal["auto", "bpf", "tun"] = "auto"
     native_uplink: bool = False
 
 

@@ -89,7 +89,9 @@ class Agent:
         home_link = file.home_interface if isinstance(file, HomeAgentFile) else None
         self._home_link = home_link
         self.datapath = self.make_datapath()
-        self.routes = OptimisedRoutes(self.side) if self.side is not Side.ANCHOR else None
+        self.routes: OptimisedRoutes | None = None
+        if self.side is not Side.ANCHOR:
+            self.routes = OptimisedRoutes(self.side, carrier=file.datapath.route_carrier)
         self.feed = Feed()
         self.control = ControlServer(socket_path(file), self.handle, self.events, self.feed)
         #: What there is in the kernel for mobile networks: None where there are none.

@@ -174,3 +174,21 @@ def test_configured_correspondent(network, tmp_path):
         wait_for(lambda: len(cn.ask("bindings")) == 2)
         assert "goes straight" in mn.flowbind("optimise", CORRESPONDENT).stdout
         assert CORRESPONDENT in mn.flowbind("routes").stdout
+
+
+def test_without_bpf(network, tmp_path):
+    more = '[datapath]\nroute_carrier = "tun"\n'
+    with (
+        Agent(network.ha, tmp_path),
+        CorrespondentAgent(network.cn, tmp_path, more) as cn,
+        Agent(network.mn, tmp_path, more) as mn,
+    ):
+        wait_for(lambda: len([b for b in mn.ask("bindings") if b["registered"]]) == 2)
+        mn.ask("optimise", address=CORRESPONDENT)
+        wait_for(lambda: len(cn.ask("bindings")) == 2)
+        before = network.ha.received("core")
+        ping(network, 10)
+        assert network.ha.received("core") - before < 10
+        assert cn.ask("status")["carrier"] == "tun"
+        assert mn.stop() == 0 and cn.stop() == 0
+    assert "flowbind_ro" not in network.mn.shell("ip link") + network.cn.shell("ip link")
