@@ -175,8 +175,9 @@ def in_window(evidence: FlowEvidence, start_s: float, end_s: float) -> WindowFig
     arrived = evidence.accounting.received_ns
     inside = (arrived >= start_ns) & (arrived < end_ns)
     # a gap counts from the last arrival before the window, not from its edge
-    before = int(arrived[arrived < start_ns].max(initial=start_ns - _UNDER_WAY_NS))
-    gap = interruption_ms(evidence, before, min(end_ns, _active(evidence)[1]))
+    earlier, later = arrived[arrived < start_ns], arrived[arrived >= start_ns]
+    begin_ns = int(earlier.max()) if len(earlier) else int(later.min(initial=end_ns))
+    gap = interruption_ms(evidence, begin_ns, min(end_ns, _active(evidence)[1]))
     return WindowFigures(
         start_s=_seconds(evidence, start_ns), end_s=_seconds(evidence, end_ns), sent=counts.sent,
         lost=counts.lost, duplicates=counts.duplicates, reordered=counts.reordered,
