@@ -59,6 +59,7 @@ class FlowBindingMirror(App):
         self._connections: dict[int, _Connection] = {}
         self._carrying_out = False
         self._settled = True
+        self._sent = {"messages": 0, "octets": 0}
         events = os.environ.get(EVENTS_VARIABLE)
         self._events = open(events, "a", buffering=1) if events else None  # noqa: SIM115  open until the end
         self._feeds = [self._feed_client(path) for path in self.mirror.fabric.feeds]
@@ -110,7 +111,7 @@ class FlowBindingMirror(App):
 
     def _status(self) -> dict[str, Any]:
         feeds = {feed.path: feed.connected for feed in self._feeds}
-        return status_report(self.mirror, VERSION, feeds)
+        return status_report(self.mirror, VERSION, feeds) | {"sent": self._sent}
 
     def _rules(self) -> list[dict[str, Any]]:
         asked = time.monotonic()
@@ -147,8 +148,7 @@ class FlowBindingMirror(App):
                         self._read(connection)
                     else:
                         for rule in output.rules:
-                            datapath = connection.datapath
-                            datapath.send_msg(openflow.put_rule(datapath, rule))
+                            self._send(connection, openflow.put_rule(connection.datapath, rule))
         finally:
             self._carrying_out = False
         settled = all(switch.is_quiet for switch in self.mirror.switches.values())
@@ -167,7 +167,7 @@ class FlowBindingMirror(App):
         connection.xids = {datapath.set_xid(message) for message in messages}
         connection.commit_xid = messages[-1].xid
         for message in messages:
-            datapath.send_msg(message)
+            self._send(connection, message)
 
     def _read(self, connection: _Connection) -> None:
         flows, groups = (
@@ -177,8 +177,13 @@ class FlowBindingMirror(App):
         connection.flows_xid = connection.datapath.set_xid(flows)
         connection.groups_xid = connection.datapath.set_xid(groups)
         connection.flows, connection.groups = [], []
-        connection.datapath.send_msg(flows)
-        connection.datapath.send_msg(groups)
+        self._send(connection, flows)
+        self._send(connection, groups)
+
+    def _send(self, connection: _Connection, message: Any) -> None:
+        connection.datapath.send_msg(message)
+        self._sent["messages"] += 1
+        self._sent["octets"] += len(message.buf)
 
     # -- what switches say
 
