@@ -1,4 +1,4 @@
-"""The kernel-side filter of the packet socket: of all IPv6 packets, only those that carry a Mobility Header.
+"""The kernel-side filter of the packet socket: of all IPv6 packets, only the messages of Mobile IPv6.
 
 Functions: `mobility_header_filter`, `attach`. A classic BPF program: data traffic never wakes the agent.
 """
@@ -10,7 +10,9 @@ import struct
 #: How many extension headers may stand before the Mobility Header (RFC 6275 §6.3 and §6.4 need two).
 MAX_EXTENSION_HEADERS = 4
 
-HOP_BY_HOP, ROUTING, FRAGMENT, DESTINATION_OPTIONS, MOBILITY = 0, 43, 44, 60, 135
+HOP_BY_HOP, ROUTING, FRAGMENT, DESTINATION_OPTIONS, MOBILITY, ICMPV6 = 0, 43, 44, 60, 135, 58
+#: Home Agent Address Discovery Request to Mobile Prefix Advertisement (RFC 6275 §6.5 to §6.8).
+FIRST_ICMP_TYPE, LAST_ICMP_TYPE = 144, 147
 _IPV6_HEADER_LENGTH, _NEXT_HEADER_OFFSET = 40, 6
 _PACKET_HOST = 0
 _SO_ATTACH_FILTER = 26
@@ -19,7 +21,7 @@ _SO_ATTACH_FILTER = 26
 _LD_BYTE_ABSOLUTE, _LD_BYTE_INDIRECT = 0x30, 0x50
 _LDX_IMMEDIATE, _LDX_MEMORY, _STORE = 0x01, 0x61, 0x02
 _ADD_IMMEDIATE, _ADD_INDEX, _SHIFT_LEFT = 0x04, 0x0C, 0x64
-_JUMP_EQUAL, _RETURN = 0x15, 0x06
+_JUMP_EQUAL, _JUMP_MORE, _JUMP_NOT_LESS, _RETURN = 0x15, 0x25, 0x35, 0x06
 _PACKET_TYPE = 0xFFFFF000 + 4
 
 Instruction = tuple[int, int, int, int]
@@ -28,15 +30,16 @@ Instruction = tuple[int, int, int, int]
 def mobility_header_filter() -> list[Instruction]:
     """The program, as (code, jump if true, jump if false, operand); its input begins at the IPv6 header.
 
-    Accepts packets for this host whose chain of extension headers leads to a Mobility Header, whatever is
-    wrong with them otherwise: what is malformed is for the parser to say.
+    Accepts packets for this host whose chain of extension headers leads to a Mobility Header or an ICMPv6
+    message of Mobile IPv6, whatever is wrong with them otherwise: what is malformed is for the parser to say.
     """
     blocks: list[list[Instruction]] = []
     for _ in range(MAX_EXTENSION_HEADERS):
         # A: the next header; X: where the header that it names begins
         blocks.append(
             [
-                (_JUMP_EQUAL, -1, 0, MOBILITY),  # -1: to "accept", -2: to "reject", resolved below
+                (_JUMP_EQUAL, -1, 0, MOBILITY),  # -1: "accept", -2: "reject", -3: "icmp", resolved below
+                (_JUMP_EQUAL, -3, 0, ICMPV6),
                 (_JUMP_EQUAL, 3, 0, DESTINATION_OPTIONS),
                 (_JUMP_EQUAL, 2, 0, ROUTING),
                 (_JUMP_EQUAL, 1, 0, FRAGMENT),
@@ -56,14 +59,18 @@ def mobility_header_filter() -> list[Instruction]:
         (_LD_BYTE_ABSOLUTE, 0, 0, _NEXT_HEADER_OFFSET),
         (_LDX_IMMEDIATE, 0, 0, _IPV6_HEADER_LENGTH),
         *(instruction for block in blocks for instruction in block),
-        (_JUMP_EQUAL, 0, 1, MOBILITY),
+        (_JUMP_EQUAL, -1, 0, MOBILITY),
+        (_JUMP_EQUAL, 0, -2, ICMPV6),
+        (_LD_BYTE_INDIRECT, 0, 0, 0),
+        (_JUMP_NOT_LESS, 0, -2, FIRST_ICMP_TYPE),
+        (_JUMP_MORE, -2, 0, LAST_ICMP_TYPE),
         (_RETURN, 0, 0, 0xFFFFFFFF),
         (_RETURN, 0, 0, 0),
     ]
-    accept, reject = len(program) - 2, len(program) - 1
+    accept, reject, icmp = len(program) - 2, len(program) - 1, len(program) - 5
 
     def resolve(jump: int, at: int) -> int:
-        return {-1: accept, -2: reject}[jump] - at - 1 if jump < 0 else jump
+        return {-1: accept, -2: reject, -3: icmp}[jump] - at - 1 if jump < 0 else jump
 
     return [(code, resolve(yes, at), resolve(no, at), k) for at, (code, yes, no, k) in enumerate(program)]
 

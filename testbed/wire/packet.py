@@ -1,4 +1,6 @@
-"""The IPv6 packet around a Mobility Header (RFC 6275 §6.3, §6.4, §11.3). Class: `Packet`.
+"""The IPv6 packet around a Mobility Header, or an ICMPv6 message of Mobile IPv6 (RFC 6275 §6.3, §6.4, §11.3).
+
+Class: `Packet`.
 
 Functions: `parse_packet`, `build_packet`.
 """
@@ -8,6 +10,7 @@ from ipaddress import IPv6Address
 
 from testbed.wire.codec import MOBILITY_HEADER, Codec
 from testbed.wire.error import ParseError
+from testbed.wire.icmpv6 import ICMPV6, Icmpv6Message, build_icmpv6, parse_icmpv6
 from testbed.wire.message import Message
 
 _HOP_BY_HOP = 0
@@ -30,7 +33,7 @@ class Packet:
 
     source: IPv6Address
     destination: IPv6Address
-    message: Message
+    message: Message | Icmpv6Message
     home_address: IPv6Address | None = None
     routing_address: IPv6Address | None = None
     mobility_header: bytes = field(default=b"", compare=False, repr=False)
@@ -48,7 +51,7 @@ def parse_packet(data: bytes, codec: Codec) -> Packet:
     destination = IPv6Address(data[24:40])
     home_address = routing_address = None
     header, offset, pointer = data[6], 40, 6
-    while header != MOBILITY_HEADER:
+    while header not in (MOBILITY_HEADER, ICMPV6):
         if header not in (_HOP_BY_HOP, _ROUTING, _FRAGMENT, _DESTINATION_OPTIONS):
             raise ParseError(f"packet has header {header} in place of a Mobility Header")
         if header == _HOP_BY_HOP and offset != 40:
@@ -76,6 +79,9 @@ def parse_packet(data: bytes, codec: Codec) -> Packet:
     for name, address in (("Home Address option", home_address), ("type 2 routing header", routing_address)):
         if address is not None and not _is_routable_unicast(address):
             raise ParseError(f"{name} has {address}, which is not a routable unicast address")
+    if header == ICMPV6:
+        message = parse_icmpv6(data[offset:end], home_address or source, routing_address or destination)
+        return Packet(source, destination, message, home_address, routing_address)
     mobility_header = data[offset:end]
     try:
         message = codec.parse(mobility_header, home_address or source, routing_address or destination)
@@ -133,7 +139,11 @@ def _is_routable_unicast(address: IPv6Address) -> bool:
 def build_packet(packet: Packet, codec: Codec, hop_limit: int = 64) -> bytes:
     """Return the whole IPv6 packet. Raises ValueError as Codec.build does."""
     extension = b""
-    next_header = MOBILITY_HEADER
+    ends = packet.home_address or packet.source, packet.routing_address or packet.destination
+    if isinstance(packet.message, Icmpv6Message):
+        next_header, upper = ICMPV6, build_icmpv6(packet.message, *ends)
+    else:
+        next_header, upper = MOBILITY_HEADER, codec.build(packet.message, *ends)
     if packet.home_address is not None:
         # PadN of four octets puts the address at a multiple of 8 (alignment 8n + 6)
         options = bytes((1, 2, 0, 0, _HOME_ADDRESS, 16)) + packet.home_address.packed
@@ -143,9 +153,7 @@ def build_packet(packet: Packet, codec: Codec, hop_limit: int = 64) -> bytes:
         routing = bytes((next_header, 2, 2, 1)) + bytes(4) + packet.routing_address.packed
         extension = routing + extension
         next_header = _ROUTING
-    payload = extension + codec.build(
-        packet.message, packet.home_address or packet.source, packet.routing_address or packet.destination
-    )
+    payload = extension + upper
     return (
         bytes((0x60, 0, 0, 0))
         + len(payload).to_bytes(2, "big")

@@ -52,6 +52,15 @@ def test_all_else_is_dropped_by_the_kernel(accepts):
     assert not accepts(packet(*[(60, 0)] * (MAX_EXTENSION_HEADERS + 1)))
 
 
+def test_icmpv6_messages_of_mobile_ipv6_are_accepted(accepts):
+    for chain in ((), ((60, 2),), ((43, 2),), ((43, 2), (60, 2))):
+        for kind in range(256):
+            whole = bytearray(packet(*chain))
+            whole[6 if not chain else len(whole) - 16 - 24] = 58
+            whole[-16] = kind
+            assert accepts(bytes(whole)) == (144 <= kind <= 147)
+
+
 def test_what_is_cut_off_before_it_says_what_it_is_is_dropped(accepts):
     whole = packet((60, 2), (43, 2))
     assert not any(accepts(whole[:length]) for length in range(1, 65))
