@@ -118,8 +118,15 @@ class MobileNodeAgent(Agent):
             self._guarded(super()._take, datagram)
 
     def _take(self, datagram: Datagram) -> None:
-        if datagram.data[24:40] != self.file.home_address.packed:  # those come by the other socket
-            super()._take(datagram)
+        """A packet from a packet socket. What has come out of a tunnel comes by the other socket as well;
+        while there is a tunnel, nobody but the home agent has to send to the home address without it."""
+        home = self.file.home_address
+        if datagram.interface == TUNNEL_DEVICE:
+            return
+        if datagram.data[24:40] == home.packed and self.role.home_binding(home) is not None:
+            if datagram.data[8:24] != self.file.home_agent.packed:
+                return
+        super()._take(datagram)
 
     def route_failed(self, pair: Pair, reason: str, now: float) -> None:
         """What this kernel cannot do must not be asked of the correspondent node."""
