@@ -69,6 +69,8 @@ def _tcp_listen(options, stop: Stop) -> dict:
         if stop.is_set:
             return {"sent": 0, "failed": 0, "received": 0, "ended": "stopped"}
         sock, _ = listener.accept()
+        if options.multipath:  # further paths join by the port that is listened on
+            return _tcp(sock, options, stop, server=True)
     return _tcp(sock, options, stop, server=True)
 
 
