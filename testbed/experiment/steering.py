@@ -143,6 +143,8 @@ class Steering:
                 self._was_up[link.number] = link.up
                 if link.up:
                     self.leaving.discard(link.number)
+                    if link.number in self.watches:
+                        self.watches[link.number].forget()
                 self.tell("link-up" if link.up else "link-down", link.number)
         self.tell("tick")
 
@@ -278,9 +280,14 @@ def _multipath_endpoints(run: Run, addresses: Mapping[str, str]) -> None:
 
 def _spray(run: Run) -> None:
     """Mark every second packet to the home address; one flow binding takes those to the second network."""
-    rules = f"""table ip6 spray {{ chain output {{ type filter hook output priority 0;
+    rules = f"""
+table ip6 spray {{
+    chain output {{
+        type filter hook output priority 0;
         ip6 daddr {run.mn.home_address} numgen inc mod 2 0 ip6 dscp set {SPRAY_CLASS >> 2:#x}
-    }} }}"""
+    }}
+}}
+"""
     run.cn.execute("nft", "-f", "-", input=rules)
     run.cn.execute("ethtool", "-K", "cn-core", "tso", "off", "gso", "off")
 

@@ -33,6 +33,8 @@ class PathWatch:
         self._answers: deque[tuple[int, float]] = deque(maxlen=4 * WINDOW)
         self._started_s = 0.0
         self._lock = threading.Lock()
+        #: The number of the first echo that counts.
+        self._since = 0
 
     def start(self) -> None:
         self._process = self._popen(
@@ -52,6 +54,12 @@ class PathWatch:
                 with self._lock:
                     self._answers.append((int(found[1]), float(found[2])))
 
+    def forget(self) -> None:
+        """The path is another one from now on: what was measured before says nothing about it."""
+        with self._lock:
+            self._answers.clear()
+            self._since = int((time.monotonic() - self._started_s) / INTERVAL_S)
+
     def figures(self) -> tuple[float | None, float | None]:
         """Median round trip (ms) and loss (0 to 1) of the last echoes; None where nothing is known yet."""
         with self._lock:
@@ -59,8 +67,9 @@ class PathWatch:
         asked = int((time.monotonic() - self._started_s) / INTERVAL_S)
         typical_ms = statistics.median(time_ms for _, time_ms in answers) if answers else 0.0
         due = asked - int(max(PATIENCE_S / 4, 2 * typical_ms / 1000) / INTERVAL_S)
+        known = due - self._since
         recent = [(number, time_ms) for number, time_ms in answers if due - WINDOW < number <= due]
-        if due < WINDOW:
+        if known < WINDOW:
             return (typical_ms or None), None
         loss = 1 - min(len({number for number, _ in recent}) / WINDOW, 1.0)
         return (statistics.median(time_ms for _, time_ms in recent) if recent else None), loss
