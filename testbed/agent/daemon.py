@@ -42,16 +42,26 @@ from testbed.datapath.datapath import Datapath, DatapathConfiguration
 from testbed.datapath.error import DatapathError
 from testbed.datapath.mobile_network import IngressFilter, Unreachable
 from testbed.datapath.optimisation import OptimisedRoutes
+from testbed.mobility.binding import is_unicast_routable
 from testbed.mobility.forwarding import HomeBinding, Pair, RouteOptimisation, Side
+from testbed.mobility.rate_limit import RateLimit
 from testbed.mobility.role import Event, Role, Transmission
 from testbed.wire.codec import Codec
 from testbed.wire.error import ParseError
+from testbed.wire.icmp import parameter_problem
 from testbed.wire.packet import build_packet, parse_packet
 
 logger = logging.getLogger(__name__)
 
 #: Reports of dropped messages: so many at once, then so many a second; all are counted.
 DROP_REPORTS_BURST, DROP_REPORTS_PER_S = 20, 1
+#: Messages that are looked at from one /64 in a second after which all the others are bad: a sender of this
+#: many floods us, and gets no more than its share of the agent's time.
+MAX_BAD_MESSAGES_PER_SENDER_PER_S = 2000
+#: How many bad messages a second are remembered, whoever sent them.
+MAX_SENDERS = 100_000
+#: ICMPv6 Parameter Problems a second: to all senders, to one /64 (RFC 4443 §2.4).
+MAX_PROBLEMS_PER_S, MAX_PROBLEMS_PER_SENDER_PER_S = 100, 10
 #: Saving the state takes at most this part of the agent's time.
 SAVING_SHARE = 0.1
 
@@ -64,7 +74,7 @@ class Agent:
     """A role on a node. Subclasses know what is particular to theirs.
 
     `counters` count messages: received, sent, malformed, dropped (by the role), not sent (no route and the
-    like).
+    like), flooded (not looked at: their sender sends too many bad ones), problems sent (ICMPv6 errors).
     """
 
     side: Side
@@ -73,7 +83,9 @@ class Agent:
     def __init__(self, file: AgentFile) -> None:
         self.file = file
         self.started = time.monotonic()
-        self.counters: Counter[str] = Counter(received=0, sent=0, malformed=0, dropped=0, not_sent=0)
+        self.counters: Counter[str] = Counter(
+            received=0, sent=0, malformed=0, dropped=0, not_sent=0, flooded=0, problems_sent=0
+        )
         self.codec = Codec()
         try:
             self.events = EventLog(file.name, file.log.events)
@@ -101,6 +113,8 @@ class Agent:
         self._timer: asyncio.TimerHandle | None = None
         self._saving: asyncio.TimerHandle | None = None
         self._next_save = 0.0
+        self._bad = RateLimit(MAX_SENDERS, MAX_BAD_MESSAGES_PER_SENDER_PER_S)
+        self._problems = RateLimit(MAX_PROBLEMS_PER_S, MAX_PROBLEMS_PER_SENDER_PER_S)
         self._drop_reports = float(DROP_REPORTS_BURST)
         self._drops_reported_at = self.started
         self._drops_unreported = 0
@@ -375,21 +389,43 @@ class Agent:
             return  # passing through: we are its router
         self.counters["received"] += 1
         now = time.monotonic()
+        if len(data) >= 24 and self._bad.exhausted(IPv6Address(data[8:24]), now):
+            self.counters["flooded"] += 1
+            return
         try:
             packet = parse_packet(data, self.codec)
         except ParseError as error:
-            # RFC 6275 §9.2 has some of these answered with an ICMPv6 Parameter Problem; `error.pointer` and
-            # `error.code` say which, here is the place to do it
             source = str(IPv6Address(data[8:24])) if len(data) >= 24 else ""
             self._count_drop("malformed", now, source=source, reason=error.reason)
+            if error.pointer is not None:
+                self._report_malformed(data, error, now)
             self.events.flush()
             return
         self.role.receive(packet, datagram.interface, now)
         self.turn(now, datagram.received)
 
+    def _report_malformed(self, data: bytes, error: ParseError, now: float) -> None:
+        """Tell the sender which field is at fault (RFC 6275 §9.2, RFC 4443 §3.4), no matter what bindings
+        there are. What has no unicast source, or there is too much of, gets no answer (RFC 4443 §2.4)."""
+        source, destination = IPv6Address(data[8:24]), IPv6Address(data[24:40])
+        answerable = is_unicast_routable(source) and is_unicast_routable(destination)
+        if not answerable or not self._problems.allows(source, now):
+            return
+        answer = parameter_problem(data, error.code, error.pointer)
+        try:
+            self.mobility_socket.send(answer, destination, source)
+        except OSError as failure:
+            logger.info("no Parameter Problem to %s: %s", source, failure.strerror)
+            return
+        self.counters["problems_sent"] += 1
+        fields = {"destination": str(source), "code": error.code, "pointer": error.pointer}
+        self.events.record("parameter-problem-sent", time.monotonic(), **fields)
+
     def _count_drop(self, kind: str, now: float, **fields: Any) -> None:
         """Count a dropped message, and report it unless there are too many."""
         self.counters[kind] += 1
+        if fields.get("source"):
+            self._bad.allows(IPv6Address(fields["source"]), now)
         elapsed, self._drops_reported_at = now - self._drops_reported_at, now
         self._drop_reports = min(DROP_REPORTS_BURST, self._drop_reports + elapsed * DROP_REPORTS_PER_S)
         if self._drop_reports < 1:

@@ -20,6 +20,9 @@ from testbed.agent.packet_filter import attach, mobility_header_filter
 
 _ETH_P_IPV6 = 0x86DD
 _SO_TIMESTAMPNS = 35
+_SO_RCVBUFFORCE = 33
+#: Room for some thousand messages that come at once, as when an access network fails.
+RECEIVE_BUFFER_OCTETS = 4 << 20
 _MAX_PACKET = 65535
 _MAX_AGE_S = 5.0
 
@@ -47,6 +50,7 @@ class MobilitySocket:
             while list(self.receive()):  # what came in before the filter was there
                 pass
             self._receiving.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+            self._receiving.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER_OCTETS)
             kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
             self._sending = socket.socket(socket.AF_INET6, kind, socket.IPPROTO_RAW)
         except OSError:

@@ -19,10 +19,7 @@ class RateLimit:
 
     def allows(self, sender: IPv6Address, now: float) -> bool:
         """Whether one more answer may go to `sender`; it is counted."""
-        if now >= self._since + 1:
-            self._counts.clear()
-            self._counted = 0
-            self._since = now
+        self._forget(now)
         prefix = int(sender) >> 64
         count = self._counts.get(prefix, 0)
         if self._counted >= self._total or count >= self._per_sender:
@@ -30,3 +27,14 @@ class RateLimit:
         self._counts[prefix] = count + 1
         self._counted += 1
         return True
+
+    def exhausted(self, sender: IPv6Address, now: float) -> bool:
+        """Whether `sender` has had all that there is for one /64."""
+        self._forget(now)
+        return self._counts.get(int(sender) >> 64, 0) >= self._per_sender
+
+    def _forget(self, now: float) -> None:
+        if now >= self._since + 1:
+            self._counts.clear()
+            self._counted = 0
+            self._since = now

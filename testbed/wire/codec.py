@@ -11,12 +11,15 @@ from testbed.wire.message import MESSAGES, Message, Options, UnknownMessage
 from testbed.wire.option import (
     OPTIONS,
     Alignment,
+    AlternateCareOfAddress,
     BindingAuthorizationData,
     BindingIdentifier,
+    BindingRefreshAdvice,
     FlowSummary,
     MalformedOption,
     MobileNetworkPrefix,
     MobilityOption,
+    NonceIndices,
     UnknownOption,
 )
 
@@ -31,6 +34,13 @@ _GREATEST_LENGTH = 8 + 8 * 255
 
 #: Options whose receiver answers bad contents with a status: they do not make the message invalid.
 _ANSWERED = {BindingIdentifier.option_type, MobileNetworkPrefix.option_type, FlowSummary.option_type}
+
+
+#: Options of RFC 6275 itself, where no sender may do without their alignment (§6.2.1).
+_ALIGNED: dict[int, Alignment] = {
+    option.option_type: option.alignment
+    for option in (BindingRefreshAdvice, AlternateCareOfAddress, NonceIndices)
+}
 
 
 class Codec:
@@ -75,8 +85,10 @@ class Codec:
         end = 8 + 8 * data[1]
         if end > len(data):
             raise ParseError(f"Mobility Header of {end} octets is truncated after {len(data)}")
-        data = data[:end]  # what follows "no next header" is to be ignored (RFC 8200 §4.7)
-        if checksum(data, source, destination, MOBILITY_HEADER) != 0:
+        # What follows "no next header" is to be ignored (RFC 8200 §4.7), yet where a message says that it is
+        # shorter than it is, its sender may have meant the whole payload.
+        whole, data = data, data[:end]
+        if all(checksum(part, source, destination, MOBILITY_HEADER) for part in (data, whole)):
             raise ParseError("Mobility Header has a wrong checksum")
         message = MESSAGES.get(data[2])
         if message is None:
@@ -108,6 +120,9 @@ class Codec:
             if kind == BindingAuthorizationData.option_type and stop != end:
                 raise ParseError("BindingAuthorizationData is not the last option")
             if kind != _PADN:
+                unit, position = _ALIGNED.get(kind, (1, 0))
+                if (offset - position) % unit:
+                    raise ParseError(f"option {kind} at octet {offset} is not at {unit}n + {position}")
                 options.append(self._parse_option(kind, data[offset + 2 : stop]))
             offset = stop
         return tuple(options)
