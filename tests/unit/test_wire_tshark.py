@@ -1,5 +1,6 @@
 """tshark as an oracle: it finds the same fields in what we build, and nothing malformed."""
 
+import os
 import shutil
 import subprocess
 from collections import defaultdict
@@ -33,6 +34,8 @@ from testbed.wire.selector import IPv4TrafficSelector, IPv6TrafficSelector
 pytestmark = pytest.mark.skipif(shutil.which("tshark") is None, reason="tshark is not installed")
 
 RAW_IPV6 = 229  # LINKTYPE_IPV6
+NOBODY = 65534
+LUA = Path(__file__).parents[2] / "docs" / "wireshark" / "flow-binding.lua"
 
 FIELDS = (
     "ipv6.src ipv6.dst ipv6.opt.mipv6.home_address ipv6.routing.mipv6.home_address "
@@ -50,20 +53,36 @@ FIELDS = (
 CUT_SHORT = 2
 
 
-def tshark(octets, path, *arguments):
-    """Return what tshark says of IPv6 packets, one line a packet."""
+def tshark(octets, path, *arguments, lua=False):
+    """Return what tshark says of IPv6 packets, one line a packet; `lua`: with our dissector.
+
+    It does not run as root, as which it loads no Lua script (Wireshark 4.4), so that files reach it open.
+    """
     with PcapWriter(str(path), linktype=RAW_IPV6) as capture:
         for packet in octets:
             capture.write(packet)
-    command = ["tshark", "-n", "-r", str(path), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    with open(path, "rb") as capture, open(LUA, "rb") as script:
+        load = ["-X", f"lua_script:/proc/self/fd/{script.fileno()}"] if lua else []
+        command = ["tshark", "-n", "-r", "-", *load, *arguments]
+        done = subprocess.run(
+            command,
+            check=True,
+            capture_output=True,
+            text=True,
+            stdin=capture,
+            pass_fds=[script.fileno()],
+            user=NOBODY if os.geteuid() == 0 else None,
+            cwd="/",
+            env={**os.environ, "HOME": "/nonexistent"},
+        )
+    return done.stdout.splitlines()
 
 
-def dissect(octets, path, names=FIELDS, *arguments):
+def dissect(octets, path, names=FIELDS, lua=False):
     """Return {field: values} of the fields with these names for each packet."""
     selected = [argument for name in names for argument in ("-e", name)]
     form = ["-T", "fields", "-E", "separator=/t", "-E", "occurrence=a", "-E", "aggregator=;"]
-    lines = tshark(octets, path, *arguments, *form, *selected)
+    lines = tshark(octets, path, *form, *selected, lua=lua)
     return [
         {
             name: [_normal(value) for value in text.split(";")]
@@ -75,8 +94,8 @@ def dissect(octets, path, names=FIELDS, *arguments):
 
 
 def _normal(text):
-    """Return an address as Python writes it: tshark writes ::1:2 as ::0.1.0.2."""
-    return str(IPv6Address(text)) if "::" in text else text
+    """Return an address as Python writes it (tshark writes ::1:2 as ::0.1.0.2), a flag as 0 or 1."""
+    return str(IPv6Address(text)) if "::" in text else {"False": "0", "True": "1"}.get(text, text)
 
 
 def fields_of(packet):
@@ -184,7 +203,6 @@ def test_tshark_finds_the_same_fields(sent, tmp_path):
         assert found == fields_of(packet)
 
 
-LUA = Path(__file__).parents[2] / "docs" / "wireshark" / "flow-binding.lua"
 FLOW_FIELDS = (
     "flowbind.fid flowbind.priority flowbind.action flowbind.status flowbind.pro flowbind.bid "
     "flowbind.selector.format flowbind.binding_action flowbind.malformed _ws.malformed _ws.lua.error"
@@ -200,7 +218,7 @@ _addresses = {"source": IPv6Address("2001:db8::1"), "destination": IPv6Address("
 
 def dissect_flows(updates, path, codec):
     octets = [build_packet(Packet(message=update, **_addresses), codec) for update in updates]
-    return dissect(octets, path, [*FLOW_FIELDS, *SELECTOR_FIELDS], "-X", f"lua_script:{LUA}")
+    return dissect(octets, path, [*FLOW_FIELDS, *SELECTOR_FIELDS], lua=True)
 
 
 def flow_fields(flows, dialect):
