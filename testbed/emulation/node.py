@@ -40,9 +40,18 @@ IFA_F_DADFAILED, IFA_F_TENTATIVE = 0x08, 0x40  # linux/if_addr.h
 #: detection would hold back every address for a second (RFC 4862 §5.4); no two nodes here can have the same
 #: one, because the topology gives all static addresses and hardware addresses are drawn at random.
 #: A first Router Solicitation goes out without the random delay of RFC 4861 §6.3.7.
+def tcp_sysctls() -> dict[str, int | str]:
+    """The same TCP whatever the machine's default: what is measured is not to depend on that, nor on the
+    connections before."""
+    available = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
+    cubic = available.exists() and "cubic" in available.read_text().split()
+    return {"net/ipv4/tcp_no_metrics_save": 1} | (
+        {"net/ipv4/tcp_congestion_control": "cubic"} if cubic else {})
+
+
 SYSCTLS = {f"net/ipv6/conf/{scope}/{name}": value for scope in ("all", "default") for name, value in {
     "disable_ipv6": 0, "accept_dad": 0, "dad_transmits": 0, "use_tempaddr": 0, "router_solicitation_delay": 0,
-}.items()} | {"net/ipv6/conf/lo/disable_ipv6": 0}
+}.items()} | {"net/ipv6/conf/lo/disable_ipv6": 0} | tcp_sysctls()
 HOST_SYSCTLS = {f"net/ipv6/conf/{scope}/{name}": value for scope in ("all", "default") for name, value in {
     "forwarding": 0, "accept_ra": 2, "autoconf": 1}.items()}
 ROUTER_SYSCTLS = {f"net/ipv6/conf/{scope}/{name}": value for scope in ("all", "default") for name, value in {
@@ -59,7 +68,7 @@ class Host(Node):
     name to address, what commands in this node can call the others (/etc/hosts here).
     """
 
-    sysctls: Mapping[str, int] = SYSCTLS | HOST_SYSCTLS
+    sysctls: Mapping[str, int | str] = SYSCTLS | HOST_SYSCTLS
 
     def __init__(self, name: str, addresses: Mapping[str, Sequence[str]] | None = None,
                  routes: Sequence[tuple[str, str]] = (), bridges: Sequence[str] = (),
