@@ -1,5 +1,5 @@
 """The command line of experiments. Functions: `parser`, `access_networks`,
-`traffic_seconds`, `begin`."""
+`traffic_seconds`, `begin`; of series `series_parser`, `repetitions`, `common_parameters`, `series_folder`."""
 
 import argparse
 import os
@@ -72,6 +72,76 @@ def parser(program: str, description: str, epilog: str, duration_s: float, quick
         "--tunnel-backend", choices=TUNNEL_BACKENDS, default="auto", help="who encapsulates packets"
     )
     return made
+
+
+def series_parser(
+    program: str, description: str, epilog: str, *, repeat: int, quick_repeat: int, pace: float = 0.7
+) -> Parser:
+    """A parser with the options of experiments that are series of cases.
+
+    `repeat`: how many times each case is run by default, `quick_repeat` with --quick, in which all steps are
+    shorter by the factor `pace`.
+    """
+    made = Parser(
+        prog=program,
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.set_defaults(default_repeat=repeat, quick_repeat=quick_repeat, quick_pace=pace)
+    made.add_argument("--quick", action="store_true", help=f"shorter steps, and --repeat {quick_repeat}")
+    made.add_argument(
+        "--repeat", type=_positive, metavar="N", help=f"how many times each case is run ({repeat})"
+    )
+    made.add_argument("--seed", type=int, default=1, metavar="N", help="of all that is random, the order too (1)")
+    made.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="where the files go (default: a new folder below results/); cases that are finished there are not "
+        "run again",
+    )
+    made.add_argument("--pcap", action="store_true", help="keep captures of whole packets, for Wireshark")
+    made.add_argument("--json", action="store_true", help="the figures as JSON on standard output")
+    made.add_argument(
+        "--attempts", type=_positive, default=3, metavar="N", help="how often a case is tried if the machine is busy (3)"
+    )
+    made.add_argument(
+        "--share-machine", action="store_true", help="measure although another series does so on this machine"
+    )
+    made.add_argument("--link-backend", choices=LINK_BACKENDS, default="auto", help="who shapes the links")
+    made.add_argument(
+        "--tunnel-backend", choices=TUNNEL_BACKENDS, default="auto", help="who encapsulates packets"
+    )
+    return made
+
+
+def repetitions(options: argparse.Namespace) -> int:
+    """How many times each case of a series is run."""
+    return options.repeat or (options.quick_repeat if options.quick else options.default_repeat)
+
+
+def common_parameters(options: argparse.Namespace) -> dict:
+    """The parameters that all cases of a series share: only those that are not the default ones."""
+    found = {"pace": options.quick_pace} if options.quick else {}
+    for name in ("link_backend", "tunnel_backend"):
+        if getattr(options, name) != "auto":
+            found[name] = getattr(options, name)
+    return found
+
+
+def series_folder(options: argparse.Namespace, name: str) -> Path:
+    """Where a series goes, absolute. Exits with status 2 and a sentence if this is not root."""
+    if os.geteuid() != 0:
+        print(f"{name}: this needs root, to make network namespaces: start it again with sudo", file=sys.stderr)
+        raise SystemExit(2)
+    return (options.out or Path("results") / time.strftime(f"{name}-%Y%m%d-%H%M%S")).absolute()
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
 
 
 def access_networks(options: argparse.Namespace) -> Sequence[AccessNetwork]:

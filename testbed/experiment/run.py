@@ -153,7 +153,7 @@ class Run:
         link = self.access_link(access_network)
         names = [network.name for network in self.topology.access_networks]
         router = self.network[f"ar{names.index(to) + 1}"]
-        where = "another point of its network" if to == access_network else to
+        where = "another point of its network" if link.intf2.node is router else to
         self.log("move", interface=link.intf1.name, text=f"{access_network} moves to {where}")
         link.move(router, router.bridge)
 
