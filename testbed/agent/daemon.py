@@ -48,8 +48,8 @@ from testbed.mobility.rate_limit import RateLimit
 from testbed.mobility.role import Event, Role, Transmission
 from testbed.wire.codec import Codec
 from testbed.wire.error import ParseError
-from testbed.wire.icmp import parameter_problem
 from testbed.wire.packet import build_packet, parse_packet
+from testbed.wire.parameter_problem import parameter_problem
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class Agent:
         self.counters: Counter[str] = Counter(
             received=0, sent=0, malformed=0, dropped=0, not_sent=0, flooded=0, problems_sent=0
         )
-        self.codec = Codec()
+        self.codec = Codec(require_alignment=True)
         try:
             self.events = EventLog(file.name, file.log.events)
         except OSError as error:

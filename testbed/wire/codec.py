@@ -36,7 +36,7 @@ _GREATEST_LENGTH = 8 + 8 * 255
 _ANSWERED = {BindingIdentifier.option_type, MobileNetworkPrefix.option_type, FlowSummary.option_type}
 
 
-#: Options of RFC 6275 itself, where no sender may do without their alignment (§6.2.1).
+#: Options of RFC 6275 itself that have an alignment.
 _ALIGNED: dict[int, Alignment] = {
     option.option_type: option.alignment
     for option in (BindingRefreshAdvice, AlternateCareOfAddress, NonceIndices)
@@ -49,7 +49,8 @@ class Codec:
     `dialect` is the layout of flow bindings, "draft" or "rfc6089" (see module `dialect`), `flow_option_type`
     the type of their option in place of the dialect's own. `option_length_in_8_octets` takes the draft's
     "length of option in 8-octet units" literally: type and length are counted, and the option is padded with
-    zeros. Receivers that do not know the option then cannot step over it.
+    zeros. Receivers that do not know the option then cannot step over it. `require_alignment`: whether the
+    options of RFC 6275 must be where its §6.2 wants them; not all that is sent in the wild is.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Codec:
         dialect: str = "draft",
         option_length_in_8_octets: bool = False,
         flow_option_type: int | None = None,
+        require_alignment: bool = False,
     ):
         if dialect not in DIALECTS:
             raise ValueError(f"dialect must be one of {', '.join(DIALECTS)}, not {dialect!r}")
@@ -65,6 +67,7 @@ class Codec:
         if self._flow_type in OPTIONS or not 2 <= self._flow_type <= 255:
             raise ValueError(f"flow_option_type must be from 2 to 255 and free, not {self._flow_type}")
         self._length_unit_8 = option_length_in_8_octets
+        self._aligned = _ALIGNED if require_alignment else {}
         self._parsers: dict[int, Callable[[bytes], MobilityOption]] = {
             kind: option.parse for kind, option in OPTIONS.items()
         }
@@ -120,7 +123,7 @@ class Codec:
             if kind == BindingAuthorizationData.option_type and stop != end:
                 raise ParseError("BindingAuthorizationData is not the last option")
             if kind != _PADN:
-                unit, position = _ALIGNED.get(kind, (1, 0))
+                unit, position = self._aligned.get(kind, (1, 0))
                 if (offset - position) % unit:
                     raise ParseError(f"option {kind} at octet {offset} is not at {unit}n + {position}")
                 options.append(self._parse_option(kind, data[offset + 2 : stop]))

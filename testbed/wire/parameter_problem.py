@@ -6,8 +6,8 @@ Function: `parameter_problem`.
 from ipaddress import IPv6Address
 
 from testbed.wire.checksum import checksum
+from testbed.wire.icmpv6 import ICMPV6
 
-ICMPV6 = 58
 _PARAMETER_PROBLEM = 4
 _HEADER_OCTETS = 48  # IPv6 and ICMPv6
 _MINIMUM_MTU = 1280
