@@ -40,18 +40,13 @@ IFA_F_DADFAILED, IFA_F_TENTATIVE = 0x08, 0x40  # linux/if_addr.h
 #: detection would hold back every address for a second (RFC 4862 §5.4); no two nodes here can have the same
 #: one, because the topology gives all static addresses and hardware addresses are drawn at random.
 #: A first Router Solicitation goes out without the random delay of RFC 4861 §6.3.7.
-def tcp_sysctls() -> dict[str, int | str]:
-    """The same TCP whatever the machine's default: what is measured is not to depend on that, nor on the
-    connections before."""
-    available = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
-    cubic = available.exists() and "cubic" in available.read_text().split()
-    return {"net/ipv4/tcp_no_metrics_save": 1} | (
-        {"net/ipv4/tcp_congestion_control": "cubic"} if cubic else {})
-
-
 SYSCTLS = {f"net/ipv6/conf/{scope}/{name}": value for scope in ("all", "default") for name, value in {
     "disable_ipv6": 0, "accept_dad": 0, "dad_transmits": 0, "use_tempaddr": 0, "router_solicitation_delay": 0,
-}.items()} | {"net/ipv6/conf/lo/disable_ipv6": 0} | tcp_sysctls()
+}.items()} | {"net/ipv6/conf/lo/disable_ipv6": 0}
+#: The same TCP whatever the machine's default: what is measured is not to depend on that, nor on earlier
+#: connections. Some kernels list congestion controls that they refuse in a namespace: the first that is taken.
+TCP_SETTINGS = ("{ echo 1 >/proc/sys/net/ipv4/tcp_no_metrics_save; cd /proc/sys/net/ipv4; "
+                "echo cubic >tcp_congestion_control || echo reno >tcp_congestion_control; } 2>/dev/null || true")
 HOST_SYSCTLS = {f"net/ipv6/conf/{scope}/{name}": value for scope in ("all", "default") for name, value in {
     "forwarding": 0, "accept_ra": 2, "autoconf": 1}.items()}
 ROUTER_SYSCTLS = {f"net/ipv6/conf/{scope}/{name}": value for scope in ("all", "default") for name, value in {
@@ -68,7 +63,7 @@ class Host(Node):
     name to address, what commands in this node can call the others (/etc/hosts here).
     """
 
-    sysctls: Mapping[str, int | str] = SYSCTLS | HOST_SYSCTLS
+    sysctls: Mapping[str, int] = SYSCTLS | HOST_SYSCTLS
 
     def __init__(self, name: str, addresses: Mapping[str, Sequence[str]] | None = None,
                  routes: Sequence[tuple[str, str]] = (), bridges: Sequence[str] = (),
@@ -105,7 +100,7 @@ class Host(Node):
         if not os.path.isdir("/proc/sys/net/ipv6"):
             raise EmulationError("this kernel has no IPv6: start it without ipv6.disable=1.")
         commands = [f"echo {value} >/proc/sys/{key}" for key, value in self.sysctls.items()]
-        commands.append("ip link set lo up")
+        commands += [TCP_SETTINGS, "ip link set lo up"]
         if self.bridges:  # their ports shall have no address: only interfaces that `config` sets up have one
             commands.append("echo 1 >/proc/sys/net/ipv6/conf/default/addr_gen_mode")
         for bridge in self.bridges:
