@@ -16,4 +16,13 @@ Modules, each standing on those above it:
 - `probe`: which tunnel backends this kernel has
 - `mobile_network`: ingress filter of a mobile router, routes of mobile networks without a binding
 - `datapath`: `Datapath`, which agents use
+
+Of route optimisation, with nothing but the first of these in common:
+
+- `bpf`, `traffic_control`: programs, and the two ends of an interface that run them
+- `optimisation_programs`: Home Address option and type 2 routing header, put in and taken out
+- `rejected`: packets that are dropped for their Home Address option
+- `carrier`, `userspace_carrier` and `forwarder`: the two ways to carry optimised routes
+- `optimisation_rules`: the nf_tables table of optimised routes
+- `optimisation`: `OptimisedRoutes`, which agents use
 """
