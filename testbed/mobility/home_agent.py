@@ -8,8 +8,16 @@ from dataclasses import dataclass, field
 from ipaddress import IPv6Address, IPv6Network
 
 from testbed.mobility.authentication import SecurityAssociation, Verifier
-from testbed.mobility.binding import sequence_is_newer
+from testbed.mobility.binding import is_unicast_routable, sequence_is_newer
+from testbed.mobility.binding_cache import CacheEntry
+from testbed.mobility.home_link import HomeAgentsList, HomePrefix
 from testbed.mobility.policy import Policy
+from testbed.mobility.prefix_advertiser import (
+    MAX_MOB_PFX_ADV_INTERVAL,
+    MIN_MOB_PFX_ADV_INTERVAL,
+    PrefixAdvertiser,
+    permanent,
+)
 from testbed.mobility.prefix_table import PrefixTable
 from testbed.mobility.rate_limit import RateLimit
 from testbed.mobility.registrar import (
@@ -20,6 +28,11 @@ from testbed.mobility.registrar import (
     Registrar,
 )
 from testbed.wire.codec import Codec
+from testbed.wire.icmpv6 import (
+    HomeAgentAddressDiscoveryReply,
+    HomeAgentAddressDiscoveryRequest,
+    MobilePrefixSolicitation,
+)
 from testbed.wire.message import BindingUpdate, Status
 from testbed.wire.packet import Packet
 
@@ -35,6 +48,8 @@ class HomeAgentConfiguration:
 
     `duplicate_address_detection`: whether the agent looks for other users of a home address on the home link
     before its first binding (see `HomeAgent.probes`); False where addresses cannot collide.
+    `preference`: among the home agents of the home link, more is better (RFC 6275 §8.4).
+    `prefix_interval_s`: least and greatest delay, in seconds, of news of the home prefixes (§10.6.2).
     """
 
     address: IPv6Address
@@ -47,6 +62,8 @@ class HomeAgentConfiguration:
     max_refusals_per_s: int = MAX_REFUSALS_PER_S
     max_refusals_per_sender_per_s: int = MAX_REFUSALS_PER_SENDER_PER_S
     duplicate_address_detection: bool = False
+    preference: int = 0
+    prefix_interval_s: tuple[float, float] = (MIN_MOB_PFX_ADV_INTERVAL, MAX_MOB_PFX_ADV_INTERVAL)
 
 
 class HomeAgent(Registrar):
@@ -73,7 +90,67 @@ class HomeAgent(Registrar):
         self._held: dict[IPv6Address, tuple[Packet, BindingUpdate]] = {}
         self._unique: set[IPv6Address] = set()
         self._probes: list[IPv6Address] = []
+        self.home_agents = HomeAgentsList(configuration.address, configuration.preference)
+        self._advertiser = PrefixAdvertiser(
+            permanent(configuration.home_prefixes),
+            self.cache,
+            self.timers,
+            self._send,
+            self._note,
+            configuration.prefix_interval_s,
+        )
         self._table = PrefixTable(configuration.prefix_table, own, configuration.policy.unlisted_prefixes)
+
+    # -- the home link
+
+    def receive(self, packet: Packet, interface: str, now: float) -> None:
+        message = packet.message
+        if isinstance(message, HomeAgentAddressDiscoveryRequest):
+            self._reply(packet, message, now)
+        elif isinstance(message, MobilePrefixSolicitation):
+            reason = self._advertiser.solicited(packet, message, now)
+            if reason is not None:
+                self._drop(packet, reason)
+        else:
+            super().receive(packet, interface, now)
+
+    def _reply(self, packet: Packet, message: HomeAgentAddressDiscoveryRequest, now: float) -> None:
+        """RFC 6275 §10.5.1, RFC 3963 §7.2: straight to the sender, whoever that is."""
+        if not is_unicast_routable(packet.source) or not self._refusals.allows(packet.source, now):
+            return self._drop(packet, "Home Agent Address Discovery Request that is not to be answered")
+        # whether the other home agents serve mobile routers, they do not advertise
+        routers = message.mobile_router and self.policy.mobile_routers
+        addresses = (self.configuration.address,) if routers else self.home_agents.addresses(now)
+        reply = HomeAgentAddressDiscoveryReply(message.identifier, addresses, routers)
+        self._send(Packet(self.configuration.address, packet.source, reply))
+        self._note("home-agent-discovery-reply-sent", destination=str(packet.source))
+
+    def home_prefixes(self) -> list[HomePrefix]:
+        """The prefixes of the home link, as mobile nodes are told of them."""
+        return list(self._advertiser.prefixes.values())
+
+    def change_prefix(self, prefix: HomePrefix, now: float) -> None:
+        """A prefix of the home link has new lifetimes, or is new: mobile nodes are told (§10.6.2)."""
+        self._advertiser.change(prefix, now)
+
+    def _grant(self, update: BindingUpdate, home_address: IPv6Address, now: float) -> tuple[int, Status]:
+        """RFC 6275 §10.3.1: no longer than the home prefix is valid; status 1 if that is soon over."""
+        prefix = self._advertiser.prefix_of(home_address)
+        granted, status = super()._grant(update, home_address, now)
+        if prefix is None or prefix.valid_until - now < 4:
+            raise Refused(Status.NOT_HOME_SUBNET)
+        granted = int(min(granted, prefix.valid_until - now)) // 4 * 4
+        ends = now + granted
+        if prefix.preferred_until < ends or prefix.valid_until < ends + 4:
+            status = Status.ACCEPTED_BUT_PREFIX_DISCOVERY_NECESSARY
+        return granted, status
+
+    def _handle_timer(self, kind: str, entry: CacheEntry, now: float) -> None:
+        self._advertiser.handle_timer(entry, now)
+
+    def _expired(self, entry: CacheEntry, now: float) -> None:
+        super()._expired(entry, now)
+        self._advertiser.forget(entry.home_address)
 
     # -- duplicate address detection
 
@@ -123,8 +200,7 @@ class HomeAgent(Registrar):
 
     def _check_service(self, update: BindingUpdate, home_address: IPv6Address) -> None:
         """RFC 6275 §10.3.1: the home address must be on-link on the home link (status 132)."""
-        on_link = any(home_address in prefix for prefix in self.configuration.home_prefixes)
-        if not on_link or home_address == self.configuration.address:
+        if self._advertiser.prefix_of(home_address) is None or home_address == self.configuration.address:
             raise Refused(Status.NOT_HOME_SUBNET)
         if update.mobile_router and not (update.home_registration and self.policy.mobile_routers):
             raise Refused(Status.MOBILE_ROUTER_OPERATION_NOT_PERMITTED)  # RFC 3963 §6.2, §6.6

@@ -12,6 +12,13 @@ from typing import Any
 from testbed.mobility.authentication import SecurityAssociation, Signer
 from testbed.mobility.binding import FlowBinding, wanted_rules
 from testbed.mobility.forwarding import Action, FlowRule, HomeBinding, Pair, Path, RouteOptimisation, Side
+from testbed.mobility.home_discovery import (
+    DISCOVER,
+    INITIAL_DHAAD_TIMEOUT,
+    SOLICIT,
+    HomeAgentDiscovery,
+    PrefixDiscovery,
+)
 from testbed.mobility.mobile_network import MobileNetwork
 from testbed.mobility.registration import FlowError, Registration
 from testbed.mobility.role import Role
@@ -20,10 +27,23 @@ from testbed.mobility.snapshot import flow_from_snapshot, flow_to_snapshot
 from testbed.mobility.update_list import describe_listed
 from testbed.wire.codec import Codec
 from testbed.wire.flow import Pro
-from testbed.wire.message import BindingAcknowledgement, BindingError, BindingRefreshRequest, BindingUpdate
+from testbed.wire.icmpv6 import (
+    HomeAgentAddressDiscoveryReply,
+    MobilePrefixAdvertisement,
+    MobilePrefixSolicitation,
+)
+from testbed.wire.message import (
+    BindingAcknowledgement,
+    BindingError,
+    BindingRefreshRequest,
+    BindingUpdate,
+    Status,
+)
 from testbed.wire.option import BindingIdentifier
 from testbed.wire.packet import Packet
 
+#: The home agent, while none is known.
+UNKNOWN = IPv6Address(0)
 #: How long a node that leaves waits, in seconds, for correspondent nodes to delete their bindings: it takes
 #: a test through the home agent, and up to a second for MAX_UPDATE_RATE.
 MAX_LEAVE_TIME = 1.5
@@ -46,12 +66,13 @@ class MobileNodeConfiguration:
     """`lifetime_s`: what is asked for, a multiple of 4 (RFC 6275 §6.1.7). `correspondents`: nodes to
     optimise the route to from the start.
 
+    `home_agent` None: it is looked for on the link of `home_prefix` (RFC 6275 §11.4.1).
     `prefixes`: the mobile network prefixes of a mobile router (RFC 3963), none for a mobile host;
     `explicit_prefixes`, `prefix_fall_back`: see MobileNetwork.
     """
 
     home_address: IPv6Address
-    home_agent: IPv6Address
+    home_agent: IPv6Address | None
     interfaces: tuple[InterfaceConfiguration, ...]
     lifetime_s: int = 60
     flows: tuple[FlowBinding, ...] = ()
@@ -60,6 +81,7 @@ class MobileNodeConfiguration:
     prefixes: tuple[IPv6Network, ...] = ()
     explicit_prefixes: bool = True
     prefix_fall_back: bool = False
+    home_prefix: IPv6Network | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +120,7 @@ class MobileNode(Role):
         self._seen: set[int] = set()
         self._leaving = False
         self.registration = Registration(
-            configuration.home_agent,
+            configuration.home_agent or UNKNOWN,
             configuration.home_address,
             configuration.lifetime_s,
             self.timers,
@@ -106,6 +128,19 @@ class MobileNode(Role):
             self._note,
             sequence,
             self._mobile_network(),
+        )
+        self.registration.unserved = self._unserved
+        self._discovery = HomeAgentDiscovery(
+            configuration.home_prefix or IPv6Network((configuration.home_address, 64), strict=False),
+            bool(configuration.prefixes),
+            self.timers,
+            self._preferred_address,
+            self._send_from,
+            self._note,
+            random,
+        )
+        self.home_prefixes = PrefixDiscovery(
+            configuration.home_address, self.timers, self._solicit_prefixes, self._note, random
         )
         for interface in configuration.interfaces:
             self.registration.bind(interface.bid, interface.priority, None)
@@ -168,8 +203,10 @@ class MobileNode(Role):
 
     def receive(self, packet: Packet, interface: str, now: float) -> None:
         """A message from the home agent or a correspondent node, to one of our addresses."""
-        message, peer = packet.message, self.configuration.home_agent
-        if packet.source != peer:
+        message, peer = packet.message, self.home_agent
+        if isinstance(message, HomeAgentAddressDiscoveryReply):
+            self._home_agents_found(packet, message, now)
+        elif packet.source != peer:
             reason = self.optimiser.receive(packet, now)
             if reason is not None:
                 self._drop(packet, reason)
@@ -184,6 +221,10 @@ class MobileNode(Role):
                 )
             else:
                 self._changed[self.configuration.home_address] = None
+                if message.status == Status.ACCEPTED_BUT_PREFIX_DISCOVERY_NECESSARY:
+                    self.home_prefixes.solicit(now)
+        elif isinstance(message, MobilePrefixAdvertisement):
+            self._prefixes_advertised(packet, message, now)
         elif isinstance(message, BindingRefreshRequest):
             bids = [option.bid for option in message.all_options(BindingIdentifier)]
             self._note("binding-refresh-request-received", peer=str(peer), bids=bids)
@@ -199,13 +240,69 @@ class MobileNode(Role):
         for kind, peer in self.timers.due(now):
             if kind == "leave":
                 self.registration.leave(now)
-            elif peer != self.configuration.home_agent:
+            elif (kind, peer) == DISCOVER:
+                self._discovery.handle_timer(now)
+            elif (kind, peer) == SOLICIT:
+                self.home_prefixes.handle_timer(now)
+            elif peer != self.home_agent:
                 self.optimiser.handle_timer(kind, peer, now)
                 continue
             else:
                 self.registration.handle_timer(kind, now)
             self._changed[self.configuration.home_address] = None
         self._optimise(now)
+
+    # -- the home link, from far away
+
+    @property
+    def home_agent(self) -> IPv6Address:
+        """Where it registers; the unspecified address while no home agent is known."""
+        return self.registration.peer
+
+    def _preferred_address(self) -> IPv6Address | None:
+        preferred = self._by_preference()
+        return preferred[0].care_of_address if preferred else None
+
+    def _unserved(self, now: float) -> bool:
+        """The home agent does not answer, or does not serve us: on to the next one, if it may be another."""
+        if self.configuration.home_agent is not None:
+            return False
+        found = self._discovery.next()
+        if found is not None:
+            self.registration.move_to(found, now)
+        else:
+            self.registration.move_to(UNKNOWN, now)
+            self._discovery.again(now + INITIAL_DHAAD_TIMEOUT)
+        return True
+
+    def _home_agents_found(
+        self, packet: Packet, message: HomeAgentAddressDiscoveryReply, now: float
+    ) -> None:
+        reason = self._discovery.replied(packet, message)
+        if reason is not None:
+            return self._drop(packet, reason)
+        if self.home_agent == UNKNOWN:
+            self.registration.move_to(self._discovery.next(), now)
+
+    def _solicit_prefixes(self, message: MobilePrefixSolicitation) -> bool:
+        """From a care-of address that the home agent has acknowledged, with the home address."""
+        known = {binding.registered for binding in self.registration.bindings.values()}
+        for attachment in self._by_preference():
+            if attachment.care_of_address in known:
+                home_address = self.configuration.home_address
+                source = attachment.care_of_address
+                packet = Packet(source, self.home_agent, message, home_address=home_address)
+                self._send(packet, attachment.interface.name)
+                return True
+        return False
+
+    def _prefixes_advertised(self, packet: Packet, message: MobilePrefixAdvertisement, now: float) -> None:
+        if packet.routing_address != self.configuration.home_address:
+            return self._drop(packet, "no type 2 routing header with our home address (RFC 6275 §11.4.3)")
+        self.home_prefixes.advertised(message, now)
+        # RFC 6275 §11.4.2: no binding outlives the home address
+        remaining_s = min(self.configuration.lifetime_s, self.home_prefixes.remaining_s(now))
+        self.registration.lifetime_s = max(4, int(remaining_s) // 4 * 4)
 
     # -- what its user asks for
 
@@ -243,7 +340,8 @@ class MobileNode(Role):
         """
         self._leaving = True
         self.optimiser.leave(now)
-        self.timers.set(("leave", self.configuration.home_agent), now + MAX_LEAVE_TIME)
+        self.home_prefixes.stop()
+        self.timers.set(("leave", self.home_agent), now + MAX_LEAVE_TIME)
         self._optimise(now)
 
     @property
@@ -399,6 +497,8 @@ class MobileNode(Role):
             at = own or (preferred[0] if preferred and interface.bid in self._seen else None)
             self.registration.bind(interface.bid, interface.priority, at.care_of_address if at else None)
         self._changed[self.configuration.home_address] = None
+        if self.home_agent == UNKNOWN and not self._leaving:
+            self._discovery.start(now)
         self._update(now)
 
     def _update(self, now: float) -> None:
@@ -410,7 +510,7 @@ class MobileNode(Role):
         """Keep the correspondent nodes up with the home agent; leave that one once they are left."""
         if self._leaving:
             if not self.optimiser.correspondents and not self.registration.leaving:
-                self.timers.cancel(("leave", self.configuration.home_agent))
+                self.timers.cancel(("leave", self.home_agent))
                 self.registration.leave(now)
                 self._changed[self.configuration.home_address] = None
             return
@@ -442,7 +542,9 @@ class MobileNode(Role):
             usable = [attachment.care_of_address for attachment in self._by_preference()]
         if not usable:
             return None
-        home_agent, home_address = self.configuration.home_agent, self.configuration.home_address
+        home_agent, home_address = self.home_agent, self.configuration.home_address
+        if home_agent == UNKNOWN:
+            return None
         if self._signer is not None:
             update = self._signer.sign(update, usable[0], home_address, now)
         packet = Packet(usable[0], home_agent, update, home_address=home_address)

@@ -105,6 +105,9 @@ class Registrar(Role):
         """The lifetime, in seconds, and the status of what is accepted."""
         return min(update.lifetime_s, self.max_lifetime_s) // 4 * 4, Status.BINDING_UPDATE_ACCEPTED
 
+    def _handle_timer(self, kind: str, entry: CacheEntry, now: float) -> None:
+        """Do what a subclass has set a timer for."""
+
     # -- what the agent calls
 
     def receive(self, packet: Packet, interface: str, now: float) -> None:
@@ -126,8 +129,10 @@ class Registrar(Role):
                 self.cache.remove(home_address)
             elif kind == "refresh":
                 self._request_refresh(entry, now)
-            else:
+            elif kind == "expire":
                 self._expire(entry, now)
+            else:
+                self._handle_timer(kind, entry, now)
 
     def home_binding(self, home_address: IPv6Address) -> HomeBinding | None:
         entry = self.cache.get(home_address)

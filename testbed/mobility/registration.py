@@ -67,6 +67,8 @@ class Registration:
         self.mobile_network = mobile_network
         self.leaving = False
         self.left = False
+        #: Called when the receiver does not answer or serve us; returns whether there is another one.
+        self.unserved: Callable[[float], bool] = lambda now: False
         #: The status with which the receiver has refused for good: it is not asked again.
         self.given_up: int | None = None
         self._timers = timers
@@ -159,10 +161,28 @@ class Registration:
         else:
             self._send(now, INITIAL_BINDACK_TIMEOUT)
 
+    def move_to(self, peer: IPv6Address, now: float) -> None:
+        """Register with another receiver, which knows nothing of us, instead of this one."""
+        for kind in ("refresh", "expire", "send", "retransmit"):
+            self._timers.cancel((kind, self.peer))
+        self.peer = peer
+        self.known_to_peer = False
+        self.given_up = None
+        self._outstanding = None
+        self._sent = []
+        if self.mobile_network is not None:
+            self.mobile_network.served = False
+        for binding in self.bindings.values():
+            binding.refused = None
+        self._forget_registered()
+        self.update(now)
+
     def handle_timer(self, kind: str, now: float) -> None:
         """Do what was due under the key `(kind, peer)`."""
         if kind == "retransmit" and self._outstanding is not None:
             self._note("binding-update-unanswered", peer=str(self.peer), sequence=self._outstanding.sequence)
+            if not self.known_to_peer and not self.leaving and self.unserved(now):
+                return
             self._send(now, min(2 * self._outstanding.timeout, MAX_BINDACK_TIMEOUT))
         elif kind == "send":
             self._send(now, self._delayed_timeout)
@@ -479,10 +499,10 @@ class Registration:
             self._forget_registered()
             if self.mobile_network.refused(message.status):
                 self._send(now, INITIAL_BINDACK_TIMEOUT)
-            else:
+            elif not self.unserved(now):
                 self.given_up = int(message.status)
                 self._note("mobile-router-refused", peer=str(self.peer), status=self.given_up)
-        else:
+        elif self.known_to_peer or not self.unserved(now):
             # nothing that we could mend: ask again at the slowest rate (RFC 6275 §11.7.3, §11.8)
             self._outstanding = replace(outstanding, timeout=MAX_BINDACK_TIMEOUT)
             self._timers.set(("retransmit", self.peer), now + MAX_BINDACK_TIMEOUT)
