@@ -30,7 +30,7 @@ _UP, _NO_ARP = 0x1, 0x80
 _ADDRESS, _NAME, _MTU, _LINK_INFO, _ALIAS, _FAMILIES = 1, 3, 4, 18, 20, 26
 #: Both ends of the detour have it, so that what leaves one is for the other.
 _DETOUR_MAC = b"\x02flowb"
-_COLLECT_METADATA = 25
+_COLLECT_METADATA = 19
 
 
 def _header(index: int = 0, flags: int = 0, change: int = 0) -> bytes:

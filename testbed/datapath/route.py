@@ -114,7 +114,8 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class PolicyRule:
-    """A policy rule of IPv6: packets with all that is given look into `table`."""
+    """A policy rule of IPv6: packets with all that is given look into `table`; `specific`: not at its default
+    route."""
 
     priority: int
     table: int
@@ -122,6 +123,7 @@ class PolicyRule:
     mask: int = 0
     source: IPv6Address | None = None
     protocol: int = 0
+    specific: bool = False
     owner: int = field(default=PROTOCOL, compare=False)
     volatile: bool = field(default=False, compare=False)
 
@@ -144,6 +146,8 @@ class PolicyRule:
             parts += [_u32(10, self.mark), _u32(16, self.mask)]
         if self.protocol:
             parts.append(attribute(22, bytes([self.protocol])))
+        if self.specific:
+            parts.append(_u32(14, 0))
         return b"".join(parts)
 
     def install(self, links: Links) -> Message:
@@ -267,6 +271,7 @@ def dump_rules(netlink: Netlink) -> list[PolicyRule]:
                 _int(found.get(16)),
                 _address(found.get(2)),
                 _int(found.get(22)),
+                found.get(14) == bytes(4),
                 _int(found.get(21)),
             )
         )

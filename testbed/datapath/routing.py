@@ -64,6 +64,8 @@ class Routing:
     def _default(self, first: HomeBinding, slots: dict[int, int]) -> set[KernelObject]:
         """Packets that have neither source nor mark yet: they get the home address and the default path."""
         objects: set[KernelObject] = {Route(mark.HOME_TABLE, scope, kind=THROW) for scope in _SCOPED}
+        # networks that this node is connected to are reached as ever
+        objects.add(PolicyRule(mark.SPECIFIC_PRIORITY, mark.MAIN_TABLE, specific=True))
         objects |= {Route(mark.HOME_TABLE, prefix, kind=THROW) for prefix in first.prefixes}
         path = next((path for path in first.paths if path.bid == first.default_bid), None)
         if path is None:

@@ -16,6 +16,9 @@ from collections.abc import Callable
 from ipaddress import IPv6Address, IPv6Network
 from typing import Any
 
+import pytest
+
+from testbed.datapath.probe import why_not
 from testbed.mobility.forwarding import HomeBinding, Path
 
 _CLONE_NEWNET = 0x40000000
@@ -121,6 +124,9 @@ def wait_for(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
 
 
 class Network:
+    #: The tunnel backend of the test, for those who make a datapath.
+    backend = "auto"
+
     def __init__(self) -> None:
         self.nodes = {name: Namespace(name) for name in ("cn", "ha", "hn", "ar1", "ar2", "mn", "mn2")}
         for name, node in self.nodes.items():
@@ -172,6 +178,14 @@ class Network:
     def close(self) -> None:
         for node in self.nodes.values():
             node.close()
+
+
+def needed(backend: str) -> str:
+    """The name of the tunnel backend; the test is skipped where this kernel does not have it."""
+    reason = why_not(backend)
+    if reason is not None:
+        pytest.skip(f"{backend}: {reason}")
+    return backend
 
 
 def path(bid: int, anchor: bool, care_of_address: IPv6Address | None = None) -> Path:

@@ -17,30 +17,35 @@ from datapath_network import (
     Namespace,
     Network,
     binding,
+    needed,
     path,
     wait_for,
 )
 
 from testbed.datapath.datapath import Datapath, DatapathConfiguration
 from testbed.datapath.error import DatapathError
+from testbed.datapath.probe import BACKENDS
 from testbed.datapath.slots import Slots
 from testbed.mobility.forwarding import Action, FlowRule, HomeBinding, Path, Side
 from testbed.wire.selector import IPv6TrafficSelector
 
 
-@pytest.fixture(scope="module")
-def network() -> Iterator[Network]:
+@pytest.fixture(scope="module", params=BACKENDS)
+def network(request: pytest.FixtureRequest) -> Iterator[Network]:
+    backend = needed(request.param)
     network = Network()
+    network.backend = backend
     yield network
     network.close()
 
 
-def anchor_on(node: Namespace) -> Datapath:
-    return node.run(lambda: Datapath(Side.ANCHOR, DatapathConfiguration(home_interface="home0")))
+def anchor_on(network: Network) -> Datapath:
+    configuration = DatapathConfiguration(network.backend, home_interface="home0")
+    return network.ha.run(lambda: Datapath(Side.ANCHOR, configuration))
 
 
-def mobile_on(node: Namespace) -> Datapath:
-    return node.run(lambda: Datapath(Side.MOBILE))
+def mobile_on(network: Network) -> Datapath:
+    return network.mn.run(lambda: Datapath(Side.MOBILE, DatapathConfiguration(network.backend)))
 
 
 def rule(fid: int, port: int, bid: int | None) -> FlowRule:
@@ -116,7 +121,7 @@ class Stream:
 
 @pytest.mark.requirement("draft §4: a change of bindings loses no packet of flows that it does not concern")
 def test_changes_lose_nothing(network: Network):
-    anchor, mobile = anchor_on(network.ha), mobile_on(network.mn)
+    anchor, mobile = anchor_on(network), mobile_on(network)
     try:
 
         def both(**more) -> None:
@@ -141,7 +146,7 @@ def test_changes_lose_nothing(network: Network):
 
 @pytest.mark.requirement("draft §4: a change of bindings loses no packet of flows that it does not concern")
 def test_care_of_address_comes_and_goes(network: Network):
-    anchor, mobile = anchor_on(network.ha), mobile_on(network.mn)
+    anchor, mobile = anchor_on(network), mobile_on(network)
     try:
 
         def both(bids: tuple[int, ...], **more) -> None:
@@ -192,7 +197,7 @@ def test_reconcile_repairs_any_damage(network: Network, side: Side):
     is_anchor = side is Side.ANCHOR
     node = network.ha if is_anchor else network.mn
     wanted = {HOME_ADDRESS: binding(is_anchor, rules=(rule(1, 4001, 1), rule(2, 4002, 2)))}
-    anchor, mobile = anchor_on(network.ha), mobile_on(network.mn)
+    anchor, mobile = anchor_on(network), mobile_on(network)
     datapath = anchor if is_anchor else mobile
     chooser = random.Random(6089)
     try:
@@ -206,7 +211,7 @@ def test_reconcile_repairs_any_damage(network: Network, side: Side):
             for damage in done:
                 node.shell(damage, check=False)
             if turn % 3 == 2:  # by a new process, which knows nothing
-                datapath = (anchor_on if is_anchor else mobile_on)(node)
+                datapath = (anchor_on if is_anchor else mobile_on)(network)
             node.run(lambda d=datapath: d.reconcile(wanted))
             assert state(node) == before, done
             assert node.run(lambda d=datapath: d.reconcile(wanted)) == 0, done
@@ -231,7 +236,7 @@ def state(node: Namespace) -> str:
 
 
 def test_reconcile_takes_over_from_a_killed_agent_without_loss(network: Network):
-    anchor, mobile = anchor_on(network.ha), mobile_on(network.mn)
+    anchor, mobile = anchor_on(network), mobile_on(network)
     try:
         # slots in an order that a fresh start would not choose
         network.ha.run(lambda: anchor.apply({HOME_ADDRESS: binding(True, bids=(2,))}))
@@ -242,7 +247,7 @@ def test_reconcile_takes_over_from_a_killed_agent_without_loss(network: Network)
         stream, other = Stream(network, 4001), Stream(network, 4002)
         wait_for(lambda: anchor.counters()[HOME_ADDRESS, 1][0] > 10)
         for _ in range(5):
-            anchor, mobile = anchor_on(network.ha), mobile_on(network.mn)
+            anchor, mobile = anchor_on(network), mobile_on(network)
             assert network.ha.run(lambda d=anchor: d.reconcile(wanted[0])) == 0
             assert network.mn.run(lambda d=mobile: d.reconcile(wanted[1])) == 0
         assert anchor.counters()[HOME_ADDRESS, 1][0] > 10
@@ -270,7 +275,7 @@ def test_close_leaves_nothing(network: Network, side: Side):
         "ip -6 neigh show proxy; sysctl -a 2>/dev/null | grep '^net.ipv6'"
     )
     before = node.shell(everything)
-    datapath = (anchor_on if is_anchor else mobile_on)(node)
+    datapath = (anchor_on if is_anchor else mobile_on)(network)
     assert node.shell(everything) == before, "nothing before the first call"
     node.run(lambda: datapath.apply({HOME_ADDRESS: binding(is_anchor, rules=(rule(1, 4001, 1),))}))
     assert node.shell(everything) != before
@@ -286,7 +291,7 @@ def comparable(text: str) -> list[str]:
 
 
 def test_all_changes_back_is_the_same_state(network: Network):
-    anchor = anchor_on(network.ha)
+    anchor = anchor_on(network)
     try:
         for step in (binding(True), None):
             network.ha.run(lambda step=step: anchor.apply({HOME_ADDRESS: step}))
@@ -305,7 +310,7 @@ def test_all_changes_back_is_the_same_state(network: Network):
 
 
 def test_refused_change_is_rolled_back(network: Network):
-    mobile = mobile_on(network.mn)
+    mobile = mobile_on(network)
     try:
         network.mn.run(lambda: mobile.apply({HOME_ADDRESS: binding(False)}))
         before = state(network.mn)
@@ -328,7 +333,7 @@ def test_refused_change_is_rolled_back(network: Network):
 
 
 def test_refused_rules_are_rolled_back(network: Network):
-    anchor = anchor_on(network.ha)
+    anchor = anchor_on(network)
     try:
         network.ha.run(lambda: anchor.apply({HOME_ADDRESS: binding(True)}))
         before = state(network.ha)
@@ -342,7 +347,7 @@ def test_refused_rules_are_rolled_back(network: Network):
 
 
 def test_link_that_comes_back_needs_no_more_than_the_binding(network: Network):
-    mobile = mobile_on(network.mn)
+    mobile = mobile_on(network)
     try:
         network.mn.run(lambda: mobile.apply({HOME_ADDRESS: binding(False, default=1)}))
         before = state(network.mn)
@@ -362,7 +367,7 @@ def test_link_that_comes_back_needs_no_more_than_the_binding(network: Network):
 
 
 def test_wrong_bindings_are_refused(network: Network):
-    anchor = anchor_on(network.ha)
+    anchor = anchor_on(network)
     inside = HomeBinding(HOME_ADDRESS, (Path(1, HOME_AGENT, HOME_ADDRESS),), 1)
     dangling = HomeBinding(HOME_ADDRESS, (Path(1, HOME_AGENT, WLAN),), 1, (rule(1, 1, 2),))
     two_agents = HomeBinding(
@@ -383,7 +388,7 @@ def test_wrong_bindings_are_refused(network: Network):
 
 
 def test_change_is_fast_among_many(network: Network):
-    anchor = anchor_on(network.ha)
+    anchor = anchor_on(network)
     many = {
         HOME_ADDRESS + i: HomeBinding(
             HOME_ADDRESS + i,

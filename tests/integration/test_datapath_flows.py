@@ -4,7 +4,7 @@ import contextlib
 import socket
 import struct
 from collections.abc import Iterator
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv6Address
 
 import pytest
 from datapath_network import (
@@ -17,14 +17,17 @@ from datapath_network import (
     WLAN,
     WLAN_2,
     Capture,
+    Namespace,
     Network,
     binding,
     ipv6,
+    needed,
     send_raw,
     wait_for,
 )
 
 from testbed.datapath.datapath import Datapath, DatapathConfiguration
+from testbed.datapath.probe import BACKENDS
 from testbed.mobility.forwarding import Action, FlowRule, HomeBinding, Path, Side
 from testbed.wire.selector import IPv4TrafficSelector, IPv6TrafficSelector
 
@@ -36,16 +39,16 @@ OTHER = IPv6Address("2001:db8:300::3")
 class Bed:
     """The network with a datapath at each end."""
 
-    def __init__(self) -> None:
+    def __init__(self, backend: str) -> None:
         self.network = Network()
         self.ha = self.network.ha
         self.mn = self.network.mn
         self.cn = self.network.cn
         self.cn.shell(f"ip address add {OTHER}/64 dev eth0 nodad")
         self.anchor = self.ha.run(
-            lambda: Datapath(Side.ANCHOR, DatapathConfiguration(home_interface="home0"))
+            lambda: Datapath(Side.ANCHOR, DatapathConfiguration(backend, home_interface="home0"))
         )
-        self.mobile = self.mn.run(lambda: Datapath(Side.MOBILE))
+        self.mobile = self.mn.run(lambda: Datapath(Side.MOBILE, DatapathConfiguration(backend)))
         self.down = {1: Capture(self.mn, "wlan"), 2: Capture(self.mn, "cellular")}
         self.up = {1: Capture(self.ha, "ar1"), 2: Capture(self.ha, "ar2")}
 
@@ -94,9 +97,9 @@ class Bed:
         return sorted(bids)
 
 
-@pytest.fixture(scope="module")
-def bed() -> Iterator[Bed]:
-    bed = Bed()
+@pytest.fixture(scope="module", params=BACKENDS)
+def bed(request: pytest.FixtureRequest) -> Iterator[Bed]:
+    bed = Bed(needed(request.param))
     yield bed
     bed.close()
 
@@ -452,7 +455,6 @@ def test_spoofed_tunnel_packets_are_rejected(bed: Bed):
 )
 def test_tunnel_packet_with_encapsulation_limit_is_accepted(bed: Bed):
     bed.bind(default=1)
-    inner = mirrored(packet(UDP, 2000, 1000))
     limit = bytes([41, 0, 4, 1, 4, 1, 1, 0])
     with bed.cn.socket() as receiver:
         receiver.bind(("::", 2000))
@@ -547,7 +549,8 @@ def test_mobile_node_and_home_agent_talk(bed: Bed):
 @pytest.fixture
 def second(bed: Bed) -> Iterator[Datapath]:
     """A second mobile node, registered."""
-    mobile = bed.network.mn2.run(lambda: Datapath(Side.MOBILE))
+    configuration = DatapathConfiguration(bed.mobile.backend)
+    mobile = bed.network.mn2.run(lambda: Datapath(Side.MOBILE, configuration))
     path = Path(1, WLAN_2, HOME_AGENT, "wlan", IPv6Address("2001:db8:203::1"))
     bed.network.mn2.run(lambda: mobile.apply({HOME_ADDRESS_2: HomeBinding(HOME_ADDRESS_2, (path,), 1)}))
     path = Path(1, HOME_AGENT, WLAN_2)
@@ -623,7 +626,6 @@ def test_tcp_through_the_tunnel(bed: Bed, reverse: bool):
         with accepted:
             sender, receiver = (accepted, client) if reverse else (client, accepted)
             assert receiver.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG) <= 1400
-            bed.network.nodes["cn"].run(lambda: None)
             sent = received = 0
             sender.setblocking(False)
             while received < len(data):
@@ -634,28 +636,44 @@ def test_tcp_through_the_tunnel(bed: Bed, reverse: bool):
 
 @pytest.mark.requirement("RFC 3963 §6.4: a mobile network prefix is routed like the home address")
 def test_mobile_network(bed: Bed):
-    network = PREFIX
     rule = FlowRule(1, 1, IPv6TrafficSelector(destination_port=(2000, 2000)), Action.FORWARD, (1,))
+    back = FlowRule(2, 2, IPv6TrafficSelector(source_port=(2000, 2000)), Action.FORWARD, (1,))
+    inside = Namespace("inside")
+    host = PREFIX[2]
     bed.mn.shell(
-        f"ip link add lan type veth peer name lan-far; ip link set lan up; ip link set lan-far up;"
-        f"ip address add {network[1]}/64 dev lan nodad;"
+        f"ip link add lan type veth peer name eth0 netns {inside.pid};"
+        f"ip address add {PREFIX[1]}/64 dev lan nodad; ip link set lan up;"
         "echo 1 >/proc/sys/net/ipv6/conf/all/forwarding"
     )
-    lan = Capture(bed.mn, "lan-far")
+    inside.shell(
+        f"ip address add {host}/64 dev eth0 nodad; ip link set eth0 up;"
+        f"ip -6 route add default via {PREFIX[1]}"
+    )
+    wait_for(lambda: "1 received" in inside.shell(f"ping -c 1 -W 1 {PREFIX[1]}", check=False))
     try:
-        bed.bind(default=2, rules=(rule,), prefixes=(network,))
-        host = IPv6Address(network[1])
-        with bed.cn.socket() as far, bed.mn.socket() as near:
+        bed.bind(default=2, rules=(rule, back), prefixes=(PREFIX,))
+        with bed.cn.socket() as far, inside.socket() as near:
             far.bind(("::", 2000))
-            near.bind((str(host), 2000))
+            near.bind(("::", 2000))
             bed.clear()
             far.sendto(b"hello", (str(host), 2000))
             assert near.recvfrom(100)[0] == b"hello"
             assert [found for found in bed.down[1].packets() if found.endswith(b"hello")]
             near.sendto(b"answer", (str(CORRESPONDENT), 2000))
             assert far.recvfrom(100)[0] == b"answer"
-        assert len(network.exploded) and isinstance(network, IPv6Network)
+            assert [found for found in bed.up[1].packets() if found.endswith(b"answer")]
+            with inside.socket() as another:
+                another.sendto(b"others", (str(CORRESPONDENT), 2001))
+            wait_for(lambda: [found for found in bed.up[2].packets() if found.endswith(b"others")])
+        text = inside.shell(f"ping -c 2 -i 0.2 -M do -s 1440 {CORRESPONDENT}", check=False)
+        assert "too big" in text.lower() or "mtu" in text.lower(), text
+        assert "0% packet loss" in inside.shell(f"ping -c 2 -i 0.1 -s 3000 {CORRESPONDENT}")
+        # an inner source that is not of the prefix is not let through by the home agent
+        before = bed.anchor.totals()["rejected_tunnel_packets"]
+        foreign = packet(source=PREFIX[1] + (1 << 64), destination=CORRESPONDENT)
+        send_raw(bed.mn, ipv6(WLAN, HOME_AGENT, 41, foreign))
+        wait_for(lambda: bed.anchor.totals()["rejected_tunnel_packets"] == before + 1)
     finally:
-        lan.close()
         bed.bind(default=2)
         bed.mn.shell("ip link del lan; echo 0 >/proc/sys/net/ipv6/conf/all/forwarding")
+        inside.close()
