@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from testbed.agent.control import Client, ControlError
 from testbed.emulation.process import EmulationError, wait_until
 
 #: The index of the keys that mobile nodes share with the home agent (RFC 4285 §5.1).
@@ -135,24 +136,20 @@ class Agent:
         """Whether the control socket answers a command."""
         try:
             self.ask("bindings")
-        except (OSError, ValueError):
+        except EmulationError:
             return False
         return True
 
     def ask(self, command: str, **arguments: object) -> object:
         """Send one command to the control socket, return its result.
 
-        Raises EmulationError with the agent's sentence if it refuses, OSError if it does not answer.
+        Raises EmulationError with a sentence if the agent refuses or does not answer.
         """
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(5.0)
-            connection.connect(self.socket)
-            connection.sendall(json.dumps({"command": command, **arguments}).encode() + b"\n")
-            with connection.makefile() as lines:
-                answer = json.loads(lines.readline())
-        if not answer.get("ok"):
-            raise EmulationError(f"{self.name}: {answer.get('error')}")
-        return answer.get("result")
+        try:
+            with Client(self.socket) as client:
+                return client.request(command, **arguments)
+        except ControlError as error:
+            raise EmulationError(f"{self.name}: {error}") from None
 
     def stop(self, timeout_s: float = 5.0) -> int:
         """End it in good order (SIGTERM: a mobile node de-registers); kill it if that takes too long.
