@@ -1,7 +1,7 @@
 """The Ryu app that mirrors flow bindings into switch rules. Class: `FlowBindingMirror`.
 
-`python -m controllers.runner` starts it; `ryu-manager controllers.app` would do, too: $FLOWBIND_FABRIC names the
-description of the switches, $FLOWBIND_CONTROLLER_SOCKET the control socket ("" for none), and
+`python -m controllers.runner` starts it; `ryu-manager controllers.app` would do, too: $FLOWBIND_FABRIC
+names the description of the switches, $FLOWBIND_CONTROLLER_SOCKET the control socket ("" for none), and
 $FLOWBIND_CONTROLLER_EVENTS a file for events, one JSON object a line.
 
 It only translates between the mirror, which decides, and the Ryu API. All of it runs in one thread; a green
@@ -132,7 +132,8 @@ class FlowBindingMirror(App):
     # -- what the mirror wants
 
     def _carry_out(self) -> None:
-        """Send what the mirror wants sent. Sending may wait; what others want meanwhile is sent afterwards."""
+        """Send what the mirror wants sent. Sending may wait; what others want meanwhile is sent
+        afterwards."""
         if self._carrying_out:
             return
         self._carrying_out = True

@@ -26,7 +26,8 @@ from ipaddress import IPv6Address, IPv6Network
 from typing import Any
 
 MAX_DATAPATH = (1 << 64) - 1
-#: An OpenFlow table number that a rule can go on to: 254 is the last, and switches keep high ones for themselves.
+#: An OpenFlow table number that a rule can go on to: 254 is the last, and switches keep high ones for
+#: themselves.
 MAX_TABLE = 253
 
 
@@ -52,9 +53,10 @@ class Access:
 class Fabric:
     """The switches, and how bindings are mirrored into them.
 
-    table: where our rules are, apart from the gates in table 0. lease_s: for how long a switch goes on by itself
-    once the controller is silent. feed_grace_s: for how long rules stay once an agent's feed is lost.
-    max_matches: per flow binding and network. mirror_default: also mirror what matches no flow binding.
+    table: where our rules are, apart from the gates in table 0. lease_s: for how long a switch goes on
+    by itself once the controller is silent. feed_grace_s: for how long rules stay once an agent's feed
+    is lost. max_matches: per flow binding and network. mirror_default: also mirror what matches no flow
+    binding.
     """
 
     core: int
@@ -84,7 +86,8 @@ class Fabric:
 
 
 def hardware_address_of(address: IPv6Address) -> int | None:
-    """The Ethernet address that a modified EUI-64 interface identifier was made from (RFC 4291 appendix A)."""
+    """The Ethernet address that a modified EUI-64 interface identifier was made from (RFC 4291 appendix
+    A)."""
     identifier = int(address) & (1 << 64) - 1
     if identifier >> 24 & 0xFFFF != 0xFFFE:
         return None

@@ -15,7 +15,8 @@ RETRY_S = 0.2
 class FeedClient:
     """Reads the feed of the agent whose control socket is `path`, and connects again whenever it ends.
 
-    `updated` gets each line's update, `lost` is called when a connection that had brought something has ended.
+    `updated` gets each line's update, `lost` is called when a connection that had brought something has
+    ended.
     """
 
     def __init__(

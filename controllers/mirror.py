@@ -1,13 +1,13 @@
 """What to send to which switch, and when, so that the switches have the rules that the bindings ask for.
 
-Class: `Mirror`. No Ryu, no sockets, no clock: it is told what happened, with the time in seconds on a monotonic
-clock, and returns `Read`, `Commit` and `Renew` to be carried out (module `switch` has these and the state of
-each switch).
+Class: `Mirror`. No Ryu, no sockets, no clock: it is told what happened, with the time in seconds on a
+monotonic clock, and returns `Read`, `Commit` and `Renew` to be carried out (module `switch` has these
+and the state of each switch).
 
-The order in which switches are changed loses no packet: an access network's switch lets a flow's packets through
-before the core switch steers the flow there, and until it does not any more. Our rules work only while a gate in
-table 0 leads to them. It is renewed again and again, and closes by itself when the controller falls silent: then
-everything goes by way of the home agent, as without us.
+The order in which switches are changed loses no packet: an access network's switch lets a flow's packets
+through before the core switch steers the flow there, and until it does not any more. Our rules work only
+while a gate in table 0 leads to them. It is renewed again and again, and closes by itself when the
+controller falls silent: then everything goes by way of the home agent, as without us.
 """
 
 import logging
@@ -228,7 +228,7 @@ class Mirror:
             delay = min(before.delay_s * 2, LAST_RETRY_S) if before else FIRST_RETRY_S
             switch.refused[owner] = Refusal(reason, now + delay, delay)
             logger.warning(
-                "switch %#x refuses the rules of %s (%s): they stay with the home agent, next attempt in %g s",
+                "switch %#x refuses the rules of %s (%s): they stay with the home agent; again in %g s",
                 number,
                 self._owners.get(owner, "the mirror itself"),
                 reason,
@@ -301,7 +301,8 @@ class Mirror:
             switch.forget()
 
     def _touch_all(self) -> None:
-        """Anything may have changed: look at every home address that is bound, or that a switch has rules of."""
+        """Anything may have changed: look at every home address that is bound, or that a switch has
+        rules of."""
         owners = {cookie(address) for address in self.bindings}
         owners = owners.union(*(switch.rules or () for switch in self.switches.values()))
         for switch in self.switches.values():

@@ -103,7 +103,8 @@ def group_request(datapath: Any) -> Any:
 def rule_of(entry: Any) -> Rule | None:
     """The rule in a part of a flow statistics reply; None if it is not ours.
 
-    Whatever is in it that we never send makes it different from all rules that are wanted, so that it is replaced.
+    Whatever is in it that we never send makes it different from all rules that are wanted, so that it is
+    replaced.
     """
     if not is_ours(entry.cookie):
         return None

@@ -40,7 +40,8 @@ def status_report(mirror: Mirror, library: str, feeds: dict[str, bool]) -> dict[
 
 
 def rules_report(mirror: Mirror) -> list[dict[str, Any]]:
-    """The flow bindings of each home address with the switch rules that mirror them, and the rules' counters."""
+    """The flow bindings of each home address with the switch rules that mirror them, and the rules'
+    counters."""
     return [_home(mirror, address) for address in sorted(mirror.bindings)]
 
 

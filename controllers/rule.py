@@ -3,8 +3,8 @@
 Classes: `Rule`, `Group`, the actions `SetField`, `DecrementHopLimit`, `Output`, `ToGroup`, `GoTo`.
 Functions: `match`, `mirrored`, `cookie`, `cookie_owner`, `is_ours`.
 
-A match is a sorted tuple of (field, value, mask): fields have their OXM names, values and masks are integers, the
-mask is None where the whole field is compared.
+A match is a sorted tuple of (field, value, mask): fields have their OXM names, values and masks are
+integers, the mask is None where the whole field is compared.
 """
 
 from dataclasses import dataclass

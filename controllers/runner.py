@@ -1,7 +1,7 @@
 """Start the controller: `python -m controllers.runner --fabric FILE [--port N] ...`.
 
-Prints "ready" when switches can connect; ends at SIGTERM or SIGINT, after taking its rules out of the switches.
-Exit status 2: it cannot run, one sentence says why.
+Prints "ready" when switches can connect; ends at SIGTERM or SIGINT, after taking its rules out of the
+switches. Exit status 2: it cannot run, one sentence says why.
 """
 
 import argparse

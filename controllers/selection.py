@@ -26,8 +26,9 @@ ANY: Block = (0, 0)
 class Selection:
     """The packets of a flow, as matches.
 
-    exact: packets that are of the flow for sure. doubtful: those of which the switch cannot tell; they may also be
-    of another flow, so that they must stay with the home agent, which can. reason: why there are any, in words.
+    exact: packets that are of the flow for sure. doubtful: those of which the switch cannot tell; they
+    may also be of another flow, so that they must stay with the home agent, which can. reason: why there
+    are any, in words.
     """
 
     exact: tuple[Match, ...] = ()
@@ -72,8 +73,8 @@ def select(
 ) -> Selection:
     """The packets to the networks `home` (home address, mobile network prefixes) that `selector` describes.
 
-    At most `max_matches` matches for each network come of it: a selector that would need more is not expressed
-    exactly, but by fewer matches that are all doubtful.
+    At most `max_matches` matches for each network come of it: a selector that would need more is not
+    expressed exactly, but by fewer matches that are all doubtful.
     """
     if isinstance(selector, IPv4TrafficSelector):
         return Selection(reason="an IPv4 selector matches no IPv6 packet")

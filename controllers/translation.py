@@ -1,8 +1,9 @@
 """A binding as switch rules: `translate`, the classes `Way`, `Translation` and `FlowReport`.
 
-Nothing here talks to a switch. In the core switch, packets to the home address that match a flow binding go straight
-to the mobile node's interface in the bound access network. In the switch of an access network, packets from the home
-address are let through, outside any tunnel, if they belong to a flow that is bound to this access network.
+Nothing here talks to a switch. In the core switch, packets to the home address that match a flow binding
+go straight to the mobile node's interface in the bound access network. In the switch of an access
+network, packets from the home address are let through, outside any tunnel, if they belong to a flow that
+is bound to this access network.
 """
 
 from collections.abc import Mapping
@@ -27,14 +28,16 @@ from controllers.selection import networks_of, select
 from testbed.mobility.forwarding import Action as FlowAction
 from testbed.mobility.forwarding import HomeBinding
 
-#: Priorities: signalling first; flow bindings by PRI, each PRI with room for SPAN of them; the default binding last.
+#: Priorities: signalling first; flow bindings by PRI, each PRI with room for SPAN of them; the default
+#: binding last.
 SIGNALLING_PRIORITY = 65000
 TOP, SPAN = 60000, 200
 DEFAULT_PRIORITY = 10
 #: Mobility Header (RFC 6275 §6.1): flow bindings do not apply to signalling.
 MOBILITY_HEADER = 135
 
-#: What the core switch does with packets that it leaves to the home agent; what an access switch does with packets
+#: What the core switch does with packets that it leaves to the home agent; what an access switch does
+#: with packets
 #: that should have come in the tunnel (ingress filtering, RFC 2827); and with those that it lets through.
 TO_HOME_AGENT: tuple[Action, ...] = (Output(NORMAL),)
 REFUSE: tuple[Action, ...] = ()
@@ -43,7 +46,8 @@ ADMIT: tuple[Action, ...] = (Output(NORMAL),)
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How the core switch reaches a care-of address: through `port`, in frames from `source` to `destination`."""
+    """How the core switch reaches a care-of address: through `port`, in frames from `source` to
+    `destination`."""
 
     access: str
     port: int
@@ -53,7 +57,8 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class FlowReport:
-    """What became of a flow binding. `reason`: why (some of) its packets stay with the home agent, else None."""
+    """What became of a flow binding. `reason`: why (some of) its packets stay with the home agent, else
+    None."""
 
     fid: int
     mirrored: bool
@@ -72,7 +77,8 @@ class Translation:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """What happens to some packets to the home address: where they go in the core, or None: to the home agent."""
+    """What happens to some packets to the home address: where they go in the core, or None: to the home
+    agent."""
 
     priority: int
     fid: int
@@ -89,8 +95,8 @@ def translate(
 ) -> Translation:
     """The rules, in `table`, that treat the packets of a home address as its binding says.
 
-    ways: for each BID how it is reached, or a sentence why it is not. What cannot be mirrored has rules that leave it
-    to the home agent where rules of lower priority would catch it otherwise.
+    ways: for each BID how it is reached, or a sentence why it is not. What cannot be mirrored has rules
+    that leave it to the home agent where rules of lower priority would catch it otherwise.
     """
     home = networks_of(binding.home_address, binding.prefixes)
     entries: list[_Entry] = []

@@ -46,8 +46,12 @@ class SdnTopology(MultihomeTopology):
 
     def addLink(self, node1: str, node2: str, **options) -> object:
         if {node1, node2} == {"cn", "core"}:
-            super().addLink("core", CORE_SWITCH, cls=ShapedLink, intfName1="core-cn", intfName2=f"{CORE_SWITCH}-core")
-            return super().addLink("cn", CORE_SWITCH, cls=ShapedLink, intfName1="cn-core", intfName2=EDGE_PORT)
+            super().addLink(
+                "core", CORE_SWITCH, cls=ShapedLink, intfName1="core-cn", intfName2=f"{CORE_SWITCH}-core"
+            )
+            return super().addLink(
+                "cn", CORE_SWITCH, cls=ShapedLink, intfName1="cn-core", intfName2=EDGE_PORT
+            )
         if issubclass(self.nodeInfo(node1)["cls"], MobileNode):
             options.pop("params2", None)  # it is a port of the switch, not of the access router's bridge
             node2 = f"s{node2.removeprefix('ar')}"
@@ -56,15 +60,31 @@ class SdnTopology(MultihomeTopology):
     def _add_access_router(self, number: int) -> None:
         super()._add_access_router(number)
         router, switch = f"ar{number}", f"s{number}"
-        self.addSwitch(switch, cls=OpenVSwitch, dpid=f"{CORE_DATAPATH + number:016x}",
-                       base_rules=self._base_rules(number))
-        super().addLink(router, switch, cls=ShapedLink, intfName1=f"{router}-lan", intfName2=f"{switch}-{router}",
-                        params1={"bridge": AccessRouter.bridge})
-        super().addLink(CORE_SWITCH, switch, cls=ShapedLink, intfName1=f"{CORE_SWITCH}-{switch}",
-                        intfName2=f"{switch}-{CORE_SWITCH}")
+        self.addSwitch(
+            switch,
+            cls=OpenVSwitch,
+            dpid=f"{CORE_DATAPATH + number:016x}",
+            base_rules=self._base_rules(number),
+        )
+        super().addLink(
+            router,
+            switch,
+            cls=ShapedLink,
+            intfName1=f"{router}-lan",
+            intfName2=f"{switch}-{router}",
+            params1={"bridge": AccessRouter.bridge},
+        )
+        super().addLink(
+            CORE_SWITCH,
+            switch,
+            cls=ShapedLink,
+            intfName1=f"{CORE_SWITCH}-{switch}",
+            intfName2=f"{switch}-{CORE_SWITCH}",
+        )
 
     def _base_rules(self, number: int) -> list[str]:
-        """Source address filtering: from the network all, from mobile nodes what belongs to the access network."""
+        """Source address filtering: from the network all, from mobile nodes what belongs to the access
+        network."""
         own = [str(access_prefix(number)), "fe80::/10", "::/128"]
         return [
             *(f"priority=30,in_port={port},actions=NORMAL" for port in self.network_ports(number)),
@@ -79,8 +99,8 @@ class SdnTopology(MultihomeTopology):
         return [f"s{number}-ar{number}", f"s{number}-{CORE_SWITCH}"]
 
     def fabric(self, feeds: Iterable[str], **more: object) -> dict:
-        """The description of the switches for a FlowBindingController; `feeds`: agents' control sockets; `more`
-        adds keys."""
+        """The description of the switches for a FlowBindingController; `feeds`: agents' control sockets;
+        `more` adds keys."""
         return {
             "core": CORE_DATAPATH,
             "edge_ports": [EDGE_PORT],

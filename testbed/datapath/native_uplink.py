@@ -1,15 +1,16 @@
-"""Packets of a mobile node that leave without a tunnel, because the network carries their flow. Class: `NativeUplink`.
+"""Packets of a mobile node that leave without a tunnel, because the network carries their flow. Class:
+`NativeUplink`.
 
-Where switches of the network mirror flow bindings, packets to the home address arrive on a care-of interface as
-they are, outside any tunnel. This is then the network's word that it lets packets of the same flow out there as
-they are, too: with the home address as their source. So the mobile node answers in kind: for some seconds after
-such a packet on an interface, packets of the same flow whose path leads through this interface leave without a
-tunnel. Which path that is remains the flow bindings' affair. One packet of the flow that comes out of the tunnel
-ends it at once.
+Where switches of the network mirror flow bindings, packets to the home address arrive on a care-of
+interface as they are, outside any tunnel. This is then the network's word that it lets packets of the
+same flow out there as they are, too: with the home address as their source. So the mobile node answers
+in kind: for some seconds after such a packet on an interface, packets of the same flow whose path leads
+through this interface leave without a tunnel. Which path that is remains the flow bindings' affair. One
+packet of the flow that comes out of the tunnel ends it at once.
 
-In the kernel: nf_tables table `ip6 flowbind_native`, and policy rules of `proto 178` that send what is marked so to
-the tables by which tunnel packets leave. The home address as a source is only taken by networks that know of it:
-others filter it (RFC 2827), which is why this is an option.
+In the kernel: nf_tables table `ip6 flowbind_native`, and policy rules of `proto 178` that send what is
+marked so to the tables by which tunnel packets leave. The home address as a source is only taken by
+networks that know of it: others filter it (RFC 2827), which is why this is an option.
 """
 
 import os
@@ -53,8 +54,8 @@ class _Path:
 class NativeUplink:
     """Keeps the kernel's table in step with the datapath of a mobile node.
 
-    `tunnel_device`: where packets come out of tunnels, if there is such a device. Raises DatapathError without
-    the programs nft and ip.
+    `tunnel_device`: where packets come out of tunnels, if there is such a device. Raises DatapathError
+    without the programs nft and ip.
     """
 
     def __init__(self, tunnel_device: str | None = None) -> None:
@@ -109,7 +110,7 @@ class NativeUplink:
         ]
         if rules:
             self._must(["ip", "-6", "-batch", "-"], "\n".join(rules) + "\n")
-        # the sets are made anew: what an interface has seen before the change tells nothing about the time after
+        # sets are made anew: what an interface has seen before the change tells nothing about the time after
         self._must(["nft", "-f", "-"], self._script(paths))
 
     def _selector(self, slot: int) -> str:
@@ -129,7 +130,7 @@ class NativeUplink:
                 )
             for address in addresses:
                 native = f'iifname "{interface}" ip6 daddr {address} meta mark & {_NUMBER} == 0'
-                with_ports, others = self._statements(name, "s", "d")
+                with_ports, others = self._statements(name)
                 arrivals += [f"{native} {with_ports.replace('ACT', 'update')}"]
                 arrivals += [f"{native} {others.replace('ACT', 'update')}"]
         for address in addresses:
@@ -137,7 +138,7 @@ class NativeUplink:
             if self._tunnel_device:
                 came = f'ip6 daddr {address} iifname "{self._tunnel_device}"'
             for name in names.values():
-                with_ports, others = self._statements(name, "s", "d")
+                with_ports, others = self._statements(name)
                 tunnelled += [f"{came} {with_ports.replace('ACT', 'delete')}"]
                 tunnelled += [f"{came} {others.replace('ACT', 'delete')}"]
         for path in paths:
@@ -171,11 +172,11 @@ class NativeUplink:
         return "\n".join(lines) + "\n"
 
     @staticmethod
-    def _statements(name: str, near: str, far: str) -> tuple[str, str]:
+    def _statements(name: str) -> tuple[str, str]:
         """ACT on the element of a packet's flow: with ports, without. The correspondent node comes first."""
         return (
-            f"meta l4proto {_PORTS} ACT @{name} {{ ip6 {near}addr . meta l4proto . th {near}port . th {far}port }}",
-            f"meta l4proto != {_PORTS} ACT @{name}_others {{ ip6 {near}addr . meta l4proto }}",
+            f"meta l4proto {_PORTS} ACT @{name} {{ ip6 saddr . meta l4proto . th sport . th dport }}",
+            f"meta l4proto != {_PORTS} ACT @{name}_others {{ ip6 saddr . meta l4proto }}",
         )
 
     @staticmethod
@@ -183,10 +184,14 @@ class NativeUplink:
         return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
 
     def _run(self, program: str, command: list[str], text: str = "") -> subprocess.CompletedProcess:
-        return subprocess.run([self._program(program), *command[1:]], input=text, capture_output=True, text=True)
+        return subprocess.run(
+            [self._program(program), *command[1:]], input=text, capture_output=True, text=True
+        )
 
     def _must(self, command: list[str], text: str) -> None:
         done = self._run(command[0], command, text)
         if done.returncode != 0:
             reason = done.stderr.strip().splitlines()[:1]
-            raise DatapathError(f"packets cannot leave without a tunnel: {reason[0] if reason else command[0]}")
+            raise DatapathError(
+                f"packets cannot leave without a tunnel: {reason[0] if reason else command[0]}"
+            )

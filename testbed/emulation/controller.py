@@ -28,9 +28,16 @@ class FlowBindingController(Controller):
     /run/flowbind/NAME.control.
     """
 
-    def __init__(self, name: str, fabric: Mapping | None = None, python: str | None = None,
-                 library: str | None = None, log_directory: str | os.PathLike | None = None,
-                 port: int | None = None, **parameters) -> None:
+    def __init__(
+        self,
+        name: str,
+        fabric: Mapping | None = None,
+        python: str | None = None,
+        library: str | None = None,
+        log_directory: str | os.PathLike | None = None,
+        port: int | None = None,
+        **parameters,
+    ) -> None:
         self.fabric = fabric
         self.python = python or sys.executable
         self.library = library
@@ -51,15 +58,33 @@ class FlowBindingController(Controller):
         self.log_directory.mkdir(parents=True, exist_ok=True)
         fabric = self.log_directory / f"{self.name}.toml"
         fabric.write_text(_to_toml(self.fabric))
-        command = [self.python, "-W", "ignore", "-m", "controllers.runner", "--fabric", str(fabric),
-                   "--port", str(self.port), "--socket", self.control_socket,
-                   "--events", str(self.log_directory / "events.jsonl")]
+        command = [
+            self.python,
+            "-W",
+            "ignore",
+            "-m",
+            "controllers.runner",
+            "--fabric",
+            str(fabric),
+            "--port",
+            str(self.port),
+            "--socket",
+            self.control_socket,
+            "--events",
+            str(self.log_directory / "events.jsonl"),
+        ]
         environment = os.environ | {"PYTHONPATH": str(PROJECT)}
         if self.library:
             environment["FLOWBIND_CONTROLLER_LIBRARY"] = self.library
         with open(self.log_file, "ab") as log:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                            stderr=log, env=environment, start_new_session=True)
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=environment,
+                start_new_session=True,
+            )
         readable, _, _ = select.select([self.process.stdout], [], [], START_TIMEOUT_S)
         if not readable or not self.process.stdout.readline():
             self.kill()
@@ -127,4 +152,5 @@ def _to_toml(tables: Mapping) -> str:
 
 def _is_table(value: object) -> bool:
     return isinstance(value, Mapping) or (
-        isinstance(value, (list, tuple)) and bool(value) and all(isinstance(item, Mapping) for item in value))
+        isinstance(value, (list, tuple)) and bool(value) and all(isinstance(item, Mapping) for item in value)
+    )

@@ -24,4 +24,6 @@ def stop_transmit_checksums(device: Device) -> None:
             request = struct.pack("16sP16x", device.name.encode(), ctypes.addressof(value))
             fcntl.ioctl(any_socket, SIOCETHTOOL, request)
         except OSError as error:
-            raise EmulationError(f"cannot switch off checksum offload of {device.name}: {error.strerror}.") from error
+            raise EmulationError(
+                f"cannot switch off checksum offload of {device.name}: {error.strerror}."
+            ) from error

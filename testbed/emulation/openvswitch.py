@@ -1,9 +1,11 @@
-"""Open vSwitch as Mininet switches, run by the network itself: nothing of the machine's own is used or changed.
+"""Open vSwitch as Mininet switches, run by the network itself: nothing of the machine's own is used or
+changed.
 
 Classes: `OpenVSwitchDaemon`, `OpenVSwitch`. Function: `choose_datapath`.
 
-The daemon keeps its database, sockets and logs in a folder of its own. With the kernel's datapath where there is
-one, else with that of Open vSwitch in user space, which works on any kernel with TUN/TAP (some 0.8 Gbit/s).
+The daemon keeps its database, sockets and logs in a folder of its own. With the kernel's datapath where
+there is one, else with that of Open vSwitch in user space, which works on any kernel with TUN/TAP (some
+0.8 Gbit/s).
 """
 
 import os
@@ -38,14 +40,17 @@ def choose_datapath(forced: str = "auto") -> str:
     # asking the kernel for this generic netlink family also makes it load the module
     found = subprocess.run(["ovs-dpctl", "dump-dps"], capture_output=True).returncode == 0
     if forced == "kernel" and not found:
-        raise EmulationError("this kernel has no Open vSwitch datapath (modprobe openvswitch); use auto or user.")
+        raise EmulationError(
+            "this kernel has no Open vSwitch datapath (modprobe openvswitch); use auto or user."
+        )
     return "system" if found else "netdev"
 
 
 class OpenVSwitchDaemon:
     """One ovsdb-server and one ovs-vswitchd, for all the switches of a network.
 
-    folder: for its files (a fresh one below the run's private folder if not given); logs go to `log_directory`.
+    folder: for its files (a fresh one below the run's private folder if not given); logs go to
+    `log_directory`.
     """
 
     def __init__(self, datapath: str = "auto", log_directory: str | os.PathLike | None = None) -> None:
@@ -70,7 +75,9 @@ class OpenVSwitchDaemon:
     @property
     def environment(self) -> dict[str, str]:
         """What makes the ovs commands speak to this daemon."""
-        places = {name: str(self.folder) for name in ("OVS_RUNDIR", "OVS_DBDIR", "OVS_SYSCONFDIR", "OVS_LOGDIR")}
+        places = {
+            name: str(self.folder) for name in ("OVS_RUNDIR", "OVS_DBDIR", "OVS_SYSCONFDIR", "OVS_LOGDIR")
+        }
         return os.environ | places | {"PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin"}
 
     @property
@@ -85,14 +92,25 @@ class OpenVSwitchDaemon:
         try:
             self.folder.mkdir(parents=True)
         except FileExistsError:
-            raise EmulationError(f"{self.folder} is in use: another network with switches runs here.") from None
+            raise EmulationError(
+                f"{self.folder} is in use: another network with switches runs here."
+            ) from None
         self._run("ovsdb-tool", "create", str(self.folder / "conf.db"), SCHEMA)
         self._spawn("ovsdb-server", str(self.folder / "conf.db"), f"--remote=punix:{self.folder}/db.sock")
         wait_until(lambda: self._is_served("db.sock"), START_TIMEOUT_S, "the start of ovsdb-server")
-        # In user space, one thread both forwards packets and asks the kernel for statistics of ports, which may
-        # wait for a lock that all namespaces share; nobody here reads those.
-        self._run("ovs-vsctl", f"--db={self.database}", "--no-wait", "init", "--", "set", "Open_vSwitch", ".",
-                  "other_config:stats-update-interval=86400000")
+        # In user space, one thread both forwards packets and asks the kernel for statistics of ports, which
+        # may wait for a lock that all namespaces share; nobody here reads those.
+        self._run(
+            "ovs-vsctl",
+            f"--db={self.database}",
+            "--no-wait",
+            "init",
+            "--",
+            "set",
+            "Open_vSwitch",
+            ".",
+            "other_config:stats-update-interval=86400000",
+        )
         self.start_switching()
 
     def start_switching(self) -> None:
@@ -127,7 +145,9 @@ class OpenVSwitchDaemon:
     def ofctl(self, command: str, bridge: str, *arguments: str, input: str | None = None) -> str:
         """Run ovs-ofctl with OpenFlow 1.3. Raises EmulationError."""
         management = f"unix:{self.folder}/{bridge}.mgmt"
-        return self._run("ovs-ofctl", "-O", "OpenFlow13", "--names", command, management, *arguments, input=input)
+        return self._run(
+            "ovs-ofctl", "-O", "OpenFlow13", "--names", command, management, *arguments, input=input
+        )
 
     def appctl(self, *arguments: str) -> str:
         """Run ovs-appctl on ovs-vswitchd. Raises EmulationError."""
@@ -135,7 +155,9 @@ class OpenVSwitchDaemon:
 
     def _is_served(self, name: str) -> bool:
         if self._processes[-1].poll() is not None:
-            raise EmulationError(f"ovsdb-server ended at its start; see {self.log_directory}/ovsdb-server.log.")
+            raise EmulationError(
+                f"ovsdb-server ended at its start; see {self.log_directory}/ovsdb-server.log."
+            )
         return (self.folder / name).exists()
 
     def _run(self, *command: str, input: str | None = None) -> str:
@@ -150,7 +172,10 @@ class OpenVSwitchDaemon:
             self._processes.append(
                 subprocess.Popen(
                     ["nice", "-n", "-10", *command],
-                    stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=self.environment,
                     start_new_session=True,
                 )
             )
@@ -162,16 +187,24 @@ class OpenVSwitchDaemon:
 class OpenVSwitch(Switch):
     """A bridge of the network's OpenVSwitchDaemon.
 
-    daemon: shared by all switches. base_rules: texts for `ovs-ofctl add-flows` that are the switch's own, with
-    names of ports; without any it is an ordinary learning switch. vlans: port name -> VLAN, to keep ports apart
-    that no rule connects. A switch does what its rules say whether a controller is there or not
-    (`fail_mode=secure`).
+    daemon: shared by all switches. base_rules: texts for `ovs-ofctl add-flows` that are the switch's
+    own, with names of ports; without any it is an ordinary learning switch. vlans: port name -> VLAN, to
+    keep ports apart that no rule connects. A switch does what its rules say whether a controller is
+    there or not (`fail_mode=secure`).
     """
 
-    def __init__(self, name: str, daemon: OpenVSwitchDaemon | None = None, base_rules: Sequence[str] = (),
-                 vlans: Mapping[str, int] | None = None, **parameters) -> None:
+    def __init__(
+        self,
+        name: str,
+        daemon: OpenVSwitchDaemon | None = None,
+        base_rules: Sequence[str] = (),
+        vlans: Mapping[str, int] | None = None,
+        **parameters,
+    ) -> None:
         if daemon is None:
-            raise EmulationError(f"{name}: a switch needs the network's daemon: start it in a SwitchedNetwork.")
+            raise EmulationError(
+                f"{name}: a switch needs the network's daemon: start it in a SwitchedNetwork."
+            )
         self.daemon = daemon
         self.base_rules = [*base_rules] or ["priority=0,actions=NORMAL"]
         self.vlans = dict(vlans or {})
@@ -190,9 +223,19 @@ class OpenVSwitch(Switch):
     def start(self, controllers: Sequence[Controller]) -> None:
         """Make the bridge with its ports and base rules, and tell it where its controllers are."""
         self.daemon.start()
-        arguments = ["add-br", self.name, "--", "set", "bridge", self.name, "fail_mode=secure",
-                     f"datapath_type={self.daemon.datapath}", "protocols=OpenFlow13",
-                     f"other_config:datapath-id={self.dpid}", "other_config:disable-in-band=true"]
+        arguments = [
+            "add-br",
+            self.name,
+            "--",
+            "set",
+            "bridge",
+            self.name,
+            "fail_mode=secure",
+            f"datapath_type={self.daemon.datapath}",
+            "protocols=OpenFlow13",
+            f"other_config:datapath-id={self.dpid}",
+            "other_config:disable-in-band=true",
+        ]
         for port in self.port_names:
             self._prepare(port)
             arguments += ["--", "add-port", self.name, port]

@@ -14,13 +14,15 @@ class SwitchedNetwork(Network):
     switch_datapath: "auto", "kernel" or "user". Controllers are added before the start::
 
         network = SwitchedNetwork(topology)
-        network.addController(controller=FlowBindingController, fabric=topology.fabric(["/run/flowbind/ha.sock"]))
+        fabric = topology.fabric(["/run/flowbind/ha.sock"])
+        network.addController("controller", controller=FlowBindingController, fabric=fabric)
         with network:
             ...
     """
 
-    def __init__(self, topology: Topo, log_directory: str | os.PathLike | None = None,
-                 switch_datapath: str = "auto") -> None:
+    def __init__(
+        self, topology: Topo, log_directory: str | os.PathLike | None = None, switch_datapath: str = "auto"
+    ) -> None:
         super().__init__(topology, log_directory)
         self.daemon = OpenVSwitchDaemon(switch_datapath, self.log_directory)
 

@@ -1,13 +1,15 @@
 """Forwarding state as lines of JSON, for those that mirror it elsewhere (switches, for example).
 
-Functions: `binding_to_json`, `binding_from_json`, `snapshot_line`, `change_line`. Classes: `FeedReader`, `FeedUpdate`.
-Exception: `FeedError`. No I/O.
+Functions: `binding_to_json`, `binding_from_json`, `snapshot_line`, `change_line`. Classes: `FeedReader`,
+`FeedUpdate`. Exception: `FeedError`. No I/O.
 
-A feed starts with a snapshot, the complete state, and goes on with changes in their order. Serial numbers count the
-changes: one that does not follow its predecessor tells that something got lost, and that a new snapshot is needed::
+A feed starts with a snapshot, the complete state, and goes on with changes in their order. Serial
+numbers count the changes: one that does not follow its predecessor tells that something got lost, and
+that a new snapshot is needed::
 
     {"feed": "snapshot", "serial": 7, "bindings": [{"home_address": ..., "paths": [...], ...}, ...]}
-    {"feed": "change", "serial": 8, "bindings": [{"home_address": ..., ...}], "removed": ["2001:db8:100::101"]}
+    {"feed": "change", "serial": 8, "bindings": [{"home_address": ..., ...}], "removed":
+    ["2001:db8:100::101"]}
 """
 
 import json

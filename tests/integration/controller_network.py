@@ -71,13 +71,17 @@ class ControllerNetwork:
         return {flow["fid"]: flow for home in homes for flow in home["flows"]}
 
     def await_mirrored(self, fid, timeout_s=10):
-        return wait_until(lambda: self.flows().get(fid, {}).get("mirrored"), timeout_s, f"the rules of FID {fid}")
+        return wait_until(
+            lambda: self.flows().get(fid, {}).get("mirrored"), timeout_s, f"the rules of FID {fid}"
+        )
 
     def rules(self, switch, fid=None, table=10):
         """Ours, as `ovs-ofctl dump-flows` tells them, without counters and times."""
         found = [line for line in getattr(self, switch).rules(f"table={table}") if line.startswith(MARK)]
         if fid is not None:
-            found = [line for line in found if int(line.split(",")[0].removeprefix("cookie="), 16) & 0xFFFF == fid]
+            found = [
+                line for line in found if int(line.split(",")[0].removeprefix("cookie="), 16) & 0xFFFF == fid
+            ]
         return sorted(line.split("n_bytes=")[1].split(", ", 1)[1] for line in found)
 
     def gate_is_open(self, switch="s0"):
@@ -95,7 +99,9 @@ class ControllerNetwork:
 
     def probe(self, name, port, per_second=100.0, size=200, downlink=True):
         ends = Host(self.cn.popen, CORRESPONDENT), Host(self.mn.popen, HOME_ADDRESS)
-        return UdpProbe(name, 1, *ends, self.folder, port=port, per_second=per_second, size=size, downlink=downlink)
+        return UdpProbe(
+            name, 1, *ends, self.folder, port=port, per_second=per_second, size=size, downlink=downlink
+        )
 
     def run(self, seconds, *probes):
         """Traffic for some seconds; returns the accounting of each probe."""

@@ -36,7 +36,8 @@ def matches(wanted: Match, fields: dict[str, int]) -> bool:
 
 
 class FlowTable:
-    """Rules of one table and groups. `actions_for(fields)`: of the rule that a packet meets, None for none."""
+    """Rules of one table and groups. `actions_for(fields)`: of the rule that a packet meets, None for
+    none."""
 
     def __init__(self, rules: Iterable[Rule], groups: Iterable[Group] = ()) -> None:
         self.rules = sorted(rules, key=lambda rule: -rule.priority)

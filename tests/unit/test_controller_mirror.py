@@ -3,7 +3,6 @@
 from dataclasses import replace
 from ipaddress import IPv6Address, IPv6Network
 
-from flow_table import FlowTable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

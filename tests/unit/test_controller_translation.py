@@ -2,6 +2,7 @@
 
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 
+from flow_table import FlowTable, openflow_fields
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +20,6 @@ from controllers.selection import blocks, cover, select
 from controllers.translation import ADMIT, TO_HOME_AGENT, Way, translate
 from testbed.mobility.forwarding import Action, FlowRule, HomeBinding, Path
 from testbed.wire.selector import IPv4TrafficSelector, IPv6TrafficSelector
-from flow_table import FlowTable, openflow_fields
 
 HOME = IPv6Address("2001:db8:100::100")
 PREFIX = IPv6Network("2001:db8:1ff::/64")
