@@ -93,18 +93,23 @@ def series_parser(
     made.add_argument(
         "--repeat", type=_positive, metavar="N", help=f"how many times each case is run ({repeat})"
     )
-    made.add_argument("--seed", type=int, default=1, metavar="N", help="of all that is random, the order too (1)")
+    made.add_argument(
+        "--seed", type=int, default=1, metavar="N", help="of all that is random, the order too (1)"
+    )
     made.add_argument(
         "--out",
         type=Path,
         metavar="DIR",
-        help="where the files go (default: a new folder below results/); cases that are finished there are not "
-        "run again",
+        help="where the files go (default: a new folder below results/); what is finished there stays",
     )
     made.add_argument("--pcap", action="store_true", help="keep captures of whole packets, for Wireshark")
     made.add_argument("--json", action="store_true", help="the figures as JSON on standard output")
     made.add_argument(
-        "--attempts", type=_positive, default=3, metavar="N", help="how often a case is tried if the machine is busy (3)"
+        "--attempts",
+        type=_positive,
+        default=3,
+        metavar="N",
+        help="how often a case is tried if the machine is too busy (3)",
     )
     made.add_argument(
         "--share-machine", action="store_true", help="measure although another series does so on this machine"
@@ -133,7 +138,7 @@ def common_parameters(options: argparse.Namespace) -> dict:
 def series_folder(options: argparse.Namespace, name: str) -> Path:
     """Where a series goes, absolute. Exits with status 2 and a sentence if this is not root."""
     if os.geteuid() != 0:
-        print(f"{name}: this needs root, to make network namespaces: start it again with sudo", file=sys.stderr)
+        print(f"{name}: this needs root, for network namespaces: start it again with sudo", file=sys.stderr)
         raise SystemExit(2)
     return (options.out or Path("results") / time.strftime(f"{name}-%Y%m%d-%H%M%S")).absolute()
 

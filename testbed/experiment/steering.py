@@ -358,5 +358,3 @@ def _do(run: Run, steering: Steering, step: Step) -> None:
         run.link_change(network.name, f"{network.name}: {words}", *changed)
     elif step.event == "restore":
         run.link_change(network.name, f"{network.name} as before", network.parameters(), network.parameters())
-
-

@@ -38,8 +38,13 @@ class PathWatch:
 
     def start(self) -> None:
         self._process = self._popen(
-            self._command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            text=True, bufsize=1)
+            self._command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            bufsize=1,
+        )
         self._started_s = time.monotonic()
         threading.Thread(target=self._read, daemon=True).start()
 

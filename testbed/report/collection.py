@@ -1,0 +1,111 @@
+"""Many results together. Classes: `Entry`, `Collection`. Function: `read_collection`."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from testbed.report.result import Result, ResultError, read_result
+
+#: Parameters that are for the sake of time alone stand last in a name.
+_FIRST = ("strategy", "scenario", "links")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One result. `kind` and `parameters` are those of its case; `repetition` counts from 1."""
+
+    path: Path
+    result: Result
+    kind: str
+    parameters: Mapping[str, Any]
+    repetition: int
+
+    @property
+    def group(self) -> str:
+        """The same for all repetitions of a case, also of another series."""
+        return json.dumps([self.kind, self.parameters], sort_keys=True)
+
+    @property
+    def title(self) -> str:
+        """The case in words."""
+        names = sorted(self.parameters, key=lambda name: (name not in _FIRST, name))
+        return ", ".join(text_of(self.parameters[name], name) for name in names) or self.kind
+
+    @property
+    def trusted(self) -> bool:
+        """Whether the machine was fast enough for it."""
+        return not self.result.busy
+
+
+@dataclass(slots=True)
+class Collection:
+    """Results, and what there is no result of: `skipped` and `failed` go by name, with the reason."""
+
+    entries: list[Entry] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def groups(self) -> dict[str, list[Entry]]:
+        """The repetitions of each case, in order."""
+        found: dict[str, list[Entry]] = {}
+        for entry in self.entries:
+            found.setdefault(entry.group, []).append(entry)
+        return found
+
+    def values(self, parameter: str) -> list[Any]:
+        """The values that a parameter takes, in the order of their first appearance."""
+        seen = {json.dumps(entry.parameters[parameter]): entry.parameters[parameter]
+                for entry in self.entries if parameter in entry.parameters}  # fmt: skip
+        return list(seen.values())
+
+
+def text_of(value: Any, name: str = "") -> str:
+    """A parameter's value in words."""
+    if isinstance(value, list):
+        return " + ".join(map(str, value))
+    return (
+        f"{name} {value:g}" if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
+    )
+
+
+def read_collection(paths: Iterable[str | Path]) -> Collection:
+    """Read result files, folders with one, and folders of series.
+
+    Raises ResultError, one sentence: a path has no result at all, or one that cannot be read.
+    """
+    found = Collection()
+    for path in map(Path, paths):
+        files = [path] if path.is_file() else sorted(path.rglob("result.json"))
+        if path.is_dir() and not files:
+            raise ResultError(
+                f"{path}: there is no result.json in it; give the folder that a run has written."
+            )
+        for file in files or [path]:
+            found.entries.append(_entry(file))
+        for series in [path / "series.json"] if path.is_dir() else []:
+            if series.exists():
+                _add_series(found, series)
+    found.entries.sort(key=lambda entry: (entry.title, entry.repetition))
+    return found
+
+
+def _entry(file: Path) -> Entry:
+    result = read_result(file)
+    case = result.metadata.get("case", {})
+    return Entry(file, result, case.get("kind", result.experiment), case.get("parameters", {}),
+                 case.get("repetition", 1))  # fmt: skip
+
+
+def _add_series(found: Collection, file: Path) -> None:
+    try:
+        document = json.loads(file.read_text())
+        found.skipped |= document["skipped"]
+        found.failed |= {
+            one["key"]: one["reason"] for one in document["outcomes"] if one["state"] == "failed"
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ResultError(
+            f"{file} is no file of a series ({error}): remove it, and give its cases."
+        ) from None
