@@ -38,6 +38,7 @@ from testbed.wire.message import (
     BindingRefreshRequest,
     BindingUpdate,
     Status,
+    UnknownMessage,
 )
 from testbed.wire.option import BindingIdentifier
 from testbed.wire.packet import Packet
@@ -206,6 +207,8 @@ class MobileNode(Role):
         message, peer = packet.message, self.home_agent
         if isinstance(message, HomeAgentAddressDiscoveryReply):
             self._home_agents_found(packet, message, now)
+        elif isinstance(message, UnknownMessage):
+            self._answer_unrecognised(packet, now)
         elif packet.source != peer:
             reason = self.optimiser.receive(packet, now)
             if reason is not None:
@@ -570,6 +573,3 @@ class MobileNode(Role):
                 self._send(packet, attachment.interface.name)
                 return True
         return False
-
-    def _drop(self, packet: Packet, reason: str) -> None:
-        self._note("message-dropped", source=str(packet.source), reason=reason)

@@ -3,6 +3,10 @@
 from ipaddress import IPv6Address
 
 
+#: Answers a second to what proves nothing of its sender: to all senders, to one /64 (RFC 6275 §9.3.3).
+MAX_REFUSALS_PER_S, MAX_REFUSALS_PER_SENDER_PER_S = 100, 10
+
+
 class RateLimit:
     """Up to `total` answers a second, and of these up to `per_sender` to one /64.
 

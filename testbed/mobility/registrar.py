@@ -19,8 +19,6 @@ from testbed.mobility.snapshot import entry_from_snapshot, entry_to_snapshot
 from testbed.wire.flow import FlowIdentification, FlowStatus
 from testbed.wire.message import (
     BindingAcknowledgement,
-    BindingError,
-    BindingErrorStatus,
     BindingRefreshRequest,
     BindingUpdate,
     Status,
@@ -41,8 +39,6 @@ from testbed.wire.packet import Packet
 MAX_DELETE_BCE_TIMEOUT = 10.0
 #: A Binding Refresh Request goes out when this part of the lifetime is over and nobody has refreshed.
 REFRESH_REQUEST_AT = 0.9
-#: Answers a second to what proves nothing of its sender: to all senders, to one /64 (RFC 6275 §9.3.3).
-MAX_REFUSALS_PER_S, MAX_REFUSALS_PER_SENDER_PER_S = 100, 10
 
 
 class Refused(Exception):
@@ -73,14 +69,13 @@ class Registrar(Role):
         verifier: Verifier | None = None,
         refusals: RateLimit | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(refusals)
         self.policy = policy
         self.verifier = verifier
         self.max_lifetime_s = max_lifetime_s
         self.cache = BindingCache()
         self._undo: dict[IPv6Address, CacheEntry | None] = {}
         self._answered: Packet | None = None
-        self._refusals = refusals or RateLimit(MAX_REFUSALS_PER_S, MAX_REFUSALS_PER_SENDER_PER_S)
 
     # -- what subclasses decide
 
@@ -115,7 +110,7 @@ class Registrar(Role):
         if isinstance(packet.message, BindingUpdate):
             self._receive_update(packet, packet.message, now)
         elif isinstance(packet.message, UnknownMessage):
-            self._send_binding_error(packet, now)
+            self._answer_unrecognised(packet, now)
         else:
             self._drop(packet, f"a {type(packet.message).__name__} is not for this role")
 
@@ -508,19 +503,6 @@ class Registrar(Role):
         )
         self._schedule(entry.home_address, after=now)
 
-    def _send_binding_error(self, packet: Packet, now: float) -> None:
-        """RFC 6275 §9.2: an unknown Mobility Header type is answered with a Binding Error, status 2."""
-        self._drop(packet, f"unknown Mobility Header type {packet.message.type}")
-        if is_unicast_routable(packet.source) and self._refusals.allows(packet.source, now):
-            home_address = packet.home_address or IPv6Address(0)
-            self._send(
-                Packet(
-                    packet.destination,
-                    packet.source,
-                    BindingError(BindingErrorStatus.UNRECOGNIZED_MH_TYPE, home_address),
-                )
-            )
-
     # -- time
 
     def _schedule(self, home_address: IPv6Address, after: float = float("-inf")) -> None:
@@ -558,8 +540,6 @@ class Registrar(Role):
         """The last binding of an entry has run out."""
         self.cache.remove(entry.home_address)
 
-    def _drop(self, packet: Packet, reason: str) -> None:
-        self._note("message-dropped", source=str(packet.source), reason=reason)
 
 
 def _refresh_due(binding: Binding) -> float:

@@ -9,7 +9,10 @@ from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from typing import Any
 
+from testbed.mobility.binding import is_unicast_routable
 from testbed.mobility.forwarding import HomeBinding, Pair, RouteOptimisation
+from testbed.mobility.rate_limit import MAX_REFUSALS_PER_S, MAX_REFUSALS_PER_SENDER_PER_S, RateLimit
+from testbed.wire.message import BindingError, BindingErrorStatus
 from testbed.wire.packet import Packet
 
 
@@ -82,8 +85,10 @@ class Role:
     given by the caller.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, refusals: RateLimit | None = None) -> None:
+        """`refusals` limits the answers to what proves nothing of its sender."""
         self.timers = Timers()
+        self._refusals = refusals or RateLimit(MAX_REFUSALS_PER_S, MAX_REFUSALS_PER_SENDER_PER_S)
         self._transmissions: list[Transmission] = []
         self._events: list[Event] = []
         self._changed: dict[IPv6Address, None] = {}
@@ -141,3 +146,14 @@ class Role:
 
     def _note(self, name: str, **fields: Any) -> None:
         self._events.append(Event(name, fields))
+
+    def _drop(self, packet: Packet, reason: str) -> None:
+        self._note("message-dropped", source=str(packet.source), reason=reason)
+
+    def _answer_unrecognised(self, packet: Packet, now: float) -> None:
+        """RFC 6275 §9.2: an unknown Mobility Header type is answered with a Binding Error, status 2."""
+        self._drop(packet, f"unknown Mobility Header type {packet.message.type}")
+        if is_unicast_routable(packet.source) and self._refusals.allows(packet.source, now):
+            home_address = packet.home_address or IPv6Address(0)
+            error = BindingError(BindingErrorStatus.UNRECOGNIZED_MH_TYPE, home_address)
+            self._send(Packet(packet.destination, packet.source, error))
