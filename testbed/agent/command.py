@@ -92,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     add_rules_command(commands, common)
     _add_flow_commands(commands, common)
     _add_route_commands(commands, common)
+    _add_prefix_command(commands, common)
     words = "what has happened"
     events = commands.add_parser("events", help=words, description=words, parents=[common])
     events.add_argument("-f", "--follow", action="store_true", help="and what happens, until Ctrl-C")
@@ -143,6 +144,24 @@ def _add_route_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_optimise)
     words = "the correspondent nodes to which the route is optimised"
     commands.add_parser("routes", help=words, description=words, parents=[common]).set_defaults(run=_routes)
+
+
+def _add_prefix_command(commands: Any, common: argparse.ArgumentParser) -> None:
+    words = "give a prefix of the home link new lifetimes, at a home agent; mobile nodes are told in time"
+    parser = commands.add_parser("home-prefix", help=words, description=words, parents=[common])
+    parser.add_argument("prefix", metavar="PREFIX", help="such as 2001:db8:100::/64; a new one is added")
+    parser.add_argument("--valid", type=float, metavar="S", help="seconds; without end if not given")
+    parser.add_argument("--preferred", type=float, metavar="S", help="seconds; without end if not given")
+    parser.set_defaults(run=_home_prefix)
+
+
+def _home_prefix(client: Client, options: argparse.Namespace) -> None:
+    lifetimes = {"valid_s": options.valid, "preferred_s": options.preferred}
+    prefixes = client.request("home-prefix", prefix=options.prefix, **lifetimes)
+    if options.json:
+        return _print_json(prefixes)
+    rows = [(each["prefix"], each["valid_s"], each["preferred_s"]) for each in prefixes]
+    print("\n".join(table(("home prefix", "valid (s)", "preferred (s)"), rows)))
 
 
 def _seconds(text: str) -> float:

@@ -19,6 +19,7 @@ from testbed.mobility.authentication import SecurityAssociation
 from testbed.mobility.binding import FlowBinding
 from testbed.mobility.forwarding import Action
 from testbed.mobility.policy import Policy
+from testbed.mobility.prefix_advertiser import MAX_MOB_PFX_ADV_INTERVAL, MIN_MOB_PFX_ADV_INTERVAL
 from testbed.mobility.return_routability import MAX_RR_BINDING_LIFETIME
 
 #: Where control sockets are unless the configuration says otherwise.
@@ -33,6 +34,7 @@ BindingPriority = Annotated[int, Meta(ge=1, le=127)]
 FlowPriority = Annotated[int, Meta(ge=0, le=255)]
 Lifetime = Annotated[int, Meta(ge=4, le=65535 * 4, multiple_of=4)]
 Rate = Annotated[int, Meta(ge=1, le=1_000_000)]
+Seconds = Annotated[float, Meta(ge=0)]
 ActionName = Literal["forward", "discard", "n-cast"]
 Text = str | int
 
@@ -149,8 +151,9 @@ class MobileNodeFile(Table, tag_field="role", tag="mobile-node"):
 
     name: Name
     home_address: IPv6Address
-    home_agent: IPv6Address
     interface: Annotated[list[Interface], Meta(min_length=1)]
+    home_agent: IPv6Address | None = None
+    home_prefix: IPv6Network | None = None
     lifetime_s: Lifetime = 60
     state: str = ""
     flow: list[Flow] = []
@@ -176,6 +179,8 @@ class HomeAgentFile(Table, tag_field="role", tag="home-agent"):
     max_refusals_per_s: Rate = 100
     max_refusals_per_sender_per_s: Rate = 10
     duplicate_address_detection: bool = True
+    preference: Annotated[int, Meta(ge=0, le=65535)] = 0
+    prefix_interval_s: tuple[Seconds, Seconds] = (MIN_MOB_PFX_ADV_INTERVAL, MAX_MOB_PFX_ADV_INTERVAL)
     max_lifetime_s: Lifetime = 3600
     state: str = ""
     policy: PolicyTable = field(default_factory=PolicyTable)
@@ -252,6 +257,10 @@ def check(tables: dict[str, Any]) -> AgentFile:
 def _check_mobile_node(file: MobileNodeFile) -> None:
     for key in ("home_address", "home_agent"):
         address = getattr(file, key)
+        if address is None:
+            if file.home_prefix is None:
+                raise ConfigurationError("home_agent: is missing")
+            continue  # it is to be discovered
         if address.is_multicast or address.is_unspecified or address.is_loopback or address.is_link_local:
             raise ConfigurationError(f"{key}: expected a global unicast address, not {address}")
     if file.home_address == file.home_agent:
@@ -299,7 +308,7 @@ def _check_mobile_network(file: MobileNodeFile) -> None:
     if file.mobile_network is None:
         return
     for index, prefix in enumerate(file.mobile_network.prefixes):
-        if file.home_agent in prefix:
+        if file.home_agent is not None and file.home_agent in prefix:
             raise ConfigurationError(
                 f"mobile_network.prefixes[{index}]: expected a prefix without the home agent, not {prefix}"
             )

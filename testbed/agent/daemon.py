@@ -138,6 +138,10 @@ class Agent:
     def bound(self, home_address: IPv6Address) -> None:
         """Forwarding for `home_address`, for which there was none, is in place."""
 
+    def is_ours(self, address: IPv6Address) -> bool:
+        """Whether packets to `address` are for this node."""
+        return self.monitor.is_local(address)
+
     async def farewell(self) -> None:
         """What to tell others before the end."""
 
@@ -385,7 +389,7 @@ class Agent:
 
     def _take(self, datagram: Datagram) -> None:
         data = datagram.data
-        if len(data) >= 40 and not self.monitor.is_local(IPv6Address(data[24:40])):
+        if len(data) >= 40 and not self.is_ours(IPv6Address(data[24:40])):
             return  # passing through: we are its router
         self.counters["received"] += 1
         now = time.monotonic()

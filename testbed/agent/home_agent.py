@@ -9,9 +9,11 @@ import time
 from dataclasses import replace
 from functools import partial
 from ipaddress import IPv6Address
+from math import inf
 from typing import Any
 
 from testbed.agent import requests
+from testbed.agent.anycast import AnycastAddress
 from testbed.agent.configuration import HomeAgentFile, association, policy
 from testbed.agent.daemon import Agent, AgentError
 from testbed.agent.duplicate_address import DuplicateAddressDetection
@@ -22,6 +24,8 @@ from testbed.agent.security import time_of_day
 from testbed.datapath.mobile_network import Unreachable
 from testbed.mobility.forwarding import Side
 from testbed.mobility.home_agent import HomeAgent, HomeAgentConfiguration
+from testbed.mobility.home_link import HomePrefix
+from testbed.wire.icmpv6 import home_agents_anycast
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +49,8 @@ class HomeAgentAgent(Agent):
             policy(file),
             prefix_table,
             duplicate_address_detection=file.duplicate_address_detection,
+            preference=file.preference,
+            prefix_interval_s=file.prefix_interval_s,
         )
         configuration = replace(
             configuration,
@@ -57,12 +63,29 @@ class HomeAgentAgent(Agent):
         if prefix_table:
             self.networks = Unreachable(prefix for prefixes in prefix_table.values() for prefix in prefixes)
         self._defended: dict[IPv6Address, asyncio.TimerHandle] = {}
+        self._anycast: list[AnycastAddress] = []
         self._detection = DuplicateAddressDetection(file.home_interface)
 
     def begin(self, now: float) -> None:
         if not self.monitor.is_local(self.file.address):
             logger.warning("address: %s is not an address of this node yet", self.file.address)
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self.neighbours.fileno(), self._guarded, self._hear_routers)
+        for prefix in self.file.home_prefixes:
+            try:
+                self._anycast.append(AnycastAddress(home_agents_anycast(prefix), self.file.home_interface))
+            except OSError as error:
+                logger.warning("no home agent discovery for %s: %s", prefix, error.strerror)
         super().begin(now)
+
+    def _hear_routers(self) -> None:
+        """Other home agents of the home link (RFC 6275 §10.5.1)."""
+        for name, advertisement in self.neighbours.receive():
+            if name == self.file.home_interface:
+                self.role.home_agents.heard(advertisement.router, advertisement.message, time.monotonic())
+
+    def is_ours(self, address: IPv6Address) -> bool:
+        return super().is_ours(address) or any(anycast.address == address for anycast in self._anycast)
 
     def turn(self, now: float, received: float | None = None) -> None:
         super().turn(now, received)
@@ -109,12 +132,15 @@ class HomeAgentAgent(Agent):
         for handle in self._defended.values():
             handle.cancel()
         self._detection.close()
+        for anycast in self._anycast:
+            anycast.close()
 
     def status(self) -> dict[str, Any]:
         return {
             "address": str(self.file.address),
             "home_interface": self.file.home_interface,
-            "home_prefixes": [str(prefix) for prefix in self.file.home_prefixes],
+            "home_prefixes": [str(prefix.network) for prefix in self.role.home_prefixes()],
+            "home_agents": [str(address) for address in self.role.home_agents.addresses(time.monotonic())],
             "mobile_nodes": len(self.role.forwarding()),
         }
 
@@ -124,8 +150,27 @@ class HomeAgentAgent(Agent):
                 {**flow_to_json(home_address, flow), "state": "registered"}
                 for home_address, flow in self.role.flows()
             ]
+        if isinstance(request, requests.HomePrefix):
+            return self._change_prefix(request)
         if isinstance(request, (requests.FlowAdd, requests.FlowReplace, requests.FlowRemove)):
             raise RequestError(
                 f"{self.file.name} is a home agent: flow bindings are changed at their mobile node"
             )
         return await super().handle(request)
+
+    def _change_prefix(self, request: requests.HomePrefix) -> list[dict[str, Any]]:
+        """Renumber the home link (RFC 6275 §10.6): new lifetimes of a prefix, or a new prefix."""
+        now = time.monotonic()
+        ends = (now + s if s is not None else inf for s in (request.valid_s, request.preferred_s))
+        self.role.change_prefix(HomePrefix(request.prefix, *ends), now)
+        self.turn(now)
+        return [
+            {
+                "prefix": str(prefix.network),
+                "valid_s": None if prefix.valid_until == inf else round(prefix.valid_until - now, 3),
+                "preferred_s": None
+                if prefix.preferred_until == inf
+                else round(prefix.preferred_until - now, 3),
+            }
+            for prefix in self.role.home_prefixes()
+        ]

@@ -71,6 +71,7 @@ class MobileNodeAgent(Agent):
                 tuple(flow_binding(flow, file.interface) for flow in file.flow),
                 tuple(correspondent.address for correspondent in file.correspondent),
                 association=association(file.security) if file.security else None,
+                home_prefix=file.home_prefix,
                 **mobile_network(file),
             )
             self.role = MobileNode(configuration, self.started, codec=self.codec, time_of_day=time_of_day)
@@ -124,7 +125,7 @@ class MobileNodeAgent(Agent):
         if datagram.interface == TUNNEL_DEVICE:
             return
         if datagram.data[24:40] == home.packed and self.role.home_binding(home) is not None:
-            if datagram.data[8:24] != self.file.home_agent.packed:
+            if datagram.data[8:24] != self.role.home_agent.packed:
                 return
         super()._take(datagram)
 
@@ -227,7 +228,15 @@ class MobileNodeAgent(Agent):
             )
         return {
             "home_address": str(self.file.home_address),
-            "home_agent": str(self.file.home_agent),
+            "home_agent": str(self.role.home_agent),
+            "home_prefixes": [
+                {
+                    "prefix": str(prefix.prefix),
+                    "valid_s": prefix.valid_lifetime_s,
+                    "preferred_s": prefix.preferred_lifetime_s,
+                }
+                for prefix in self.role.home_prefixes.prefixes
+            ],
             "registered": self.role.registered,
             "interfaces": interfaces,
             **self._mobile_network(),
@@ -279,7 +288,7 @@ class MobileNodeAgent(Agent):
                 raise RequestError(f"the route to {peer} is not optimised")
             self.turn(time.monotonic())
             return {"correspondent": peer, "optimised": False}
-        if request.address in (self.file.home_agent, self.file.home_address):
+        if request.address in (self.role.home_agent, self.file.home_address):
             raise RequestError(f"address: expected that of a correspondent node, not {peer}")
         failed = ("return-routability-failed", "registration-refused", "datapath-failed")
 
@@ -342,7 +351,7 @@ class MobileNodeAgent(Agent):
     async def _change(self, fid: int, change: Callable[[], None], timeout_s: float) -> dict[str, Any]:
         """Make a change of a flow binding and wait for the home agent's answer, which is the result."""
         refusals: list[int] = []
-        home_agent = str(self.file.home_agent)
+        home_agent = str(self.role.home_agent)
 
         def answered(event: dict[str, Any]) -> bool:
             if event.get("peer", home_agent) != home_agent:

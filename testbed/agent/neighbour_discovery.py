@@ -8,16 +8,18 @@ addresses that it defends.
 import socket
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv6Address, IPv6Network
+
+from testbed.wire import router_advertisement
 
 #: RFC 4861 §10
 MAX_RTR_SOLICITATIONS, RTR_SOLICITATION_INTERVAL_S = 3, 4.0
 MAX_NEIGHBOR_ADVERTISEMENT, RETRANS_TIMER_S = 3, 1.0
 
 _ROUTER_SOLICITATION, _ROUTER_ADVERTISEMENT, _NEIGHBOUR_ADVERTISEMENT = 133, 134, 136
-_SOURCE_LINK_LAYER_ADDRESS, _TARGET_LINK_LAYER_ADDRESS, _PREFIX_INFORMATION = 1, 2, 3
-_AUTONOMOUS, _OVERRIDE = 0x40, 0x20000000
+_SOURCE_LINK_LAYER_ADDRESS, _TARGET_LINK_LAYER_ADDRESS = 1, 2
+_OVERRIDE = 0x20000000
 _ALL_NODES, _ALL_ROUTERS = "ff02::1", "ff02::2"
 _ICMPV6_FILTER, _HOP_LIMIT = 1, 255
 
@@ -30,20 +32,17 @@ class RouterAdvertisement:
     router: IPv6Address
     lifetime_s: int
     prefixes: tuple[IPv6Network, ...]
+    message: router_advertisement.RouterAdvertisement = field(compare=False, repr=False, default=None)
 
     @classmethod
     def parse(cls, router: IPv6Address, data: bytes) -> "RouterAdvertisement":
         """Raises ValueError for what RFC 4861 §6.1.2 has a host discard."""
-        if len(data) < 16 or data[0] != _ROUTER_ADVERTISEMENT or data[1] != 0:
-            raise ValueError("Router Advertisement is truncated or has a code other than 0")
+        message = router_advertisement.RouterAdvertisement.parse(data)
         if not router.is_link_local:
             raise ValueError(f"Router Advertisement comes from {router}, which is not link-local")
-        (lifetime_s,) = struct.unpack_from("!H", data, 6)
-        prefixes = []
-        for kind, body in _options(data[16:]):
-            if kind == _PREFIX_INFORMATION and len(body) == 30 and body[0] <= 128 and body[1] & _AUTONOMOUS:
-                prefixes.append(IPv6Network((body[14:30], body[0]), strict=False))
-        return cls(router, lifetime_s, tuple(prefixes))
+        options = message.all_options(router_advertisement.PrefixInformation)
+        prefixes = tuple(option.prefix for option in options if option.autonomous)
+        return cls(router, message.router_lifetime_s, prefixes, message)
 
 
 class NeighbourDiscoverySocket:
@@ -97,15 +96,6 @@ class NeighbourDiscoverySocket:
     def _multicast(self, data: bytes, group: str, interface: str) -> None:
         # The kernel fills in the checksum and takes the interface's link-local address as source
         self._socket.sendto(data, (group, 0, 0, socket.if_nametoindex(interface)))
-
-
-def _options(data: bytes) -> Iterator[tuple[int, bytes]]:
-    while data:
-        length = data[1] * 8 if len(data) >= 2 else 0
-        if not length or length > len(data):
-            raise ValueError("Neighbour Discovery option has length 0 or is truncated")
-        yield data[0], data[2:length]
-        data = data[length:]
 
 
 def _link_layer_address(kind: int, interface: str) -> bytes:

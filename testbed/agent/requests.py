@@ -3,7 +3,7 @@
 Type: `Request`. Function: `parse_request`. Exception: `RequestError`.
 """
 
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, IPv6Network
 from typing import Annotated, TypeAlias
 
 import msgspec
@@ -81,6 +81,14 @@ class FlowRemove(Table, tag_field="command", tag="flow-remove"):
     timeout_s: Timeout = ANSWER_TIMEOUT_S
 
 
+class HomePrefix(Table, tag_field="command", tag="home-prefix"):
+    """Give a prefix of the home link new lifetimes, in seconds (None: no end); the prefixes there are."""
+
+    prefix: IPv6Network
+    valid_s: Annotated[float, Meta(ge=0)] | None = None
+    preferred_s: Annotated[float, Meta(ge=0)] | None = None
+
+
 class Deregister(Table, tag_field="command", tag="deregister"):
     """Remove all bindings of the mobile node; its agent goes on without."""
 
@@ -110,6 +118,7 @@ Request: TypeAlias = (
     | FlowReplace
     | FlowRemove
     | Deregister
+    | HomePrefix
     | Optimise
     | Routes
 )

@@ -298,7 +298,7 @@ def test_a_new_prefix_is_told_to_all():
     agent._advertiser._interval_s = (1.0, 1.0)
     added = IPv6Network("2001:db8:101::/64")
     agent.change_prefix(HomePrefix(added), simulation.now)
-    simulation.run(2)
+    simulation.run(4)
     assert [p.prefix for p in node.home_prefixes.prefixes] == [HOME_PREFIX, added]
     assert node.home_prefixes.prefixes[1].valid_lifetime_s == INFINITE_S
 
