@@ -17,6 +17,7 @@ from testbed.agent.control import Client
 
 ROOT = Path(__file__).resolve().parents[2]
 HOME_AGENT, HOME_ADDRESS = "2001:db8:100::1", "2001:db8:100::100"
+CORRESPONDENT = "2001:db8:300::2"
 KEY = "00112233445566778899aabbccddeeff"
 PREFIXES = {"wlan": "2001:db8:201::", "cellular": "2001:db8:202::", "other": "2001:db8:203::"}
 
@@ -50,6 +51,11 @@ home_prefixes = ["2001:db8:100::/64"]
 state = "FOLDER/ha.state"
 security_association = [{{ home_address = "{HOME_ADDRESS}", spi = 1000, key = "{KEY}" }}]
 duplicate_address_detection = false
+"""
+CORRESPONDENT_NODE = """
+role = "correspondent-node"
+name = "cn"
+state = "FOLDER/cn.state"
 """
 COMMON = """
 [control]
@@ -118,8 +124,22 @@ class AgentNetwork:
         """Pull or plug the access router's end: the mobile node's loses or gains carrier."""
         self.ar.shell(f"ip link set {name}-mn {'up' if up else 'down'}")
 
+    def add_correspondent(self) -> Namespace:
+        """A correspondent node behind the access router, as attribute `cn`."""
+        self.cn = Namespace("cn")
+        self.ar.shell(
+            f"ip link add cn type veth peer name eth0 netns {self.cn.pid}; ip link set cn up; "
+            "ip -6 addr add 2001:db8:300::1/64 dev cn nodad"
+        )
+        self.cn.shell(
+            f"ip link set eth0 up; ip -6 addr add {CORRESPONDENT}/64 dev eth0 nodad; "
+            "ip -6 route add default via 2001:db8:300::1"
+        )
+        self.ha.shell("ip -6 route add 2001:db8:300::/64 via 2001:db8:ff01::2")
+        return self.cn
+
     def close(self) -> None:
-        for node in (self.mn, self.hn, self.ha, self.ar):
+        for node in (self.mn, self.hn, self.ha, self.ar, *([self.cn] if hasattr(self, "cn") else [])):
             node.close()
 
 
@@ -128,9 +148,10 @@ class Agent:
 
     def __init__(self, node: Namespace, folder: Path, more: str = "") -> None:
         self.node, self.folder, self.name = node, folder, node.name
-        text = (MOBILE_NODE if node.name == "mn" else HOME) + more + COMMON
+        text = {"mn": MOBILE_NODE, "ha": HOME, "cn": CORRESPONDENT_NODE}[node.name] + more + COMMON
         self.file = folder / f"{node.name}.toml"
         self.file.write_text(text.replace("FOLDER", str(folder)).replace("NAME", node.name))
+        self.file.chmod(0o600)
         self.socket = str(folder / f"{node.name}.sock")
         self.start()
 
