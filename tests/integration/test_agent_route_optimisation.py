@@ -3,47 +3,19 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from agent_network import COMMON, HOME_ADDRESS, Agent, AgentNetwork
-from datapath_network import Namespace, wait_for
-
-CORRESPONDENT = "2001:db8:300::2"
-CONFIGURATION = """
-role = "correspondent-node"
-name = "cn"
-state = "FOLDER/cn.state"
-"""
+from agent_network import CORRESPONDENT, HOME_ADDRESS, Agent, AgentNetwork
+from datapath_network import wait_for
 
 requirement = pytest.mark.requirement
-
-
-class CorrespondentAgent(Agent):
-    def __init__(self, node: Namespace, folder: Path, more: str = "") -> None:
-        self.node, self.folder, self.name = node, folder, node.name
-        self.file = folder / "cn.toml"
-        text = CONFIGURATION + more + COMMON
-        self.file.write_text(text.replace("FOLDER", str(folder)).replace("NAME", "cn"))
-        self.socket = str(folder / "cn.sock")
-        self.start()
 
 
 @pytest.fixture
 def network(tmp_path):
     network = AgentNetwork(tmp_path)
-    network.cn = Namespace("cn")
-    network.ar.shell(
-        f"ip link add cn type veth peer name eth0 netns {network.cn.pid}; ip link set cn up; "
-        "ip -6 addr add 2001:db8:300::1/64 dev cn nodad"
-    )
-    network.cn.shell(
-        f"ip link set eth0 up; ip -6 addr add {CORRESPONDENT}/64 dev eth0 nodad; "
-        "ip -6 route add default via 2001:db8:300::1"
-    )
-    network.ha.shell("ip -6 route add 2001:db8:300::/64 via 2001:db8:ff01::2")
+    network.add_correspondent()
     yield network
-    network.cn.close()
     network.close()
 
 
