@@ -2,7 +2,6 @@
 
 from ipaddress import IPv6Address
 
-
 #: Answers a second to what proves nothing of its sender: to all senders, to one /64 (RFC 6275 §9.3.3).
 MAX_REFUSALS_PER_S, MAX_REFUSALS_PER_SENDER_PER_S = 100, 10
 

@@ -23,7 +23,7 @@ def network(tmp_path):
 def agents(network, tmp_path):
     with (
         Agent(network.ha, tmp_path),
-        CorrespondentAgent(network.cn, tmp_path) as cn,
+        Agent(network.cn, tmp_path) as cn,
         Agent(network.mn, tmp_path) as mn,
     ):
         wait_for(lambda: len([b for b in mn.ask("bindings") if b["registered"]]) == 2)
@@ -140,7 +140,7 @@ def test_configured_correspondent(network, tmp_path):
     more = f'[[correspondent]]\naddress = "{CORRESPONDENT}"\n'
     with (
         Agent(network.ha, tmp_path),
-        CorrespondentAgent(network.cn, tmp_path) as cn,
+        Agent(network.cn, tmp_path) as cn,
         Agent(network.mn, tmp_path, more) as mn,
     ):
         wait_for(lambda: len(cn.ask("bindings")) == 2)
@@ -152,7 +152,7 @@ def test_without_bpf(network, tmp_path):
     more = '[datapath]\nroute_carrier = "tun"\n'
     with (
         Agent(network.ha, tmp_path),
-        CorrespondentAgent(network.cn, tmp_path, more) as cn,
+        Agent(network.cn, tmp_path, more) as cn,
         Agent(network.mn, tmp_path, more) as mn,
     ):
         wait_for(lambda: len([b for b in mn.ask("bindings") if b["registered"]]) == 2)
