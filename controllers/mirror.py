@@ -68,6 +68,7 @@ class Mirror:
         self._unknown: set[int] = set()
         self._outputs: list[Read | Commit | Renew] = []
         self._now = 0.0
+        self._networks: list[IPv6Network] | None = None
 
     def outputs(self) -> list[Read | Commit | Renew]:
         """What is to be carried out, in this order; drained."""
@@ -113,6 +114,7 @@ class Mirror:
             return
         else:
             self.bindings[home_address] = binding
+        self._networks = None
         self._touch(owner)
 
     def _touch(self, owner: int) -> None:
@@ -178,9 +180,11 @@ class Mirror:
         for rule in rules:
             if rule.table == self.fabric.table:
                 found.setdefault(cookie_owner(rule.cookie), {})[rule.key] = rule
-        if switch.rules is None:
-            switch.dirty |= {INFRASTRUCTURE, *found, *(cookie(address) for address in self.bindings)}
+        known = switch.rules
+        if known is None:
+            switch.dirty |= {INFRASTRUCTURE, *found}
             switch.settled_at = None
+            changed = set()
         else:
             changed = {
                 o for o in found.keys() | switch.rules.keys() if found.get(o) != switch.rules.get(o, {})
@@ -189,7 +193,10 @@ class Mirror:
                 logger.warning("switch %#x: rules of ours were changed by others, and are put right", number)
             switch.dirty |= changed
         switch.set_rules(found, {group.number: group for group in groups})
-        self._touch_all()
+        if known is None:
+            self._touch_all()
+        for owner in changed:
+            self._touch(owner)
         self._plan_all(now)
 
     def committed(self, number: int, commit: int, now: float) -> None:
@@ -418,8 +425,6 @@ class Mirror:
     def _gates(self, switch: Switch) -> tuple[Rule, ...]:
         """From table 0 to our rules: packets to home addresses' networks that come in at the core's edge, and
         those from there that come from mobile nodes, not from the network, in an access network."""
-        prefixes = {IPv6Network((address, 64), strict=False) for address in self.bindings}
-        prefixes |= {prefix for binding in self.bindings.values() for prefix in binding.prefixes}
         at_core = switch.number == self.fabric.core
         names = self.fabric.edge_ports if at_core else self._ports_of(switch.number)
         ports = [switch.ports[name].number for name in names if name in switch.ports]
@@ -427,7 +432,7 @@ class Mirror:
             return ()  # it could not be told where packets come from
         lease_s, gates = self.fabric.lease_s, []
         enter, leave = (GoTo(self.fabric.table),), (Output(NORMAL),)
-        for prefix in sorted(prefixes):
+        for prefix in self._prefixes():
             network = int(prefix.network_address), int(prefix.netmask)
             for port in ports:
                 if at_core:
@@ -440,6 +445,13 @@ class Mirror:
                 found = match(eth_type=ETH_TYPE_IPV6, ipv6_src=network)
                 gates.append(Rule(0, GATE_PRIORITY, found, enter, INFRASTRUCTURE, lease_s))
         return tuple(gates)
+
+    def _prefixes(self) -> list[IPv6Network]:
+        """The networks of home addresses, and mobile network prefixes."""
+        if self._networks is None:
+            networks = {IPv6Network((int(address) >> 64 << 64, 64)) for address in self.bindings}
+            self._networks = sorted(networks.union(*(binding.prefixes for binding in self.bindings.values())))
+        return self._networks
 
     def _renew(self, switch: Switch, now: float) -> None:
         """Keep the gates open, unless for a whole lease the rules have not been what they should be."""
