@@ -83,7 +83,7 @@ def to_toml(configuration: Mapping) -> str:
         elif isinstance(value, (list, tuple)) and value and all(isinstance(item, Mapping) for item in value):
             for item in value:
                 tables += [f"\n[[{key}]]"] + [f"{k} = {_toml_value(v)}" for k, v in item.items()]
-        elif not (isinstance(value, (list, tuple)) and not value):  # an empty list says nothing
+        elif value is not None and not (isinstance(value, (list, tuple)) and not value):  # these say nothing
             plain.append(f"{key} = {_toml_value(value)}")
     return "\n".join(plain + tables) + "\n"
 
