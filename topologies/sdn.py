@@ -1,6 +1,7 @@
 """The multihomed network with OpenFlow switches in the core and in each access network.
 
-Class: `SdnTopology`. Start it in a `testbed.emulation.switched_network.SwitchedNetwork`.
+Class: `SdnTopology`. Start it in a `testbed.emulation.switched_network.SwitchedNetwork`, or by
+`mn --custom topologies/sdn.py --topo sdn,agents=True --controller flowbind`.
 
 Addresses, hosts and links are those of `topologies.multihome`, but:
 
@@ -15,9 +16,11 @@ access network get through, unless a controller's rule lets a flow pass.
 
 from collections.abc import Iterable
 
+from testbed.emulation.controller import FlowBindingController
 from testbed.emulation.link import ShapedLink
 from testbed.emulation.node import AccessRouter, MobileNode
 from testbed.emulation.openvswitch import OpenVSwitch
+from testbed.isolation import PRIVATE_DIRECTORY
 from topologies.multihome import DEFAULT_ACCESS_NETWORKS, AccessNetwork, MultihomeTopology, access_prefix
 
 CORE_SWITCH = "s0"
@@ -93,6 +96,12 @@ class SdnTopology(MultihomeTopology):
             "priority=0,actions=NORMAL",
         ]
 
+    def mobile_node_configuration(self, *arguments: object, **more: object) -> dict:
+        """As in the multihomed network, but the mobile node answers without a tunnel where packets come
+        without one; it takes a controller to make them come so."""
+        configuration = super().mobile_node_configuration(*arguments, **more)
+        return configuration | {"datapath": {"native_uplink": True} | configuration["datapath"]}
+
     @staticmethod
     def network_ports(number: int) -> list[str]:
         """Ports of sN that do not lead to mobile nodes."""
@@ -119,4 +128,11 @@ class SdnTopology(MultihomeTopology):
         }
 
 
+def _controller(name: str, **parameters: object) -> FlowBindingController:
+    """For `mn`: a controller for this topology with its default access networks."""
+    fabric = SdnTopology().fabric([f"{PRIVATE_DIRECTORY}/ha.sock"])
+    return FlowBindingController(name, fabric=fabric, **parameters)
+
+
 topos = {"sdn": SdnTopology}
+controllers = {"flowbind": _controller}

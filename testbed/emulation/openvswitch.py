@@ -60,8 +60,18 @@ class OpenVSwitchDaemon:
         self.datapath = choose_datapath(datapath)
         self.folder = Path(PRIVATE_DIRECTORY, "openvswitch")
         self.log_directory = Path(log_directory or self.folder)
+        #: Names of the switches that are there.
+        self.bridges: set[str] = set()
         self._processes: list[subprocess.Popen] = []
         self._started = False
+
+    _shared: "OpenVSwitchDaemon | None" = None
+
+    @classmethod
+    def shared(cls) -> "OpenVSwitchDaemon":
+        """The one of all switches of this process that have no other."""
+        cls._shared = cls._shared or cls()
+        return cls._shared
 
     @property
     def running(self) -> bool:
@@ -187,10 +197,11 @@ class OpenVSwitchDaemon:
 class OpenVSwitch(Switch):
     """A bridge of the network's OpenVSwitchDaemon.
 
-    daemon: shared by all switches. base_rules: texts for `ovs-ofctl add-flows` that are the switch's
-    own, with names of ports; without any it is an ordinary learning switch. vlans: port name -> VLAN, to
-    keep ports apart that no rule connects. A switch does what its rules say whether a controller is
-    there or not (`fail_mode=secure`).
+    daemon: of all switches of the network; without one, as under `mn`, switches of this process share one,
+    which ends with the last of them. base_rules: texts for `ovs-ofctl add-flows` that are the switch's own,
+    with names of ports; without any it is an ordinary learning switch. vlans: port name -> VLAN, to keep
+    ports apart that no rule connects. A switch does what its rules say whether a controller is there or not
+    (`fail_mode=secure`).
     """
 
     def __init__(
@@ -201,11 +212,8 @@ class OpenVSwitch(Switch):
         vlans: Mapping[str, int] | None = None,
         **parameters,
     ) -> None:
-        if daemon is None:
-            raise EmulationError(
-                f"{name}: a switch needs the network's daemon: start it in a SwitchedNetwork."
-            )
-        self.daemon = daemon
+        self.shares_daemon = daemon is None
+        self.daemon = daemon or OpenVSwitchDaemon.shared()
         self.base_rules = [*base_rules] or ["priority=0,actions=NORMAL"]
         self.vlans = dict(vlans or {})
         parameters.pop("log_directory", None)
@@ -223,6 +231,7 @@ class OpenVSwitch(Switch):
     def start(self, controllers: Sequence[Controller]) -> None:
         """Make the bridge with its ports and base rules, and tell it where its controllers are."""
         self.daemon.start()
+        self.daemon.bridges.add(self.name)
         arguments = [
             "add-br",
             self.name,
@@ -272,4 +281,7 @@ class OpenVSwitch(Switch):
         """Remove the bridge; its ports are their links' to remove."""
         if self.daemon.running:
             self.daemon.vsctl("--if-exists", "del-br", self.name)
+        self.daemon.bridges.discard(self.name)
+        if self.shares_daemon and not self.daemon.bridges:
+            self.daemon.stop()
         super().stop(deleteIntfs=False)

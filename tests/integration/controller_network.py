@@ -1,7 +1,11 @@
 """A network with switches, agents and a controller for tests. Class: `ControllerNetwork`."""
 
+import importlib.util
 import json
+import shutil
 import time
+
+import pytest
 
 from testbed.emulation.controller import FlowBindingController
 from testbed.emulation.process import wait_until
@@ -17,6 +21,14 @@ ACCESS = "wlan:1000:2+cellular:1000:4"
 MARK = "cookie=0xfb"
 OURS = "cookie=0xfb00000000000000/0xff00000000000000"
 FOREIGN = "cookie=0x77,table=10,priority=7,ip,nw_dst=192.0.2.1,actions=drop"
+
+needs_switches = pytest.mark.skipif(
+    not shutil.which("ovs-vswitchd", path="/usr/sbin:/sbin:/usr/local/sbin:/usr/bin:/bin"),
+    reason="no Open vSwitch: apt-get install openvswitch-switch",
+)
+needs_controller = pytest.mark.skipif(
+    importlib.util.find_spec("os_ken") is None, reason="no os-ken: pip install os-ken==4.2.2"
+)
 
 
 class ControllerNetwork:
@@ -40,7 +52,7 @@ class ControllerNetwork:
             self.daemon.ofctl("add-flow", "s0", FOREIGN)
             self.mn.await_care_of_addresses()
             self.start_home_agent()
-            self.mn.start_agent(self.topology.mobile_node_configuration(datapath={"native_uplink": True}))
+            self.mn.start_agent(self.topology.mobile_node_configuration())
             wait_until(self.is_registered, 15, "the registration of both care-of addresses")
             wait_until(lambda: self.controller.ask("rules"), 10, "the binding at the controller")
             wait_until(lambda: self.is_ready(), 10, "the readiness of all switches")

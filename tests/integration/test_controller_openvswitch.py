@@ -8,12 +8,14 @@ import threading
 import time
 
 import pytest
-from controller_network import FOREIGN, OURS, ControllerNetwork
+from controller_network import FOREIGN, OURS, ControllerNetwork, needs_controller, needs_switches
 
 from testbed.emulation.controller import FlowBindingController
 from testbed.emulation.process import wait_until
 from testbed.measure.accounting import longest_gap
 from testbed.measure.traffic import start_traffic
+
+pytestmark = [needs_switches, needs_controller]
 
 SSH = {"next_header": "tcp", "source_port": "22"}
 

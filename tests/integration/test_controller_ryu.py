@@ -3,9 +3,11 @@
 import os
 
 import pytest
-from controller_network import OURS, ControllerNetwork
+from controller_network import OURS, ControllerNetwork, needs_switches
 
 from testbed.emulation.process import wait_until
+
+pytestmark = needs_switches
 
 PYTHON = os.environ.get("FLOWBIND_RYU_PYTHON")
 
