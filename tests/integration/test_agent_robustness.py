@@ -1,5 +1,6 @@
 """Agents and what they should not be given: bad packets, bad configurations, bad surroundings."""
 
+import struct
 import subprocess
 import sys
 from ipaddress import IPv6Address
@@ -7,10 +8,11 @@ from ipaddress import IPv6Address
 import pytest
 from agent_network import HOME_ADDRESS, HOME_AGENT, ROOT, Agent, AgentNetwork
 from datapath_network import wait_for
+from signalling import BU, ipv6_packet, sign
 
 from testbed.agent.mobility_socket import MobilitySocket
 from testbed.wire.codec import Codec
-from testbed.wire.message import BindingUpdate, Status, UnknownMessage
+from testbed.wire.message import Status, UnknownMessage
 from testbed.wire.packet import Packet, build_packet, parse_packet
 
 
@@ -44,11 +46,12 @@ def messages(agent):
     return agent.ask("counters")["messages"]
 
 
-def binding_update(network, **changes):
-    source = IPv6Address(network.address("mn-wlan", "2001:db8:201:"))
-    message = BindingUpdate(1, 60, acknowledge=True, home_registration=True)
-    packet = Packet(source, IPv6Address(HOME_AGENT), message, home_address=IPv6Address(HOME_ADDRESS))
-    return packet, build_packet(packet, Codec())
+def binding_update(network):
+    """An authentic one, as a packet and as octets."""
+    source = network.address("mn-wlan", "2001:db8:201:")
+    header = sign(BU, struct.pack("!HHH", 1, 0xC000, 15), source)
+    data = ipv6_packet(source, HOME_AGENT, header, HOME_ADDRESS)
+    return parse_packet(data, Codec()), data
 
 
 def crafted_by_scapy(network):
@@ -137,14 +140,15 @@ def test_what_only_passes_through_is_not_taken(network, ha, sender):
     assert messages(ha)["received"] == 1
 
 
-@pytest.mark.requirement("RFC 6275 §9.5.1: a Binding Update that is not newer is answered with status 135")
+@pytest.mark.requirement("RFC 4285 §6: a Binding Update that is not newer is answered with status 144")
 def test_a_replayed_binding_update_is_refused(network, ha, sender):
     _, good = binding_update(network)
     sender(good)
     wait_for(lambda: len(ha.ask("bindings")) == 1)
     sender(good)
     wait_for(lambda: messages(ha)["sent"] == 2)
-    assert [event["status"] for event in ha.events("binding-acknowledgement-sent")] == [0, 135]
+    statuses = [event["status"] for event in ha.events("binding-acknowledgement-sent")]
+    assert statuses == [0, Status.MIPV6_ID_MISMATCH]
 
 
 def rename_home_link(network, before, after):
@@ -192,6 +196,7 @@ def run_agent(network, file):
 def test_an_agent_that_cannot_run_says_why_in_one_sentence(network, tmp_path, ha, change, sentence):
     ha.stop()
     file = tmp_path / "changed.toml"
+    file.touch(0o600)
     file.write_text(ha.file.read_text().replace(*change))
     code, output, error = run_agent(network, file)
     assert (code, output) == (2, "")
