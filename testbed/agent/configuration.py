@@ -97,7 +97,7 @@ class DatapathTable(Table):
     """How the kernel is to carry the packets. `native_uplink` (of a mobile node): answer without a tunnel where
     packets come without one (see `testbed.datapath.native_uplink`)."""
 
-    tunnel_backend: Literal["auto", "seg6", "ip6tnl", "tun"] = "auto"
+    tunnel_backend: Literal["auto", "seg6", "ip6tnl"] = "auto"
     route_carrier: Literal["auto", "bpf", "tun"] = "auto"
     native_uplink: bool = False
 

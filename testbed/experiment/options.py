@@ -12,7 +12,7 @@ from testbed.emulation.link import BACKENDS as LINK_BACKENDS
 from testbed.isolation import isolate
 from topologies.multihome import DEFAULT_ACCESS_NETWORKS, AccessNetwork
 
-TUNNEL_BACKENDS = ("auto", "seg6", "ip6tnl", "tun")
+TUNNEL_BACKENDS = ("auto", "seg6", "ip6tnl")
 
 
 class Parser(argparse.ArgumentParser):

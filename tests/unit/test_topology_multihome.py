@@ -94,7 +94,7 @@ def test_drawing_of_several_mobile_nodes():
 
 
 def test_configurations_are_what_agents_read(tmp_path):
-    topology = MultihomeTopology(tunnel_backend="tun")
+    topology = MultihomeTopology(tunnel_backend="ip6tnl")
     flows = [{"fid": 1, "priority": 5, "action": "forward", "bids": [1], "source_port": "22"}]
     file = tmp_path / "agent.toml"
 
@@ -106,7 +106,7 @@ def test_configurations_are_what_agents_read(tmp_path):
     assert [(i.name, i.bid) for i in mobile_node.interface] == [("mn-wlan", 1), ("mn-cellular", 2)]
     assert mobile_node.interface[0].priority < mobile_node.interface[1].priority
     assert (mobile_node.flow[0].fid, mobile_node.flow[0].bids) == (1, [1])
-    assert mobile_node.datapath.tunnel_backend == "tun"
+    assert mobile_node.datapath.tunnel_backend == "ip6tnl"
 
     file.write_text(to_toml(topology.home_agent_configuration()))
     home_agent = load(str(file))
