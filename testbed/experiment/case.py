@@ -16,13 +16,11 @@ from typing import Any
 
 import msgspec
 
-from testbed.emulation.link import LinkError
 from testbed.experiment.narrator import Narrator
 from testbed.experiment.profile import ProfileError
 from testbed.experiment.run import guarded
 from testbed.isolation import isolate
 from testbed.report.result import Result, write_result
-from testbed.strategy.registry import StrategyError
 
 #: Kinds of cases: module and function (parameters, seed, folder, narrator, whole_packets) -> Result.
 KINDS = {
@@ -92,11 +90,7 @@ def main() -> int:
     case, folder = read_case(options.case), options.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     isolate()
-    try:
-        run_case(case, folder, Narrator(sys.stderr), options.pcap)
-    except (ProfileError, StrategyError, LinkError) as error:
-        print(f"case: {error}", file=sys.stderr)
-        return 2
+    run_case(case, folder, Narrator(sys.stderr), options.pcap)
     return 0
 
 

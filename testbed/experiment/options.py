@@ -15,6 +15,10 @@ from topologies.multihome import DEFAULT_ACCESS_NETWORKS, AccessNetwork
 TUNNEL_BACKENDS = ("auto", "seg6", "ip6tnl")
 
 
+class OptionError(Exception):
+    """Options that do not go together; the text is one sentence."""
+
+
 class Parser(argparse.ArgumentParser):
     """Errors are one sentence and the way to more; exit status 2."""
 

@@ -15,10 +15,12 @@ from typing import Any
 from mininet.cli import CLI
 from mininet.log import setLogLevel
 
-from testbed.emulation.link import LinkParameters, ShapedLink
+from testbed.emulation.link import LinkError, LinkParameters, ShapedLink
 from testbed.emulation.network import Network
 from testbed.emulation.process import EmulationError, wait_until
 from testbed.experiment.narrator import Narrator
+from testbed.experiment.options import OptionError
+from testbed.experiment.profile import ProfileError
 from testbed.measure.capture import Capture
 from testbed.measure.machine import MachineWatch
 from testbed.measure.metadata import host_metadata, metadata
@@ -26,7 +28,8 @@ from testbed.measure.process import MeasurementError
 from testbed.measure.traffic import Host, Traffic, start_traffic, stop_traffic
 from testbed.report.assembly import assemble
 from testbed.report.flow_figures import FlowBinding
-from testbed.report.result import Result
+from testbed.report.result import Result, ResultError
+from testbed.strategy.registry import StrategyError
 from topologies.multihome import MultihomeTopology
 
 _TICK_S = 0.2
@@ -36,6 +39,13 @@ WARM_UP_S = 1.5
 
 class RunError(Exception):
     """The run cannot go on; the text is one sentence."""
+
+
+#: What tells a user in one sentence what is wrong.
+EXPECTED = (
+    EmulationError, LinkError, MeasurementError, OptionError, ProfileError, ResultError, RunError,
+    StrategyError,
+)  # fmt: skip
 
 
 class Run:
@@ -283,7 +293,7 @@ def guarded(program: str, main: Callable[[], int]) -> int:
     """Run an experiment's main function; what can go wrong becomes one sentence and status 2."""
     try:
         return main()
-    except (EmulationError, MeasurementError, RunError, OSError) as error:
+    except (*EXPECTED, OSError) as error:
         print(f"{program}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -25,6 +25,7 @@ import msgspec
 
 from testbed.experiment.case import Case, write_case
 from testbed.experiment.narrator import Narrator
+from testbed.experiment.run import RunError
 from testbed.report.result import ResultError, read_result
 
 #: One case may take so long; nothing that is offered takes more than a third of it.
@@ -36,7 +37,7 @@ LOCK = Path(tempfile.gettempdir(), "flowbind-measuring.lock")
 _PROJECT = Path(__file__).resolve().parents[2]
 
 
-class SeriesError(Exception):
+class SeriesError(RunError):
     """A series cannot begin; the text is one sentence with the remedy."""
 
 

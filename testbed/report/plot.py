@@ -23,7 +23,7 @@ _LOST_COLOUR = "#D55E00"
 _EVENT_COLOUR = "#444444"
 _HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\", "----")
 _MARKERS = ("o", "^", "s", "D", "v", "P")
-_STAGES = (  # stage, what the time before it was spent on, colour, hatching
+STAGES = (  # stage, what the time before it was spent on, colour, hatching
     ("detected", "detection", "#999999", ""),
     ("care_of_address", "new address", "#F0E442", "...."),
     ("binding_update_sent", "Binding Update made", "#56B4E9", ""),
@@ -32,7 +32,7 @@ _STAGES = (  # stage, what the time before it was spent on, colour, hatching
     ("first_packet", "first packet on the new path", "#E69F00", "\\\\\\\\"),
 )
 _ACKNOWLEDGED = "Acknowledgement back"
-_STYLE = {"font.size": 9, "axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False,
+STYLE = {"font.size": 9, "axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False,
           "axes.grid": True, "grid.color": "#DDDDDD", "grid.linewidth": 0.6, "axes.axisbelow": True,
           "hatch.linewidth": 0.5, "legend.frameon": False, "pdf.fonttype": 42, "svg.fonttype": "none",
           "figure.dpi": 150}
@@ -45,7 +45,7 @@ def draw_all(result: Result, directory: str | Path, formats: Iterable[str] = ("p
     matplotlib.use("Agg")
     formats = tuple(formats)
     files: list[Path] = []
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         files += _save(draw_throughput(result), Path(directory) / "throughput", formats)
         if _measured(result):
             files += _save(draw_stages(result), Path(directory) / "handover-stages", formats)
@@ -135,7 +135,7 @@ def draw_stages(result: Result) -> "Figure":
     shown = set()
     for row, handover in enumerate(found):
         position = 0.0
-        for stage, label, colour, hatch in _STAGES:
+        for stage, label, colour, hatch in STAGES:
             moment = handover.stages_ms.get(stage)
             if moment is None or moment < position:
                 continue
@@ -159,7 +159,7 @@ def draw_stages(result: Result) -> "Figure":
     axes.set_xlabel("time after the cause (ms)")
     figure.suptitle(f"Handover latency by stages: {result.experiment}", fontsize=11)
     if shown:
-        order = [label for _, label, _, _ in _STAGES] + [_ACKNOWLEDGED]
+        order = [label for _, label, _, _ in STAGES] + [_ACKNOWLEDGED]
         handles, labels = axes.get_legend_handles_labels()
         legend = sorted(zip(labels, handles, strict=True), key=lambda entry: order.index(entry[0]))
         figure.legend([handle for _, handle in legend], [label for label, _ in legend],

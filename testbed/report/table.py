@@ -1,14 +1,18 @@
-"""Tables for people at a terminal. Functions: `report`, `flow_table`, `handover_table`.
+"""Tables for people at a terminal. Functions: `report`, `flow_table`, `handover_table`; of many results
+`comparison_table`.
 
 They fit the width: columns that matter less go first, and a table says which it left out.
 """
 
 import shutil
+import statistics
 import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from testbed.report.collection import Collection, Entry, text_of
+from testbed.report.metric import Metric
 from testbed.report.result import Flow, Handover, Result
 
 _STAGE_HEADINGS = {
@@ -86,6 +90,32 @@ def handover_table(result: Result, width: int | None = None, unicode: bool | Non
         _Column("moved", [_moved(one) for one in found], 1, left=True),
         _Column("lost", [_lost(one) for one in found], 1, left=True),
     ], width, unicode)
+
+
+def comparison_table(collection: Collection, metrics: Sequence[Metric], width: int | None = None,
+                     unicode: bool | None = None) -> str:
+    """One line a case: the median of each metric over its repetitions, "*" where the machine was too busy."""
+    groups = list(collection.groups().values())
+    shared = {name: value for name, value in groups[0][0].parameters.items() if len(groups) > 1 and all(
+        entries[0].parameters.get(name) == value for entries in groups)} if groups else {}
+
+    def title(entries: list[Entry]) -> str:
+        words = [text_of(value, name) for name, value in entries[0].parameters.items() if name not in shared]
+        return (", ".join(words) or entries[0].kind) + "*" * any(not entry.trusted for entry in entries)
+
+    def median(entries: list[Entry], metric: Metric) -> str:
+        values = [value for entry in entries if (value := metric.of(entry.result)) is not None]
+        return metric.text(statistics.median(values) if values else None).replace("–", "-")
+
+    columns = [_Column("case", [title(entries) for entries in groups], 0, left=True),
+               _Column("runs", [str(len(entries)) for entries in groups], 0)]
+    for place, metric in enumerate(metrics, 1):
+        values = [median(entries, metric) for entries in groups]
+        if any(value != "-" for value in values):
+            heading = metric.name.replace("_", " ").replace(" percent", " %").replace(" mbit", " Mbit/s")
+            columns.append(_Column(heading, values, place))
+    common = ", ".join(text_of(value, name) for name, value in shared.items())
+    return _table(columns, width, unicode) + (f"\n(medians; all: {common})" if common else "\n(medians)")
 
 
 def _text(value: object) -> str:

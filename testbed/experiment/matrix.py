@@ -1,0 +1,130 @@
+"""Strategies × scenarios × links as a series, and what all such experiments do with it.
+
+Functions: `cases`, `run_series`, `add_link_option`.
+"""
+
+import argparse
+import statistics
+import sys
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from testbed.experiment import options as command_line
+from testbed.experiment.case import Case
+from testbed.experiment.narrator import Narrator
+from testbed.experiment.profile import load_link, load_scenario
+from testbed.experiment.series import Series, exclusive, repeated
+from testbed.report.collection import Collection, read_collection
+from testbed.report.html import write_report
+from testbed.report.metric import METRICS, by_name
+from testbed.report.statistics import interval
+from testbed.report.table import comparison_table
+from testbed.strategy.registry import find_strategy
+
+#: The two access networks of the other experiments.
+DEFAULT_LINKS = ("wlan", "4g")
+
+
+def add_link_option(parser: argparse.ArgumentParser, default: Sequence[Sequence[str]]) -> None:
+    """The option --links, which may be given several times."""
+    words = " and ".join("+".join(names) for names in default)
+    parser.add_argument(
+        "--links",
+        action="append",
+        type=lambda text: text.split("+"),
+        metavar="PROFILE+PROFILE",
+        help=f"link profiles, the preferred network first; may be given several times (default: {words})",
+    )
+    parser.set_defaults(default_links=[list(names) for names in default])
+
+
+def cases(
+    arguments: argparse.Namespace, strategies: Iterable[str], scenarios: Iterable[str]
+) -> tuple[list[Case], dict[str, str]]:
+    """The cases, and what is skipped with the reason. Raises StrategyError, ProfileError."""
+    links = arguments.links or arguments.default_links
+    skipped: dict[str, str] = {}
+    found = []
+    for scenario in scenarios:
+        load_scenario(scenario)
+    for names in links:
+        for name in names:
+            load_link(name)
+        if len(names) < 2:
+            raise command_line.OptionError(f"--links {'+'.join(names)}: expected two link profiles or more.")
+    for strategy in strategies:
+        if missing := find_strategy(strategy)().missing():
+            skipped[strategy] = missing
+            continue
+        for scenario in scenarios:
+            for names in links:
+                parameters = {"strategy": strategy, "scenario": scenario, "links": names}
+                found.append(
+                    Case(
+                        kind="steering",
+                        parameters=parameters | command_line.common_parameters(arguments),
+                        seed=arguments.seed,
+                    )
+                )
+    return found, skipped
+
+
+def run_series(
+    name: str,
+    arguments: argparse.Namespace,
+    wanted: Iterable[Case],
+    metrics: Sequence[str],
+    skipped: dict[str, str] | None = None,
+) -> int:
+    """Run the cases, print a table of these metrics, write the report; the exit status."""
+    folder = command_line.series_folder(arguments, name)
+    narrator = Narrator(sys.stderr)
+    series = Series(
+        name,
+        repeated(wanted, command_line.repetitions(arguments), arguments.seed),
+        folder,
+        narrator,
+        skipped=skipped,
+        attempts=arguments.attempts,
+        whole_packets=arguments.pcap,
+    )
+    with exclusive(arguments.share_machine):
+        complete = series.run()
+    if not any(series.finished(case) for case in series.cases):
+        return 2
+    collection = read_collection([folder])
+    show(collection, metrics, narrator if arguments.json else Narrator(sys.stdout))
+    write_report([folder], folder / "report.html", title=name)
+    narrator.say(f"\nAll of it, with plots: {folder}/report.html")
+    if arguments.json:
+        sys.stdout.buffer.write(msgspec.json.encode(summary(collection)) + b"\n")
+    return 0 if complete else 1
+
+
+def show(collection: Collection, metrics: Sequence[str], narrator: Narrator) -> None:
+    """The median of each metric for each case, and what cannot be trusted."""
+    narrator.say("\n" + comparison_table(collection, [by_name(name) for name in metrics]))
+    busy = [entry for entry in collection.entries if not entry.trusted]
+    if busy:
+        narrator.say(f"\n{len(busy)} of {len(collection.entries)} runs: the machine was too busy (*).")
+    for what, reason in {**collection.skipped, **collection.failed}.items():
+        narrator.say(f"no result of {what}: {reason}")
+
+
+def summary(collection: Collection) -> dict:
+    """Median, confidence interval and values of each metric of each case."""
+    found = []
+    for entries in collection.groups().values():
+        figures = {}
+        for metric in METRICS:
+            values = [value for entry in entries if (value := metric.of(entry.result)) is not None]
+            if values:
+                figures[metric.name] = {
+                    "median": statistics.median(values), "interval": interval(values), "values": values,
+                }  # fmt: skip
+        found.append({
+            "kind": entries[0].kind, "parameters": dict(entries[0].parameters), "runs": len(entries),
+            "busy": sum(not entry.trusted for entry in entries), "metrics": figures,
+        })  # fmt: skip
+    return {"cases": found, "skipped": collection.skipped, "failed": collection.failed}
