@@ -188,6 +188,12 @@ def test_each_option_by_itself(bench):
     assert set(bench.flows) == {1, 3}
 
 
+@requirement("draft §3.1: the Status field is ignored in a Binding Update")
+def test_status_in_a_binding_update_is_ignored(bench):
+    assert bench.flow(add(status=FlowStatus.FID_IN_USE)) == [FlowStatus.SUCCESS]
+    assert set(bench.flows) == {1}
+
+
 @requirement("draft §4.2, §3.1: overlapping flows are tried by PRI, lower first")
 def test_priority_decides(bench):
     bench.flow(add(1, priority=9), add(2, priority=3), add(3, priority=3))

@@ -480,6 +480,21 @@ def test_datapath_failure_is_refused_and_undone():
     assert agent.home_binding(HOME_ADDRESS).rules == before.rules == ()
 
 
+@requirement("draft §6.1.4: a flow option without its copy in the answer is not acknowledged")
+def test_one_option_is_missing_in_the_answer():
+    simulation, node, agent = attached_pair()
+    node.add_flow(flow(1), simulation.now)
+    simulation.settle()
+    sequence = node.registration.sequence
+    other = FlowIdentification(9, 10, 1, FlowStatus.SUCCESS, Pro.ADD)
+    answer = BindingAcknowledgement(0, sequence, 60, options=(other,))
+    node.receive(Packet(HOME_AGENT, CELLULAR, answer, routing_address=HOME_ADDRESS), "cellular", simulation.now)
+    simulation.settle()
+    assert not simulation.events("flow-changed")[-1]["accepted"]
+    assert not node.home_binding(HOME_ADDRESS).rules
+
+
+@requirement("draft §3.3: a FID identifies a flow binding of one home address; others may use it as well")
 def test_two_mobile_nodes_may_use_the_same_fid():
     other_home, other_care_of = HOME_ADDRESS + 1, WLAN + 1
     simulation, node, agent = attached_pair(associations={HOME_ADDRESS: KEY, other_home: KEY})
