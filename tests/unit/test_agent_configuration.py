@@ -8,6 +8,7 @@ from testbed.agent.configuration import (
     ConfigurationError,
     HomeAgentFile,
     MobileNodeFile,
+    association,
     check,
     flow_binding,
     load,
@@ -15,6 +16,8 @@ from testbed.agent.configuration import (
     policy,
     socket_path,
 )
+from testbed.agent.security import readable_by_others
+from testbed.mobility.authentication import SecurityAssociation
 from testbed.mobility.binding import FlowBinding
 from testbed.mobility.forwarding import Action
 from testbed.wire.selector import IPv6TrafficSelector
@@ -63,6 +66,57 @@ def test_a_mobile_router_and_its_home_agent():
     router = {"home_address": "2001:db8:100::100", "prefixes": ["2001:db8:1000::/64"]}
     file = check({**HOME_AGENT, "mobile_router": [router]})
     assert file.mobile_router[0].prefixes == list(prefixes)
+
+
+def test_keys(tmp_path):
+    file = check(MOBILE_NODE)
+    assert association(file.security) == SecurityAssociation(1000, KEY)
+    path = tmp_path / "key"
+    path.write_text(f"{KEY.hex().upper()}\n")
+    table = {"spi": 256, "key_file": str(path), "window_s": 10}
+    assert association(check({**MOBILE_NODE, "security": table}).security) == SecurityAssociation(256, KEY, 10)
+    without = {key: value for key, value in MOBILE_NODE.items() if key != "security"}
+    assert check({**without, "accept_unauthenticated": True}).security is None
+    without = {key: value for key, value in HOME_AGENT.items() if key != "security_association"}
+    assert check({**without, "accept_unauthenticated": True}).security_association == []
+    assert readable_by_others([str(path), "/missing"]) == [str(path)]
+    path.chmod(0o640)
+    assert readable_by_others([str(path)]) == []
+
+
+SECRET = "0123456789abcdef" * 2
+
+
+@pytest.mark.parametrize(
+    ("table", "sentence"),
+    [
+        (None, "security: is missing; expected the home agent's key (or accept_unauthenticated = true"),
+        ({"key": SECRET}, "security.spi: is missing"),
+        ({"spi": 255, "key": SECRET}, "security.spi: expected at least 256, not 255"),
+        ({"spi": 256}, "security.key: expected either this or key_file"),
+        ({"spi": 256, "key": SECRET, "key_file": "x"}, "security.key: expected either this or key_file"),
+        ({"spi": 256, "key": SECRET + "00"}, "security.key: expected 32 hexadecimal digits"),
+        ({"spi": 256, "key": SECRET[:-1] + "x"}, "security.key: expected 32 hexadecimal digits"),
+        ({"spi": 256, "key_file": "/missing"}, "security.key_file: /missing cannot be read: No such file"),
+        ({"spi": 256, "key": SECRET, "window_s": 3}, "security.window_s: must be more than 3 seconds, not 3"),
+    ],
+)
+def test_a_wrong_key_is_told_but_not_shown(table, sentence):
+    tables = {key: value for key, value in MOBILE_NODE.items() if key != "security"}
+    with pytest.raises(ConfigurationError) as error:
+        check(tables | ({} if table is None else {"security": table}))
+    assert str(error.value).startswith(sentence)
+    assert SECRET[:-1] not in str(error.value)
+
+
+def test_home_agents_keys_are_checked():
+    (table,) = HOME_AGENT["security_association"]
+    with pytest.raises(ConfigurationError, match=r"security_association\[1\].home_address: .* is used already"):
+        check({**HOME_AGENT, "security_association": [table, table]})
+    with pytest.raises(ConfigurationError, match=r"security_association\[0\].key: expected 32"):
+        check({**HOME_AGENT, "security_association": [{**table, "key": "00"}]})
+    with pytest.raises(ConfigurationError, match="security_association: is missing; expected a key for each"):
+        check({**HOME_AGENT, "security_association": []})
 
 
 @pytest.mark.parametrize(
