@@ -1,6 +1,6 @@
 """The mobile node (RFC 6275 §11; RFC 5648 §5; draft-soliman-monami6-flow-binding-05 §6).
 
-Classes: `MobileNodeConfiguration`, `InterfaceConfiguration`, `MobileNode`.
+Class: `MobileNode`.
 """
 
 import os
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
 from typing import Any
 
-from testbed.mobility.authentication import SecurityAssociation, Signer
+from testbed.mobility.authentication import Signer
 from testbed.mobility.binding import FlowBinding, wanted_rules
 from testbed.mobility.forwarding import Action, FlowRule, HomeBinding, Pair, Path, RouteOptimisation, Side
 from testbed.mobility.home_discovery import (
@@ -20,6 +20,7 @@ from testbed.mobility.home_discovery import (
     PrefixDiscovery,
 )
 from testbed.mobility.mobile_network import MobileNetwork
+from testbed.mobility.mobile_node_configuration import InterfaceConfiguration, MobileNodeConfiguration
 from testbed.mobility.registration import FlowError, Registration
 from testbed.mobility.role import Role
 from testbed.mobility.route_optimisation import RouteOptimiser
@@ -48,41 +49,6 @@ UNKNOWN = IPv6Address(0)
 #: How long a node that leaves waits, in seconds, for correspondent nodes to delete their bindings: it takes
 #: a test through the home agent, and up to a second for MAX_UPDATE_RATE.
 MAX_LEAVE_TIME = 1.5
-
-
-@dataclass(frozen=True, slots=True)
-class InterfaceConfiguration:
-    """An interface of the mobile node, with the BID that its care-of address is registered under.
-
-    `priority`: BID-PRI, 1 to 127; the lowest is the default binding (draft §4.3).
-    """
-
-    name: str
-    bid: int
-    priority: int
-
-
-@dataclass(frozen=True, slots=True)
-class MobileNodeConfiguration:
-    """`lifetime_s`: what is asked for, a multiple of 4 (RFC 6275 §6.1.7). `correspondents`: nodes to
-    optimise the route to from the start.
-
-    `home_agent` None: it is looked for on the link of `home_prefix` (RFC 6275 §11.4.1).
-    `prefixes`: the mobile network prefixes of a mobile router (RFC 3963), none for a mobile host;
-    `explicit_prefixes`, `prefix_fall_back`: see MobileNetwork.
-    """
-
-    home_address: IPv6Address
-    home_agent: IPv6Address | None
-    interfaces: tuple[InterfaceConfiguration, ...]
-    lifetime_s: int = 60
-    flows: tuple[FlowBinding, ...] = ()
-    correspondents: tuple[IPv6Address, ...] = ()
-    association: SecurityAssociation | None = None
-    prefixes: tuple[IPv6Network, ...] = ()
-    explicit_prefixes: bool = True
-    prefix_fall_back: bool = False
-    home_prefix: IPv6Network | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +86,12 @@ class MobileNode(Role):
         self._attachments: dict[str, _Attachment] = {}
         self._seen: set[int] = set()
         self._leaving = False
+        self._home_prefix = configuration.home_prefix or IPv6Network(
+            (configuration.home_address, 64), strict=False
+        )
+        #: The interface that is on the home link, None if there is none.
+        self.home_interface: str | None = None
+        self._routes_kept: list[IPv6Address] = []
         self.registration = Registration(
             configuration.home_agent or UNKNOWN,
             configuration.home_address,
@@ -132,7 +104,7 @@ class MobileNode(Role):
         )
         self.registration.unserved = self._unserved
         self._discovery = HomeAgentDiscovery(
-            configuration.home_prefix or IPv6Network((configuration.home_address, 64), strict=False),
+            self._home_prefix,
             bool(configuration.prefixes),
             self.timers,
             self._preferred_address,
@@ -182,7 +154,32 @@ class MobileNode(Role):
             if interface.name in attachments:
                 moved |= self._attach(interface, attachments[interface.name])
         if moved:
+            self._look_for_home(now)
             self._moved(now)
+
+    def _look_for_home(self, now: float) -> None:
+        """RFC 6275 §11.5.5: the node is at home where its home prefix is on-link."""
+        prefix, before = self._home_prefix, self.home_interface
+        at_home = [a for a in self._attachments.values() if a.care_of_address in prefix]
+        if any(attachment.interface.name == before for attachment in at_home):
+            return
+        at_home.sort(key=lambda attachment: attachment.interface.priority)
+        self.home_interface = at_home[0].interface.name if at_home else None
+        if before is None and self.home_interface is not None:
+            self._note("home-link-gained", interface=self.home_interface)
+            self._routes_kept = list(self.optimiser.correspondents)
+            self.optimiser.leave(now)
+            self.registration.leave(now)
+        elif before is not None and self.home_interface is None:
+            self._note("home-link-lost", interface=before)
+            self.registration.resume()
+            for correspondent in self._routes_kept:
+                self.optimiser.add(correspondent)
+
+    @property
+    def is_home(self) -> bool:
+        """Whether it is on its home link, and the home agent has stopped to serve it."""
+        return self.home_interface is not None and self.registration.left
 
     def _attach(
         self, interface: InterfaceConfiguration, point: tuple[IPv6Address, IPv6Address | None] | None
@@ -214,7 +211,7 @@ class MobileNode(Role):
             if reason is not None:
                 self._drop(packet, reason)
         elif isinstance(message, BindingAcknowledgement):
-            if packet.routing_address != self.configuration.home_address:
+            if not self._is_at_home_address(packet):
                 self._drop(packet, "no type 2 routing header with our home address (RFC 6275 §9.5.4)")
             elif (reason := self._unauthenticated(packet, now)) is not None:
                 self._drop(packet, reason)
@@ -490,13 +487,22 @@ class MobileNode(Role):
         )
 
     def _by_preference(self) -> list[_Attachment]:
-        return sorted(self._attachments.values(), key=lambda a: (a.interface.priority, a.interface.bid))
+        """Where the node is attached away from home."""
+        away = [a for a in self._attachments.values() if a.care_of_address not in self._home_prefix]
+        return sorted(away, key=lambda a: (a.interface.priority, a.interface.bid))
+
+    def _is_at_home_address(self, packet: Packet) -> bool:
+        """RFC 6275 §9.5.4: a type 2 routing header with the home address, none where the node is at home."""
+        home_address = self.configuration.home_address
+        if self.home_interface is not None and packet.destination == home_address:
+            return packet.routing_address is None
+        return packet.routing_address == home_address
 
     def _moved(self, now: float) -> None:
         """Give every BID the care-of address of its own interface, else of the most preferred one."""
         preferred = self._by_preference()
         for interface in self.configuration.interfaces:
-            own = self._attachments.get(interface.name)
+            own = next((a for a in preferred if a.interface == interface), None)
             at = own or (preferred[0] if preferred and interface.bid in self._seen else None)
             self.registration.bind(interface.bid, interface.priority, at.care_of_address if at else None)
         self._changed[self.configuration.home_address] = None
@@ -548,6 +554,11 @@ class MobileNode(Role):
         home_agent, home_address = self.home_agent, self.configuration.home_address
         if home_agent == UNKNOWN:
             return None
+        if self.home_interface is not None:  # RFC 6275 §11.5.5
+            if self._signer is not None:
+                update = self._signer.sign(update, home_address, home_address, now)
+            self._send(Packet(home_address, home_agent, update), self.home_interface)
+            return home_address
         if self._signer is not None:
             update = self._signer.sign(update, usable[0], home_address, now)
         packet = Packet(usable[0], home_agent, update, home_address=home_address)

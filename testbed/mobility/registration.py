@@ -161,6 +161,14 @@ class Registration:
         else:
             self._send(now, INITIAL_BINDACK_TIMEOUT)
 
+    def resume(self) -> None:
+        """Want to be registered again, after `leave`."""
+        self.leaving = self.left = False
+        self.known_to_peer = False
+        self._outstanding = None
+        self._timers.cancel(("retransmit", self.peer))
+        self._forget_registered()
+
     def move_to(self, peer: IPv6Address, now: float) -> None:
         """Register with another receiver, which knows nothing of us, instead of this one."""
         for kind in ("refresh", "expire", "send", "retransmit"):

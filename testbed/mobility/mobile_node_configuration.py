@@ -1,0 +1,42 @@
+"""What a mobile node is told at its start. Classes: `MobileNodeConfiguration`, `InterfaceConfiguration`."""
+
+from dataclasses import dataclass
+from ipaddress import IPv6Address, IPv6Network
+
+from testbed.mobility.authentication import SecurityAssociation
+from testbed.mobility.binding import FlowBinding
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceConfiguration:
+    """An interface of the mobile node, with the BID that its care-of address is registered under.
+
+    `priority`: BID-PRI, 1 to 127; the lowest is the default binding (draft §4.3).
+    """
+
+    name: str
+    bid: int
+    priority: int
+
+
+@dataclass(frozen=True, slots=True)
+class MobileNodeConfiguration:
+    """`lifetime_s`: what is asked for, a multiple of 4 (RFC 6275 §6.1.7). `correspondents`: nodes to
+    optimise the route to from the start.
+
+    `home_agent` None: it is looked for on the link of `home_prefix` (RFC 6275 §11.4.1).
+    `prefixes`: the mobile network prefixes of a mobile router (RFC 3963), none for a mobile host;
+    `explicit_prefixes`, `prefix_fall_back`: see MobileNetwork.
+    """
+
+    home_address: IPv6Address
+    home_agent: IPv6Address | None
+    interfaces: tuple[InterfaceConfiguration, ...]
+    lifetime_s: int = 60
+    flows: tuple[FlowBinding, ...] = ()
+    correspondents: tuple[IPv6Address, ...] = ()
+    association: SecurityAssociation | None = None
+    prefixes: tuple[IPv6Network, ...] = ()
+    explicit_prefixes: bool = True
+    prefix_fall_back: bool = False
+    home_prefix: IPv6Network | None = None
