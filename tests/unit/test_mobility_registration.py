@@ -482,13 +482,15 @@ def test_datapath_failure_is_refused_and_undone():
 
 @requirement("draft §6.1.4: a flow option without its copy in the answer is not acknowledged")
 def test_one_option_is_missing_in_the_answer():
-    simulation, node, agent = attached_pair()
+    simulation, node, agent = attached_pair(key=None)
     node.add_flow(flow(1), simulation.now)
     simulation.settle()
     sequence = node.registration.sequence
     other = FlowIdentification(9, 10, 1, FlowStatus.SUCCESS, Pro.ADD)
     answer = BindingAcknowledgement(0, sequence, 60, options=(other,))
-    node.receive(Packet(HOME_AGENT, CELLULAR, answer, routing_address=HOME_ADDRESS), "cellular", simulation.now)
+    node.receive(
+        Packet(HOME_AGENT, CELLULAR, answer, routing_address=HOME_ADDRESS), "cellular", simulation.now
+    )
     simulation.settle()
     assert not simulation.events("flow-changed")[-1]["accepted"]
     assert not node.home_binding(HOME_ADDRESS).rules
