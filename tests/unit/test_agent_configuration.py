@@ -74,7 +74,8 @@ def test_keys(tmp_path):
     path = tmp_path / "key"
     path.write_text(f"{KEY.hex().upper()}\n")
     table = {"spi": 256, "key_file": str(path), "window_s": 10}
-    assert association(check({**MOBILE_NODE, "security": table}).security) == SecurityAssociation(256, KEY, 10)
+    file = check({**MOBILE_NODE, "security": table})
+    assert association(file.security) == SecurityAssociation(256, KEY, 10)
     without = {key: value for key, value in MOBILE_NODE.items() if key != "security"}
     assert check({**without, "accept_unauthenticated": True}).security is None
     without = {key: value for key, value in HOME_AGENT.items() if key != "security_association"}
@@ -111,7 +112,7 @@ def test_a_wrong_key_is_told_but_not_shown(table, sentence):
 
 def test_home_agents_keys_are_checked():
     (table,) = HOME_AGENT["security_association"]
-    with pytest.raises(ConfigurationError, match=r"security_association\[1\].home_address: .* is used already"):
+    with pytest.raises(ConfigurationError, match=r"association\[1\].home_address: .* is used already"):
         check({**HOME_AGENT, "security_association": [table, table]})
     with pytest.raises(ConfigurationError, match=r"security_association\[0\].key: expected 32"):
         check({**HOME_AGENT, "security_association": [{**table, "key": "00"}]})
