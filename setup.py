@@ -31,6 +31,7 @@ setup(
     ],
     extras_require={
         "tests": ["hypothesis>=6.100", "pytest>=8"],
+        "cluster": ["distributed>=2024.1"],  # sweeps over several machines
         "controller": ["os-ken>=4"],  # the maintained continuation of Ryu
     },
     entry_points={"console_scripts": ["flowbind = testbed.agent.command:main"]},
