@@ -31,7 +31,7 @@ from testbed.measure.path_watch import PathWatch
 from testbed.measure.traffic import BulkTransfer, Host, TcpProbe, Traffic, UdpProbe
 from testbed.report.flow_figures import FlowBinding
 from testbed.report.result import Result
-from testbed.strategy.registry import find_strategy
+from testbed.strategy.registry import find_strategy, strategy_names
 from testbed.strategy.strategy import Binding, Carrier, Event, Flow, Link, Strategy
 from topologies.multihome import HOME_AGENT, MultihomeTopology
 
@@ -210,6 +210,7 @@ def run_steering(
                 "seed": seed,
                 "backends": backends,
                 "carrier": strategy.carrier.value,
+                "rank": (strategy_names() + [strategy.name]).index(strategy.name),
                 "not_carried": [profile.name for profile in profiles if profile not in used],
                 "goal": {"interruption_ms": scenario.goal.interruption_ms,
                          "lost_percent": scenario.goal.lost_percent},

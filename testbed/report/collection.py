@@ -30,7 +30,8 @@ class Entry:
     @property
     def title(self) -> str:
         """The case in words."""
-        names = sorted(self.parameters, key=lambda name: (name not in _FIRST, name))
+        order = {name: place for place, name in enumerate(_FIRST)}
+        names = sorted(self.parameters, key=lambda name: (order.get(name, len(order)), name))
         return ", ".join(text_of(self.parameters[name], name) for name in names) or self.kind
 
     @property
@@ -58,7 +59,9 @@ class Collection:
         """The values that a parameter takes, in the order of their first appearance."""
         seen = {json.dumps(entry.parameters[parameter]): entry.parameters[parameter]
                 for entry in self.entries if parameter in entry.parameters}  # fmt: skip
-        return list(seen.values())
+        ranks = {entry.parameters.get(parameter): entry.result.metadata.get("rank", 0)
+                 for entry in self.entries if parameter == "strategy"}  # fmt: skip
+        return sorted(seen.values(), key=lambda value: ranks[value]) if ranks else list(seen.values())
 
 
 def text_of(value: Any, name: str = "") -> str:

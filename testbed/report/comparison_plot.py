@@ -80,6 +80,11 @@ def _columns(collection: Collection) -> list[tuple[str, list[Entry]]]:
     return list(found.items())
 
 
+def _plain(value: float, _: object = None) -> str:
+    """Labels of a logarithmic axis: 1, 2 and 5 in each decade."""
+    return f"{value:g}" if f"{value:e}"[0] in "125" else ""
+
+
 def draw_interruptions(collection: Collection) -> "Figure":
     """One panel a scenario and pair of links, one curve a strategy."""
     import matplotlib.pyplot as pyplot
@@ -110,6 +115,8 @@ def draw_interruptions(collection: Collection) -> "Figure":
                     markevery=max(len(values) // 8, 1), **style(index),
                 )  # fmt: skip
         panel.set_xscale("log")
+        for axis_format in (panel.xaxis.set_major_formatter, panel.xaxis.set_minor_formatter):
+            axis_format(_plain)
         panel.set_title(title, fontsize=9)
         panel.set_xlabel("longest interruption (ms)")
         panel.set_ylim(0, 1.02)

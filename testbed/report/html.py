@@ -217,7 +217,9 @@ def _case_table(groups: Sequence[list[Entry]]) -> str:
         )
     return (
         "<p>Medians over the repetitions, with 95 % confidence intervals (bootstrap) from three on. A click "
-        "on a heading sorts.</p><div class='wide'><table class='sortable'><thead><tr><th scope='col'>case</th>"
+        "on "
+        "a heading sorts.</p>"
+        "<div class='wide'><table class='sortable'><thead><tr><th scope='col'>case</th>"
         f"<th scope='col'>runs</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
 

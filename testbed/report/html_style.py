@@ -20,6 +20,7 @@ table { border-collapse: collapse; font-size: .86rem; margin: .5rem 0; }
 th, td { padding: .25rem .55rem; text-align: right; border-bottom: 1px solid #ddd; vertical-align: top; }
 thead th { border-bottom: 2px solid #888; vertical-align: bottom; font-weight: 600; }
 th[scope=row] { text-align: left; font-weight: 500; }
+.sortable th[scope=row], .matrix th[scope=row] { min-width: 9rem; }
 .sortable thead th { cursor: pointer; }
 .matrix td, .matrix thead th { text-align: center; min-width: 6.5rem; }
 .matrix td { border: 1px solid #ccc; }

@@ -1,0 +1,132 @@
+"""What benchmarks of the testbed share: command line, figures with their spread, the document.
+
+Class: `Figure`. Functions: `parser`, `quantile`, `finish`.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from testbed.experiment.options import Parser
+
+#: Load, per processor, above which times are not to be trusted.
+BUSY_LOAD = 0.75
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One measured quantity: a value a repetition, in `unit`. `goal` for the median: at least that much, at
+    most if `at_most`; None where there is none."""
+
+    name: str
+    unit: str
+    values: Sequence[float]
+    goal: float | None = None
+    at_most: bool = False
+
+    @property
+    def reached(self) -> bool | None:
+        if self.goal is None:
+            return None
+        return median(self.values) <= self.goal if self.at_most else median(self.values) >= self.goal
+
+    def to_json(self) -> dict:
+        """Median, lowest, highest, all values, goal and whether it is reached."""
+        return {
+            "name": self.name,
+            "unit": self.unit,
+            "median": median(self.values),
+            "low": min(self.values),
+            "high": max(self.values),
+            "values": list(self.values),
+            "goal": self.goal,
+            "goal_is": "at most" if self.at_most else "at least",
+            "reached": self.reached,
+        }
+
+    def row(self) -> str:
+        """A line of the table."""
+        shown = f"{_digits(median(self.values))} ({_digits(min(self.values))} - {_digits(max(self.values))})"
+        verdict = ""
+        if self.goal is not None:
+            sign = "<=" if self.at_most else ">="
+            verdict = f"  goal {sign} {_digits(self.goal)}: {'reached' if self.reached else 'MISSED'}"
+        return f"{self.name:56} {shown:>32} {self.unit:10}{verdict}".rstrip()
+
+
+def parser(name: str, description: str, epilog: str, repetitions: int, quick: str) -> Parser:
+    """A parser with what all benchmarks have. `repetitions`: by default; `quick`: what --quick does."""
+    made = Parser(
+        prog=f"bench {name}",
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("--quick", action="store_true", help=quick)
+    made.add_argument("--json", action="store_true", help="standard output is one JSON document")
+    made.add_argument(
+        "--repetitions", type=int, metavar="N", help=f"of each measurement ({repetitions}; 1 with --quick)"
+    )
+    made.set_defaults(default_repetitions=repetitions)
+    return made
+
+
+def parse(made: Parser, arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options, `repetitions` filled in."""
+    options = made.parse_args(arguments)
+    if options.repetitions is None:
+        options.repetitions = 1 if options.quick else options.default_repetitions
+    if options.repetitions < 1:
+        made.error("--repetitions must be 1 or more")
+    return options
+
+
+def quantile(values: Sequence[float], part: float) -> float:
+    """The value that the `part` (0 to 1) of all values does not exceed."""
+    return sorted(values)[min(int(part * len(values)), len(values) - 1)]
+
+
+def say(text: str) -> None:
+    """What is going on, for people."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def finish(name: str, options: argparse.Namespace, figures: Sequence[Figure], **parameters: object) -> int:
+    """Print the figures as a table, or as JSON; returns the exit status: 1 where a goal is missed."""
+    load = os.getloadavg()[0]
+    busy = load > BUSY_LOAD * (os.cpu_count() or 1)
+    out = sys.stderr if options.json else sys.stdout
+    print(f"{'median (lowest - highest)':>89}", file=out)
+    for figure in figures:
+        print(figure.row(), file=out)
+    if busy:
+        print(f"Warning: the load is {load:.1f}: times are those of a busy machine.", file=out)
+    met = all(figure.reached is not False for figure in figures)
+    document = {
+        "bench": name,
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "processors": os.cpu_count(),
+        "load": load,
+        "busy": busy,
+        "quick": options.quick,
+        "repetitions": options.repetitions,
+        **parameters,
+        "figures": [figure.to_json() for figure in figures],
+        "reached": met,
+    }
+    if options.json:
+        json.dump(document, sys.stdout, indent=1)
+        print()
+    return 0 if met else 1
+
+
+def _digits(value: float) -> str:
+    """Three or more significant digits, no exponent."""
+    size = abs(value)
+    return f"{value:,.0f}" if size >= 100 else f"{value:.1f}" if size >= 10 else f"{value:.3f}"

@@ -1,0 +1,154 @@
+"""A grid of cases from a file: `./run sweep FILE` (`python -m testbed.experiment.sweep FILE`).
+
+Class: `SweepFile`. Functions: `load_sweep`, `grid`. The file is TOML::
+
+    name = "distance"
+    repeat = 5
+    seed = 1
+    [grid]                      # every combination of these
+    kind = ["steering"]
+    strategy = ["static", "ncast-always"]
+    scenario = ["link-loss"]
+    links = [["wlan", "4g"], ["wlan", "satellite"]]
+    [[case]]                    # and these beside them
+    kind = "steering"
+    strategy = "single"
+    scenario = "steady"
+    links = ["wlan", "4g"]
+"""
+
+import argparse
+import itertools
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+from testbed.agent.validation import validation_sentence
+from testbed.experiment import options as command_line
+from testbed.experiment.case import KINDS, Case
+from testbed.experiment.matrix import show
+from testbed.experiment.narrator import Narrator
+from testbed.experiment.profile import ProfileError, load_link, load_scenario
+from testbed.experiment.run import guarded
+from testbed.experiment.series import Series, exclusive, repeated
+from testbed.report.collection import read_collection
+from testbed.report.html import write_report
+from testbed.report.metric import METRICS
+from testbed.strategy.registry import StrategyError, find_strategy
+
+_DESCRIPTION = """\
+Run every case of a grid, each in a process and namespaces of its own, in random order, with progress and the
+remaining time. Say it again after whatever stopped it: what is finished stays. A case that a busy machine spoilt
+is repeated. With --scheduler, the cases run on the workers of a Dask cluster, one at a time on each machine.
+"""
+_EPILOG = """\
+examples:
+  sudo ./run sweep examples/sweep.toml
+  sudo ./run sweep examples/sweep.toml --scheduler tcp://10.0.0.1:8786 --out results/grid
+
+Exit status: 0 if every case has a result, 1 if not, 2 if it could not run.
+"""
+
+
+class SweepFile(Struct, forbid_unknown_fields=True, kw_only=True):
+    name: Annotated[str, Meta(pattern="^[A-Za-z0-9_.-]{1,40}$")] = "sweep"
+    repeat: Annotated[int, Meta(ge=1)] = 3
+    seed: Annotated[int, Meta(ge=0)] = 1
+    grid: dict[str, list[Any]] = {}
+    case: list[dict[str, Any]] = []
+
+
+def load_sweep(path: str | Path) -> SweepFile:
+    """Read and check a file. Raises ProfileError, one sentence that names file and key."""
+    try:
+        import tomllib
+    except ModuleNotFoundError:  # Python 3.10
+        import tomli as tomllib
+    try:
+        tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        found = msgspec.convert(tables, SweepFile)
+    except OSError as error:
+        raise ProfileError(f"{path}: cannot be read: {error.strerror}.") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ProfileError(f"{path}: is not TOML: {error}.") from error
+    except msgspec.ValidationError as error:
+        raise ProfileError(f"{path}: {validation_sentence(error, tables, SweepFile)}.") from error
+    if not grid(found):
+        raise ProfileError(f"{path}: there is no case in it: expected [grid] with lists, or [[case]].")
+    return found
+
+
+def grid(file: SweepFile) -> list[Case]:
+    """The cases, without repetitions."""
+    combinations = itertools.product(*file.grid.values()) if file.grid else ()
+    tables = [dict(zip(file.grid, values, strict=True)) for values in combinations] + file.case
+    cases = []
+    for table in tables:
+        parameters = dict(table)
+        cases.append(Case(kind=parameters.pop("kind", "steering"), parameters=parameters, seed=file.seed))
+    return cases
+
+
+def check(cases: list[Case]) -> tuple[list[Case], dict[str, str]]:
+    """The cases that can be run, and those skipped with the reason. Raises ProfileError, StrategyError for
+    what cannot be meant."""
+    kept, skipped = [], {}
+    for case in cases:
+        if case.kind not in KINDS:
+            raise ProfileError(f"kind: there is no {case.kind!r}; there are {', '.join(KINDS)}.")
+        if case.kind == "steering":
+            for key in ("strategy", "scenario", "links"):
+                if key not in case.parameters:
+                    raise ProfileError(f"{key}: is missing in a case of kind steering.")
+            load_scenario(case.parameters["scenario"])
+            for name in case.parameters["links"]:
+                load_link(name)
+            if missing := find_strategy(case.parameters["strategy"])().missing():
+                skipped[case.parameters["strategy"]] = missing
+                continue
+        kept.append(case)
+    return kept, skipped
+
+
+def main() -> int:
+    parser = command_line.Parser(prog="sweep", description=_DESCRIPTION, epilog=_EPILOG,
+                                 formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser.add_argument("file", metavar="FILE")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: results/NAME, the same each time")
+    parser.add_argument("--attempts", type=int, default=3, metavar="N",
+                        help="how often a case is tried if the machine is too busy (3)")  # fmt: skip
+    parser.add_argument("--pcap", action="store_true", help="keep captures of whole packets, for Wireshark")
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster whose workers run as root")
+    parser.add_argument("--share-machine", action="store_true",
+                        help="run cases although others disturb their timing on the same machine")  # fmt: skip
+    arguments = parser.parse_args()
+    try:
+        file = load_sweep(arguments.file)
+        cases, skipped = check(grid(file))
+    except (ProfileError, StrategyError) as error:
+        parser.error(str(error))
+    if arguments.out is None:
+        arguments.out = Path("results", file.name)
+    folder = command_line.series_folder(arguments, "sweep")
+    narrator = Narrator(sys.stderr)
+    series = Series(file.name, repeated(cases, file.repeat, file.seed), folder, narrator, skipped=skipped,
+                    attempts=arguments.attempts, whole_packets=arguments.pcap)  # fmt: skip
+    if arguments.scheduler:
+        from testbed.experiment.cluster import run_on_cluster
+
+        complete = run_on_cluster(series, arguments.scheduler, arguments.share_machine)
+    else:
+        with exclusive(arguments.share_machine):
+            complete = series.run()
+    if any(series.finished(case) for case in series.cases):
+        show(read_collection([folder]), [metric.name for metric in METRICS[:10]], Narrator(sys.stdout))
+        write_report([folder], folder / "report.html", title=file.name)
+        narrator.say(f"\nAll of it, with plots: {folder}/report.html")
+    return 0 if complete else 1
+
+
+if __name__ == "__main__":
+    sys.exit(guarded("sweep", main))
