@@ -148,6 +148,8 @@ def test_bad_options_get_one_sentence(arguments, words, tmp_path):
 
 
 def test_without_root_it_says_so(tmp_path):
+    if subprocess.run(["test", "-r", str(EXPERIMENT)], user=65534).returncode:
+        pytest.skip("nobody else may read the project's folder")
     done = subprocess.run(
         [sys.executable, str(EXPERIMENT), "--quick"],
         capture_output=True,

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import tempfile
 from collections import defaultdict
 from ipaddress import IPv6Address
 from pathlib import Path
@@ -61,16 +62,15 @@ def tshark(octets, path, *arguments, lua=False):
     with PcapWriter(str(path), linktype=RAW_IPV6) as capture:
         for packet in octets:
             capture.write(packet)
-    with open(path, "rb") as capture, open(LUA, "rb") as script:
-        load = ["-X", f"lua_script:/proc/self/fd/{script.fileno()}"] if lua else []
-        command = ["tshark", "-n", "-r", "-", *load, *arguments]
+    with open(path, "rb") as capture, tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        os.chmod(folder, 0o755)
+        load = ["-X", f"lua_script:{shutil.copy(LUA, folder)}"] if lua else []
         done = subprocess.run(
-            command,
+            ["tshark", "-n", "-r", "-", *load, *arguments],
             check=True,
             capture_output=True,
             text=True,
             stdin=capture,
-            pass_fds=[script.fileno()],
             user=NOBODY if os.geteuid() == 0 else None,
             cwd="/",
             env={**os.environ, "HOME": "/nonexistent"},
