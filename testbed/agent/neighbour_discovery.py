@@ -5,6 +5,7 @@ back, which the kernel does not, and listens to what they advertise; a home agen
 addresses that it defends.
 """
 
+import fcntl
 import socket
 import struct
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ _SOURCE_LINK_LAYER_ADDRESS, _TARGET_LINK_LAYER_ADDRESS = 1, 2
 _OVERRIDE = 0x20000000
 _ALL_NODES, _ALL_ROUTERS = "ff02::1", "ff02::2"
 _ICMPV6_FILTER, _HOP_LIMIT = 1, 255
+_SIOCGIFHWADDR, _ARPHRD_ETHER = 0x8927, 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +102,10 @@ class NeighbourDiscoverySocket:
 
 def _link_layer_address(kind: int, interface: str) -> bytes:
     """The option with the interface's link-layer address, nothing where it has none."""
-    with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, 0) as sock:
-        sock.bind((interface, 0))
-        address = sock.getsockname()[4]
+    # not by a packet socket, whose end would make us wait for all processors
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        found = fcntl.ioctl(sock, _SIOCGIFHWADDR, struct.pack("16sH14x", interface.encode(), 0))
+    _, kind_of_link, content = struct.unpack("16sH14s", found)
+    address = content[:6] if kind_of_link == _ARPHRD_ETHER else b""
     padding = -(2 + len(address)) % 8
     return bytes([kind, (2 + len(address) + padding) // 8]) + address + bytes(padding) if address else b""
