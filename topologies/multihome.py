@@ -99,7 +99,8 @@ class MultihomeTopology(Topo):
     access_networks: two or more, as AccessNetwork or as one text `wlan:50:10+cellular:20:40` (see
     AccessNetwork.parse); mobile_nodes: how many ("mn", "mn2", "mn3", ...), each with an interface in every
     access network; link_backend: how the access links get their parameters; tunnel_backend: of the agents;
-    agents: start them with the network, without flow bindings; seed: of the access links' loss and jitter.
+    agents: start them with the network, without flow bindings; seed: of the access links' loss and jitter;
+    home_advertisements: Router Advertisements on the home link, for mobile nodes that are to come there.
 
     Raises ValueError that names the parameter.
     """
@@ -109,7 +110,7 @@ class MultihomeTopology(Topo):
 
     def build(self, access_networks: Iterable[AccessNetwork] | str = DEFAULT_ACCESS_NETWORKS,
               mobile_nodes: int = 1, link_backend: str = "auto", tunnel_backend: str = "auto",
-              agents: bool = False, seed: int | None = None) -> None:
+              agents: bool = False, seed: int | None = None, home_advertisements: bool = False) -> None:
         if isinstance(access_networks, str):
             access_networks = [AccessNetwork.parse(text) for text in access_networks.split("+")]
         self.access_networks = tuple(access_networks)
@@ -135,7 +136,7 @@ class MultihomeTopology(Topo):
         self.host_names |= {name: str(address) for name, address in self.home_addresses.items()}
         self.addHost("core", cls=Router, addresses={}, routes=[])
         self._add_correspondent_node()
-        self._add_home_network(agents)
+        self._add_home_network(agents, home_advertisements)
         for number in range(1, len(names) + 1):
             self._add_access_router(number)
         for index, name in enumerate(self.home_addresses):
@@ -154,8 +155,8 @@ class MultihomeTopology(Topo):
         self.addHost("cn", cls=CorrespondentNode)
         self._connect_to_core("cn", IPv6Network("2001:db8:300::/64"))
 
-    def _add_home_network(self, agents: bool) -> None:
-        self.addHost("ha", cls=HomeAgent, home_interface=HOME_INTERFACE, home_prefix=str(HOME_PREFIX),
+    def _add_home_network(self, agents: bool, advertise: bool) -> None:
+        self.addHost("ha", cls=HomeAgent, home_interface=HOME_INTERFACE, home_prefix=str(HOME_PREFIX), advertise=advertise,
                      addresses={HOME_INTERFACE: [f"{HOME_AGENT}/64"]},
                      agent_configuration=self.home_agent_configuration() if agents else None)
         self._connect_to_core("ha", CORE_PREFIXES[0], behind=HOME_PREFIX)

@@ -269,13 +269,18 @@ class Agent:
         self.events.flush()
         self._save_soon()
 
+    def _put_on_the_wire(self, data: bytes, transmission: Transmission) -> None:
+        """Send the octets of a transmission. Raises OSError."""
+        packet = transmission.packet
+        self.mobility_socket.send(data, packet.source, packet.destination, transmission.interface)
+
     def _send(self, transmission: Transmission) -> float:
         """Send a packet, return when. What cannot be sent is lost, as on any link: timers mend it."""
         packet, now = transmission.packet, time.monotonic()
         try:
             data = build_packet(packet, self.codec)
             now = time.monotonic()
-            self.mobility_socket.send(data, packet.source, packet.destination, transmission.interface)
+            self._put_on_the_wire(data, transmission)
             self.counters["sent"] += 1
         except (OSError, ValueError) as error:
             self.counters["not_sent"] += 1

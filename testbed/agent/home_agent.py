@@ -5,6 +5,7 @@ Class: `HomeAgentAgent`.
 
 import asyncio
 import logging
+import os
 import time
 from dataclasses import replace
 from functools import partial
@@ -28,6 +29,17 @@ from testbed.mobility.home_link import HomePrefix
 from testbed.wire.icmpv6 import home_agents_anycast
 
 logger = logging.getLogger(__name__)
+
+
+BRIDGE_FILTER = "/proc/sys/net/bridge/bridge-nf-call-ip6tables"
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path) as file:
+            return file.read().strip()
+    except OSError:
+        return ""
 
 
 class HomeAgentAgent(Agent):
@@ -69,6 +81,13 @@ class HomeAgentAgent(Agent):
     def begin(self, now: float) -> None:
         if not self.monitor.is_local(self.file.address):
             logger.warning("address: %s is not an address of this node yet", self.file.address)
+        bridged = os.path.isdir(f"/sys/class/net/{self.file.home_interface}/bridge")
+        if bridged and _read(BRIDGE_FILTER) == "1":
+            logger.warning(
+                "home_interface: %s is a bridge whose packets pass nf_tables: who returns home is "
+                "not heard; switch that off: sysctl -w net.bridge.bridge-nf-call-ip6tables=0",
+                self.file.home_interface,
+            )
         loop = asyncio.get_running_loop()
         loop.add_reader(self.neighbours.fileno(), self._guarded, self._hear_routers)
         for prefix in self.file.home_prefixes:

@@ -23,6 +23,7 @@ from testbed.agent.configuration import (
     selector_keys,
 )
 from testbed.agent.daemon import Agent, AgentError
+from testbed.agent.home_presence import HomePresence
 from testbed.agent.mobility_socket import Datagram
 from testbed.agent.movement import AccessLink
 from testbed.agent.neighbour_discovery import MAX_RTR_SOLICITATIONS, RTR_SOLICITATION_INTERVAL_S
@@ -44,6 +45,8 @@ from testbed.mobility.mobile_node import (
     MobileNodeConfiguration,
 )
 from testbed.mobility.registration import FlowError
+from testbed.mobility.role import Transmission
+from testbed.wire.router_advertisement import SourceLinkLayerAddress
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +85,8 @@ class MobileNodeAgent(Agent):
                 file.mobile_network.prefixes, file.mobile_network.interfaces, [i.name for i in file.interface]
             )
         self._access = {i.name: AccessLink(file.home_address) for i in file.interface}
+        self._hardware: dict[str, bytes] = {}
+        self._presence = HomePresence(file.home_address, self.neighbours)
         self._soliciting: dict[str, asyncio.TimerHandle] = {}
         self._tunnelled = TunnelledSocket(file.home_address)
         self._native_uplink: NativeUplink | None = None
@@ -143,7 +148,20 @@ class MobileNodeAgent(Agent):
     async def _close(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._native_uplink is not None:
             self._native_uplink.close()
+        self._presence.close()
         await super()._close(loop)
+
+    def turn(self, now: float, received: float | None = None) -> None:
+        super().turn(now, received)
+        self._presence.update(self.role.home_interface, self.role.is_home)
+
+    def _put_on_the_wire(self, data: bytes, transmission: Transmission) -> None:
+        """RFC 6275 §11.5.5: at home, the Binding Update goes to the home agent's link-layer address, known
+        from its Router Advertisements; the tunnel is still there, and must not take it."""
+        hardware = self._hardware.get(transmission.interface)
+        if transmission.packet.source == self.file.home_address and hardware is not None:
+            return self.mobility_socket.send_on_link(data, transmission.interface, hardware)
+        super()._put_on_the_wire(data, transmission)
 
     # -- where the node is attached
 
@@ -203,6 +221,9 @@ class MobileNodeAgent(Agent):
         now = time.monotonic()
         for name, advertisement in self.neighbours.receive():
             access = self._access.get(name)
+            option = advertisement.message.option(SourceLinkLayerAddress)
+            if option is not None:
+                self._hardware[name] = option.address[:6]
             if access is not None and advertisement.lifetime_s > 0:
                 access.advertised(
                     advertisement.router, advertisement.prefixes, now + advertisement.lifetime_s
@@ -238,6 +259,7 @@ class MobileNodeAgent(Agent):
                 for prefix in self.role.home_prefixes.prefixes
             ],
             "registered": self.role.registered,
+            "at_home": self.role.home_interface,
             "interfaces": interfaces,
             **self._mobile_network(),
         }

@@ -93,6 +93,10 @@ class MobilitySocket:
         control = [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, struct.pack("16sI", told, index))]
         self._sending.sendmsg([data], control, 0, (str(destination), 0))
 
+    def send_on_link(self, data: bytes, interface: str, hardware: bytes) -> None:
+        """Send the packet `data` to a link-layer address, past all routing and filtering. Raises OSError."""
+        self._receiving.sendto(data, (interface, _ETH_P_IPV6, 0, 0, hardware))
+
 
 def _received(ancillary: list[tuple[int, int, bytes]]) -> float:
     """The kernel's time stamp, which is on the real-time clock, on the monotonic clock."""

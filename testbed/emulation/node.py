@@ -34,6 +34,7 @@ from testbed.isolation import PRIVATE_DIRECTORY
 
 PROJECT = Path(__file__).resolve().parents[2]
 AGENT_START_TIMEOUT_S = 15.0
+BRIDGE_FILTER = "/proc/sys/net/bridge/bridge-nf-call-ip6tables"
 IFA_F_DADFAILED, IFA_F_TENTATIVE = 0x08, 0x40  # linux/if_addr.h
 
 #: Set before a node has links, so that these take it over. IPv6 may be off in a container. Duplicate address
@@ -103,6 +104,8 @@ class Host(Node):
         commands += [TCP_SETTINGS, "ip link set lo up"]
         if self.bridges:  # their ports shall have no address: only interfaces that `config` sets up have one
             commands.append("echo 1 >/proc/sys/net/ipv6/conf/default/addr_gen_mode")
+            # nor shall what a bridge takes in meet the rules of its node before it is known to be for it
+            commands.append(f"[ ! -e {BRIDGE_FILTER} ] || echo 0 >{BRIDGE_FILTER}")
         for bridge in self.bridges:
             commands += [f"ip link add {bridge} address {self._hardware_address(bridge)} type bridge"
                          " forward_delay 0 stp_state 0 mcast_snooping 0", f"ip link set {bridge} up"]
@@ -115,7 +118,7 @@ class Host(Node):
             if interface != "lo":  # its link-local address, see startShell
                 commands.append(f"echo 0 >/proc/sys/net/ipv6/conf/{interface}/addr_gen_mode")
             commands += [f"ip address add {address} dev {interface} nodad" for address in addresses]
-        commands += [f"ip route add {destination} via {gateway}" for destination, gateway in self.routes]
+        commands += [f"ip route replace {destination} via {gateway}" for destination, gateway in self.routes]
         if self.host_names and os.path.isfile("/etc/hosts"):  # a bind mount needs something to stand on
             names = self.run_directory / "hosts"
             names.write_text("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n" + "".join(
@@ -287,16 +290,6 @@ class Router(Host):
     sysctls = SYSCTLS | ROUTER_SYSCTLS
 
 
-class HomeAgent(Router):
-    """A router on the home link; `address` is the home agent's, on the bridge `home_interface`."""
-
-    def __init__(self, name: str, home_interface: str, home_prefix: str, **parameters):
-        self.home_interface = home_interface
-        self.home_prefix = IPv6Network(home_prefix)
-        super().__init__(name, bridges=[home_interface], **parameters)
-        self.address = self.addresses[home_interface][0].ip
-
-
 class Advertiser(Host):
     """A host whose bridge `lan0` is a network with Router Advertisements for `prefix`.
 
@@ -305,6 +298,7 @@ class Advertiser(Host):
     """
 
     bridge = "lan0"
+    RADVD_HOME_AGENT = RADVD_PREFIX = ""
     RADVD_CONFIGURATION = """\
 interface {bridge} {{
     AdvSendAdvert on;
@@ -313,7 +307,9 @@ interface {bridge} {{
     MaxRtrAdvInterval 0.07;
     MinDelayBetweenRAs 0.03;
     AdvDefaultLifetime {router_lifetime_s};
+    {home_agent}
     prefix {prefix} {{
+        {more}
         AdvOnLink on;
         AdvAutonomous on;
         AdvValidLifetime {valid_lifetime_s};
@@ -325,6 +321,7 @@ interface {bridge} {{
     def __init__(self, name: str, prefix: str, router_lifetime_s: int = 3, valid_lifetime_s: int = 30,
                  preferred_lifetime_s: int = 10, **parameters):
         self.prefix = IPv6Network(prefix)
+        self.advertised = prefix
         self.lifetimes = {"router_lifetime_s": router_lifetime_s, "valid_lifetime_s": valid_lifetime_s,
                           "preferred_lifetime_s": preferred_lifetime_s}
         self.radvd: subprocess.Popen | None = None
@@ -343,7 +340,8 @@ interface {bridge} {{
                                  "`apt-get install radvd`.")
         configuration = self.run_directory / "radvd.conf"
         configuration.write_text(self.RADVD_CONFIGURATION.format(
-            bridge=self.bridge, prefix=self.prefix, **self.lifetimes))
+            bridge=self.bridge, prefix=self.advertised, home_agent=self.RADVD_HOME_AGENT,
+            more=self.RADVD_PREFIX, **self.lifetimes))
         self.radvd = self.spawn(radvd, "--nodaemon", "--config", str(configuration),
                                 "--pidfile", str(self.run_directory / "radvd.pid"),
                                 "--logmethod", "stderr", log=f"{self.name}-radvd.log")
@@ -358,6 +356,30 @@ interface {bridge} {{
 
 class AccessRouter(Advertiser, Router):
     """A router whose access network is the bridge `lan0`: access links are ports of that bridge."""
+
+
+class HomeAgent(Advertiser, Router):
+    """A router on the home link; `address` is the home agent's, on the bridge `home_interface`.
+
+    With `advertise` it sends Router Advertisements there, as a home agent does (RFC 6275 §7): a mobile node
+    that comes there knows that it is at home.
+    """
+
+    RADVD_HOME_AGENT = "AdvHomeAgentFlag on;"
+    RADVD_PREFIX = "AdvRouterAddr on;"
+
+    def __init__(self, name: str, home_interface: str, home_prefix: str, advertise: bool = False,
+                 **parameters):
+        self.home_interface = self.bridge = home_interface
+        self.home_prefix = IPv6Network(home_prefix)
+        self.advertise = advertise
+        super().__init__(name, prefix=home_prefix, **parameters)
+        self.address = self.addresses[home_interface][0].ip
+        self.advertised = f"{self.address}/{self.home_prefix.prefixlen}"
+
+    def start_advertising(self) -> None:
+        if self.advertise:
+            super().start_advertising()
 
 
 class MobileRouter(Advertiser, MobileNode):

@@ -1,0 +1,81 @@
+"""The home address on the home link, while the mobile node is there (RFC 6275 §11.5.5).
+
+Class: `HomePresence`.
+"""
+
+import asyncio
+import errno
+import logging
+from ipaddress import IPv6Address
+
+from testbed.agent.neighbour_discovery import (
+    MAX_NEIGHBOR_ADVERTISEMENT,
+    RETRANS_TIMER_S,
+    NeighbourDiscoverySocket,
+)
+from testbed.datapath.netlink import ROUTE, Netlink
+from testbed.datapath.route import HomeAddress, LinkIndices, UnknownInterface
+
+logger = logging.getLogger(__name__)
+
+_GONE = {errno.EADDRNOTAVAIL, errno.ENODEV}
+
+
+class HomePresence:
+    """Puts `home_address` on the interface that is at home, so that the kernel answers neighbours, and claims
+    it there when the home agent has given it up. `interface`: where it is now."""
+
+    def __init__(self, home_address: IPv6Address, neighbours: NeighbourDiscoverySocket) -> None:
+        self.interface: str | None = None
+        self._home_address = home_address
+        self._neighbours = neighbours
+        self._claiming: asyncio.TimerHandle | None = None
+        self._claimed = False
+
+    def update(self, interface: str | None, is_home: bool) -> None:
+        """The node's home link is at `interface`; `is_home`: the home agent does not serve it any more."""
+        if interface != self.interface:
+            self._withdraw()
+            self.interface = interface
+            self._change(remove=False)
+        if is_home and not self._claimed:
+            self._claimed = True
+            self._claim(MAX_NEIGHBOR_ADVERTISEMENT)
+
+    def close(self) -> None:
+        """Take the address off the interface."""
+        self._withdraw()
+
+    def _withdraw(self) -> None:
+        if self._claiming is not None:
+            self._claiming.cancel()
+        self._claiming = None
+        self._claimed = False
+        self._change(remove=True)
+        self.interface = None
+
+    def _change(self, remove: bool) -> None:
+        if self.interface is None:
+            return
+        address = HomeAddress(self._home_address, self.interface)
+        netlink = Netlink(ROUTE)
+        try:
+            links = LinkIndices()
+            netlink.execute([address.remove(links) if remove else address.install(links)])
+        except UnknownInterface:
+            pass  # gone, with its addresses
+        except OSError as error:
+            if not remove or error.errno not in _GONE:
+                logger.error("%s on %s: %s", self._home_address, self.interface, error.strerror)
+        finally:
+            netlink.close()
+
+    def _claim(self, remaining: int) -> None:
+        try:
+            self._neighbours.advertise(self._home_address, self.interface)
+        except OSError as error:
+            logger.warning("%s not claimed on %s: %s", self._home_address, self.interface, error.strerror)
+        if remaining > 1:
+            self._claiming = asyncio.get_running_loop().call_later(
+                RETRANS_TIMER_S, self._claim, remaining - 1
+            )

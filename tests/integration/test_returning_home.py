@@ -1,0 +1,117 @@
+"""A mobile node moves between access networks, comes home, and leaves again: real agents and packets."""
+
+import time
+
+import pytest
+
+from testbed.emulation.network import Network
+from testbed.emulation.node import AccessRouter
+from testbed.emulation.process import wait_until
+from testbed.measure.events import read_events
+from topologies.multihome import HOME_INTERFACE, MultihomeTopology
+
+requirement = pytest.mark.requirement
+HOME_ADDRESS = "2001:db8:100::100"
+FLOWS = [{"fid": 1, "bids": ["wlan"], "next_header": "icmpv6", "source_address": "2001:db8:300::2"}]
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    topology = MultihomeTopology("wlan:100:1+cellular:100:1+other:100:1", home_advertisements=True)
+    with Network(topology, tmp_path_factory.mktemp("logs")) as network:
+        network["mn"].await_care_of_addresses()
+        yield network
+
+
+@pytest.fixture
+def agents(network):
+    network.test_began = time.monotonic()
+    ha = network["ha"].start_agent(network.topo.home_agent_configuration())
+    mn = network["mn"].start_agent(network.topo.mobile_node_configuration(flows=FLOWS))
+    wait_until(lambda: registered(network), 10, "the registration")
+    yield ha, mn
+    network["mn"].stop_agent()
+    network["ha"].stop_agent()
+
+
+def registered(network):
+    bindings, flows = network["mn"].agent.ask("bindings"), network["mn"].agent.ask("flows")
+    return all(b["registered"] == b["care_of_address"] is not None for b in bindings) and all(
+        flow["state"] == "registered" for flow in flows)
+
+
+def bound(ha):
+    return {b["bid"]: b["care_of_address"] for b in ha.ask("bindings")}
+
+
+def answered(node, destination):
+    return " 0% packet loss" in node.execute("sh", "-c", f"ping -6 -c3 -i0.1 -W2 {destination} || true")
+
+
+def events(network, node, name):
+    return [e for e in read_events([network.log_directory / "events.jsonl"])
+            if e["node"] == node and e["event"] == name and e["t"] > network.test_began]
+
+
+@requirement("RFC 6275 §11.5.1: movement detection by Router Advertisements and link events")
+@requirement("draft §6.2: one Binding Identifier option moves all flows of its BID")
+def test_movement_between_access_networks(network, agents):
+    ha, _ = agents
+    link = network["mn"].link("mn-wlan")
+    before = bound(ha)
+    link.move(network["ar3"], AccessRouter.bridge)
+    try:
+        wait_until(lambda: bound(ha)[1].startswith("2001:db8:203:"), 15, "the new care-of address")
+        assert {bid: address for bid, address in bound(ha).items() if bid != 1} == {
+            bid: address for bid, address in before.items() if bid != 1}
+        counted = {c["fid"]: c["packets"] for c in ha.ask("counters")["flows"]}
+        assert answered(network["cn"], HOME_ADDRESS)
+        now = {c["fid"]: c["packets"] for c in ha.ask("counters")["flows"]}
+        assert now[1] == counted[1] + 3
+    finally:
+        link.move(network["ar1"], AccessRouter.bridge)
+    wait_until(lambda: bound(ha)[1] == before[1], 15, "the old care-of address")
+    wait_until(lambda: registered(network), 5, "the registration")
+    assert answered(network["cn"], HOME_ADDRESS)
+
+
+@requirement("RFC 6275 §11.5.5: returning home and leaving it")
+@requirement("draft §6.4: returning home removes all bindings and flow bindings")
+def test_returning_home_and_leaving(network, agents):
+    ha, mn = agents
+    link = network["mn"].link("mn-wlan")
+    link.move(network["ha"], HOME_INTERFACE)
+    try:
+        wait_until(lambda: ha.ask("bindings") == [], 15, "the de-registration")
+        assert ha.ask("flows") == [] and mn.ask("status")["at_home"] == "mn-wlan"
+        assert HOME_ADDRESS not in network["ha"].execute("ip", "-6", "neigh", "show", "proxy")
+        mac = network["mn"].execute("cat", "/sys/class/net/mn-wlan/address").strip()
+        wait_until(lambda: mac in network["hn"].execute("ip", "-6", "neigh", "show", HOME_ADDRESS)
+                   or not answered(network["hn"], HOME_ADDRESS), 5, "the claim of the home address")
+        assert answered(network["hn"], HOME_ADDRESS)
+        assert answered(network["cn"], HOME_ADDRESS)
+        assert answered(network["mn"], "cn")
+        # straight, without a tunnel
+        assert "flowbind" not in network["mn"].execute("ip", "-6", "route", "get", "2001:db8:300::2")
+        last = events(network, "mn", "binding-update-sent")[-1]
+        assert (last["care_of_address"], last["lifetime_s"]) == (HOME_ADDRESS, 0)
+        assert events(network, "ha", "binding-removed")[-1]["cause"] == "request"
+    finally:
+        link.move(network["ar1"], AccessRouter.bridge)
+    wait_until(lambda: registered(network) and mn.ask("status")["registered"], 15, "the registration")
+    assert mn.ask("status")["at_home"] is None
+    assert bound(ha)[1].startswith("2001:db8:201:") and [f["fid"] for f in ha.ask("flows")] == [1]
+    assert HOME_ADDRESS not in network["mn"].execute("ip", "-6", "address", "show", "dev", "mn-wlan")
+    assert answered(network["hn"], HOME_ADDRESS) and answered(network["cn"], HOME_ADDRESS)
+
+
+def test_the_end_of_an_agent_at_home(network, agents):
+    ha, mn = agents
+    link = network["mn"].link("mn-wlan")
+    link.move(network["ha"], HOME_INTERFACE)
+    try:
+        wait_until(lambda: ha.ask("bindings") == [], 15, "the de-registration")
+        assert network["mn"].stop_agent() == 0
+        assert HOME_ADDRESS not in network["mn"].execute("ip", "-6", "address", "show", "dev", "mn-wlan")
+    finally:
+        link.move(network["ar1"], AccessRouter.bridge)
