@@ -26,7 +26,6 @@ from testbed.report.result import Result, write_result
 KINDS = {
     "steering": ("testbed.experiment.steering", "run_steering"),
     "load": ("testbed.experiment.load", "run_load"),
-    "distance": ("testbed.experiment.distance", "run_distance"),
 }
 
 

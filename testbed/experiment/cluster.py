@@ -77,8 +77,10 @@ def run_on_cluster(series: Series, scheduler: str, share_machine: bool = False) 
         left = [case for case in series.cases if not series.finished(case)]
         done = len(series.cases) - len(left)
         begun = time.monotonic()
-        jobs = {client.submit(run_case_here, case, series.attempts, share_machine, pure=False, retries=2): case
-                for case in left}  # fmt: skip
+        jobs = {}
+        for case in left:
+            job = client.submit(run_case_here, case, series.attempts, share_machine, pure=False, retries=2)
+            jobs[job] = case
         for number, job in enumerate(as_completed(jobs), 1):
             case = jobs[job]
             try:

@@ -1,6 +1,6 @@
 """Strategies × scenarios × links as a series, and what all such experiments do with it.
 
-Functions: `cases`, `run_series`, `add_link_option`.
+Functions: `add_link_option`, `cases`, `with_parameters`, `run_series`, `show`, `summary`.
 """
 
 import argparse
@@ -68,6 +68,11 @@ def cases(
                     )
                 )
     return found, skipped
+
+
+def with_parameters(case: Case, **more: object) -> Case:
+    """The case with further parameters."""
+    return msgspec.structs.replace(case, parameters={**case.parameters, **more})
 
 
 def run_series(

@@ -2,7 +2,8 @@
 `run_steering`.
 
 Parameters of the case: `strategy`, `scenario`, `links` (two or more link profiles, the preferred one first),
-and if wanted `pace` (all times of the scenario are multiplied by it).
+and if wanted `pace` (all times of the scenario are multiplied by it), `ha_distance_ms` and `cn_distance_ms`
+(one-way delay between core and home agent, core and correspondent node).
 """
 
 import time
@@ -33,7 +34,8 @@ from testbed.report.flow_figures import FlowBinding
 from testbed.report.result import Result
 from testbed.strategy.registry import find_strategy, strategy_names
 from testbed.strategy.strategy import Binding, Carrier, Event, Flow, Link, Strategy
-from topologies.multihome import HOME_AGENT, MultihomeTopology
+from topologies.distance import DistanceTopology
+from topologies.multihome import HOME_AGENT
 
 #: Packets sent so long before something happens may be hit by it: no part of the baseline.
 UNDER_WAY_S = 0.4
@@ -170,7 +172,9 @@ def run_steering(
     if missing := strategy.missing():
         raise RunError(f"{strategy.name}: {missing}")
     links = [load_link(name) for name in parameters["links"]]
-    topology = MultihomeTopology(
+    topology = DistanceTopology(
+        ha_distance_ms=parameters.get("ha_distance_ms", 0.0),
+        cn_distance_ms=parameters.get("cn_distance_ms", 0.0),
         access_networks=access_networks(links),
         link_backend=parameters.get("link_backend", "auto"),
         tunnel_backend=parameters.get("tunnel_backend", "auto"),

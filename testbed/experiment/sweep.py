@@ -41,8 +41,9 @@ from testbed.strategy.registry import StrategyError, find_strategy
 
 _DESCRIPTION = """\
 Run every case of a grid, each in a process and namespaces of its own, in random order, with progress and the
-remaining time. Say it again after whatever stopped it: what is finished stays. A case that a busy machine spoilt
-is repeated. With --scheduler, the cases run on the workers of a Dask cluster, one at a time on each machine.
+remaining time. Say it again after whatever stopped it: what is finished stays. A case that a busy machine
+spoilt is repeated. With --scheduler, the cases run on the workers of a Dask cluster, one at a time on each
+machine.
 """
 _EPILOG = """\
 examples:
@@ -123,7 +124,7 @@ def main() -> int:
     parser.add_argument("--pcap", action="store_true", help="keep captures of whole packets, for Wireshark")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster whose workers run as root")
     parser.add_argument("--share-machine", action="store_true",
-                        help="run cases although others disturb their timing on the same machine")  # fmt: skip
+                        help="measure although others do so on the same machine")  # fmt: skip
     arguments = parser.parse_args()
     try:
         file = load_sweep(arguments.file)

@@ -17,7 +17,8 @@ SIGNIFICANT = 0.05
 #: What two sets are compared by; the others follow from these or say the same.
 COMPARED = (
     "interruption_ms", "first_packet_ms", "lost_percent", "late_percent", "duplicates_percent",
-    "reordered_percent", "delay_p95_ms", "goodput_mbit", "overhead_percent", "signalling_octets", "setup_ms",
+    "reordered_percent", "delay_p95_ms", "goodput_mbit", "overhead_percent", "signalling_octets",
+    "setup_ms", "storm_p95_ms",
 )  # fmt: skip
 
 

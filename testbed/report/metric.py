@@ -4,6 +4,7 @@ What they mean: docs/metrics.md. A figure is None where a run has none. "While t
 "events" of a run of a scenario, or the whole run where there is no such window.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -140,6 +141,18 @@ def retransmits(result: Result) -> float | None:
     return float(sum(values)) if values else None
 
 
+def setup_ms(result: Result) -> float | None:
+    """From the start of the first agent until all bindings of all mobile nodes are registered."""
+    return result.metadata.get("setup_ms")
+
+
+def storm_p95_ms(result: Result) -> float | None:
+    """From the loss of a network, for all mobile nodes at once, to their acknowledgements: the 95 %
+    quantile."""
+    values = sorted(result.metadata.get("storm_ms", ()))
+    return values[math.ceil(0.95 * len(values)) - 1] if values else None
+
+
 METRICS = (
     Metric("interruption_ms", "longest interruption of any flow", "ms", "low", interruption_ms),
     Metric("baseline_interruption_ms", "longest gap before anything happens", "ms", "low", baseline_ms),
@@ -157,6 +170,8 @@ METRICS = (
     Metric("recovery_ms", "until 90 % of the earlier rate", "ms", "low", recovery_ms, 0),
     Metric("retransmits", "TCP segments sent again", "", "low", retransmits, 0),
     Metric("overhead_percent", "octets on access links beyond payload", "%", "low", overhead_percent),
+    Metric("setup_ms", "until all is registered", "ms", "low", setup_ms, 0),
+    Metric("storm_p95_ms", "loss to acknowledgement, 95 % of mobile nodes", "ms", "low", storm_p95_ms, 0),
     Metric("signalling_packets", "signalling messages", "", "low", signalling_packets, 0),
     Metric("signalling_octets", "signalling octets", "", "low", signalling_octets, 0),
 )
