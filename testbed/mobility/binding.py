@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 from testbed.mobility.forwarding import Action, FlowRule
+from testbed.wire.address import is_unicast_routable as address_is_unicast_routable
 from testbed.wire.selector import TrafficSelector
 
 #: The BID under which a binding without a Binding Identifier option (RFC 6275) is kept; 0 is reserved.
@@ -57,13 +58,7 @@ def sequence_is_newer(sequence: int, last: int) -> bool:
 
 def is_unicast_routable(address: IPv6Address | IPv4Address | None) -> bool:
     """RFC 6275 §3.1: a unicast address other than unspecified, loopback, link-local or IPv4-mapped."""
-    return isinstance(address, IPv6Address) and not (
-        address.is_multicast
-        or address.is_unspecified
-        or address.is_loopback
-        or address.is_link_local
-        or address.ipv4_mapped is not None
-    )
+    return isinstance(address, IPv6Address) and address_is_unicast_routable(address)
 
 
 def wanted_rules(flows: Iterable[FlowBinding], bids: Collection[int]) -> tuple[FlowRule, ...]:

@@ -16,6 +16,7 @@ from testbed.mobility.policy import Policy
 from testbed.mobility.rate_limit import RateLimit
 from testbed.mobility.role import Role, Transmission
 from testbed.mobility.snapshot import entry_from_snapshot, entry_to_snapshot
+from testbed.wire.address import text
 from testbed.wire.flow import FlowIdentification, FlowStatus
 from testbed.wire.message import (
     BindingAcknowledgement,
@@ -221,8 +222,8 @@ class Registrar(Role):
         """Do what a Binding Update from the right mobile node asks for, and acknowledge it."""
         self._note(
             "binding-update-received",
-            home_address=str(home_address),
-            care_of_address=str(packet.source),
+            home_address=text(home_address),
+            care_of_address=text(packet.source),
             sequence=update.sequence,
         )
         entry = self.cache.get(home_address)
@@ -303,8 +304,8 @@ class Registrar(Role):
         self._schedule(home_address)
         self._note(
             "binding-changed",
-            home_address=str(home_address),
-            bindings={binding.bid: str(binding.care_of_address) for binding in bindings},
+            home_address=text(home_address),
+            bindings={binding.bid: text(binding.care_of_address) for binding in bindings},
             lifetime_s=granted,
             flows=[int(status) for status in flow_statuses],
             flows_lost=lost,
@@ -414,7 +415,7 @@ class Registrar(Role):
             self.timers.set(("forget", entry.home_address), now + self.memory_s)
         self._note(
             "binding-removed",
-            home_address=str(entry.home_address),
+            home_address=text(entry.home_address),
             bids=found,
             flows_lost=lost,
             cause="request",
@@ -459,8 +460,8 @@ class Registrar(Role):
         )
         self._note(
             "binding-acknowledgement-sent",
-            home_address=str(home_address),
-            care_of_address=str(packet.source),
+            home_address=text(home_address),
+            care_of_address=text(packet.source),
             sequence=acknowledgement.sequence,
             status=int(acknowledgement.status),
         )
@@ -499,7 +500,7 @@ class Registrar(Role):
             )
         )
         self._note(
-            "binding-refresh-request-sent", home_address=str(entry.home_address), bids=[b.bid for b in late]
+            "binding-refresh-request-sent", home_address=text(entry.home_address), bids=[b.bid for b in late]
         )
         self._schedule(entry.home_address, after=now)
 
@@ -527,7 +528,7 @@ class Registrar(Role):
             self._changed[entry.home_address] = None
             self._note(
                 "binding-removed",
-                home_address=str(entry.home_address),
+                home_address=text(entry.home_address),
                 bids=expired,
                 flows_lost=lost,
                 cause="lifetime",

@@ -172,9 +172,11 @@ class Codec:
 
     def _append(self, header: bytearray, option: MobilityOption) -> None:
         """Append one option, aligned."""
-        unit, offset = self.alignment(option)
-        header += _PADDING[(offset - len(header)) % unit]
-        if isinstance(option, FlowIdentification):
+        is_flow = isinstance(option, FlowIdentification)
+        unit, offset = self._dialect.alignment(option) if is_flow else option.alignment
+        if unit > 1:
+            header += _PADDING[(offset - len(header)) % unit]
+        if is_flow:
             kind = self._flow_type
             data = self._dialect.data(option)
             length = len(data)

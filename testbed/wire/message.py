@@ -88,7 +88,7 @@ class MobilityMessage:
 
     def all_options(self, kind: type[Option]) -> tuple[Option, ...]:
         """Return all options of this class, in the order of the message."""
-        return tuple(option for option in self.options if isinstance(option, kind))
+        return tuple([option for option in self.options if isinstance(option, kind)])
 
     def __post_init__(self) -> None:
         _as_tuple(self)
