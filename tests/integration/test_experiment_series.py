@@ -1,0 +1,119 @@
+"""Experiments that are series of cases, as their users start them: real runs, kept short."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from testbed.report.result import read_result
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
+SWEEP = """
+name = "short"
+repeat = 1
+[grid]
+strategy = ["static", "ncast-always", "per-packet", "none", "mptcp", "route-optimised"]
+scenario = ["announced-loss"]
+links = [["wlan", "4g"]]
+pace = [0.4]
+"""
+
+
+def sweep(*arguments, **options):
+    command = [sys.executable, "-m", "testbed.experiment.sweep", *arguments, "--attempts", "1"]
+    command.append("--share-machine")
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+                            env=ENVIRONMENT, **options)  # fmt: skip
+
+
+def results(folder):
+    found = {}
+    for file in folder.glob("cases/*/result.json"):
+        result = read_result(file)
+        found[result.metadata["case"]["parameters"]["strategy"]] = result
+    return found
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory):
+    """A sweep that is interrupted after its first case, and then said again."""
+    folder = tmp_path_factory.mktemp("sweep")
+    (folder / "sweep.toml").write_text(SWEEP)
+    first = sweep(str(folder / "sweep.toml"), "--out", str(folder / "out"))
+    while not list(folder.glob("out/cases/*/result.json")):
+        assert first.poll() is None, first.communicate()
+        time.sleep(0.1)  # polling the file system, from outside
+    first.send_signal(signal.SIGINT)
+    _, errors = first.communicate(timeout=60)
+    assert first.returncode == 130, errors
+    kept = {file: file.stat().st_mtime_ns for file in folder.glob("out/cases/*/result.json")}
+    second = sweep(str(folder / "sweep.toml"), "--out", str(folder / "out"))
+    output, errors = second.communicate(timeout=600)
+    return folder / "out", second.returncode, output, errors, kept
+
+
+def test_an_interrupted_sweep_goes_on_where_it_was(series):
+    folder, status, output, errors, kept = series
+    assert status == 0, errors
+    assert kept and all(file.stat().st_mtime_ns == before for file, before in kept.items())
+    assert "finished already" in errors and "min to go" in errors
+    assert len(json.loads((folder / "series.json").read_text())["outcomes"]) >= 5
+    assert (folder / "report.html").stat().st_size > 100_000 and "static" in output
+
+
+def test_every_strategy_carried_its_flows_as_it_says(series):
+    found = results(series[0])
+    mixed = {"ssh", "voip", "video", "download"}
+    for name, result in found.items():
+        assert {flow.name for flow in result.flows} == ({"ssh"} if name == "mptcp" else mixed), name
+        assert {"baseline", "events"} == set(result.windows), name
+        assert all(flow.received > 0 for flow in result.flows), name
+
+    def networks(strategy, flow):
+        return {path.interface for path in found[strategy].flow(flow).paths}
+
+    assert networks("static", "video") == {"mn-lte"} and "mn-wlan" in networks("static", "voip")
+    assert found["ncast-always"].flow("video").duplicates > 0.3 * found["ncast-always"].flow("video").sent
+    assert found["static"].flow("video").duplicates == 0
+    assert found["per-packet"].flow("video").reordered > 0.1 * found["per-packet"].flow("video").sent
+    assert networks("none", "voip") == {"mn-wlan"} and found["none"].signalling.packets == 0
+    assert found["none"].windows["events"]["voip"].interruption_ms > 500
+    assert found["static"].windows["events"]["voip"].interruption_ms < 500
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["experiments/strategies.py", "--strategy", "statik"], "did you mean 'static'"),
+        (["experiments/strategies.py", "--links", "wlan+6g"], "there is no link profile '6g'"),
+        (["experiments/strategies.py", "--links", "wlan"], "two link profiles or more"),
+        (["experiments/handover.py", "--scenario", "nowhere.toml"], "nowhere.toml"),
+        (["experiments/ncast.py", "--repeat", "0"], "'0' is not a whole number above 0"),
+        (["experiments/load.py", "--mobile-nodes", "1000"], "1 to 250 mobile nodes"),
+        (["-m", "testbed.experiment.sweep", "/nowhere.toml"], "/nowhere.toml: cannot be read"),
+    ],
+)
+def test_bad_input_gets_one_sentence(arguments, words, tmp_path):
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=ROOT, timeout=60,
+                          env=ENVIRONMENT)  # fmt: skip
+    assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_two_series_do_not_measure_on_one_machine_at_a_time(tmp_path):
+    holder = subprocess.Popen(
+        [sys.executable, "-c", "import sys; from testbed.experiment.series import exclusive\n"
+         "with exclusive(): print('held', flush=True); sys.stdin.read()"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
+        env=ENVIRONMENT | {"TMPDIR": str(tmp_path)})  # fmt: skip
+    assert holder.stdout.readline() == "held\n"
+    done = subprocess.run([sys.executable, "experiments/ncast.py", "--quick", "--out", str(tmp_path / "out")],
+                          capture_output=True, text=True, cwd=ROOT, timeout=60,
+                          env=ENVIRONMENT | {"TMPDIR": str(tmp_path)})  # fmt: skip
+    holder.communicate()
+    assert done.returncode == 2 and "another series is measuring on this machine" in done.stderr

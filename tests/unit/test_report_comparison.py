@@ -1,0 +1,232 @@
+"""Many results together: statistics, metrics, collections, comparison, the page."""
+
+import csv
+import json
+import random
+import re
+from html.parser import HTMLParser
+
+import pytest
+from test_report_sample import sample
+
+from testbed.report.collection import read_collection
+from testbed.report.command import main
+from testbed.report.compare import compare
+from testbed.report.html import write_report
+from testbed.report.metric import METRICS, by_name, meets_goal
+from testbed.report.result import ResultError, WindowFigures, write_result
+from testbed.report.statistics import cliffs_delta, holm, interval, mann_whitney_p, permutation_p
+from testbed.report.table import comparison_table
+
+
+def run(folder, strategy, repetition, gap_ms, scenario="link-loss", lost=2):
+    """A result of a case, as a series leaves it."""
+    result = sample()
+    result.metadata |= {
+        "case": {"kind": "steering", "seed": 1, "repetition": repetition,
+                 "parameters": {"strategy": strategy, "scenario": scenario, "links": ["wlan", "4g"]}},
+        "goal": {"interruption_ms": 200.0, "lost_percent": 5.0},
+    }  # fmt: skip
+    result.busy.clear()
+    result.windows = {
+        name: {
+            flow.name: WindowFigures(
+                start_s=0, end_s=5, sent=100, lost=lost if name == "events" else 0, duplicates=0, reordered=0,
+                reordering_extent=0, late=1, interruption_ms=gap_ms if name == "events" else 20.0,
+                one_way_delay_ms=flow.one_way_delay_ms, delay_variation_ms=flow.delay_variation_ms,
+                goodput_bps=1e6)
+            for flow in result.flows
+        }
+        for name in ("baseline", "events")
+    }  # fmt: skip
+    place = folder / "cases" / f"{strategy}-{scenario}-{repetition}"
+    place.mkdir(parents=True)
+    write_result(result, place / "result.json")
+
+
+@pytest.fixture
+def series(tmp_path):
+    for number in range(1, 6):
+        run(tmp_path, "static", number, 100.0 + number)
+        run(tmp_path, "none", number, 2000.0 + number, lost=40)
+    document = {"skipped": {"mirrored": "no <switches> here"}, "cases": [],
+                "outcomes": [{"key": "balanced-1", "state": "failed", "reason": "it has died"}]}  # fmt: skip
+    (tmp_path / "series.json").write_text(json.dumps(document))
+    return tmp_path
+
+
+# -- statistics
+
+
+def test_exact_tests_give_what_the_tables_say():
+    assert mann_whitney_p([1, 2, 3], [4, 5, 6]) == pytest.approx(0.1)
+    assert mann_whitney_p([1, 2, 3, 4, 5], [6, 7, 8, 9, 10]) == pytest.approx(2 / 252)
+    assert permutation_p([1, 2, 3], [1, 2, 3]) == 1.0
+    assert mann_whitney_p([1], [2, 3]) is None
+
+
+def test_many_values_are_tested_by_the_normal_approximation():
+    generator = random.Random(1)
+    a = [generator.gauss(0, 1) for _ in range(40)]
+    b = [value + 1 for value in a]
+    assert mann_whitney_p(a, b) < 0.001 and mann_whitney_p(a, list(reversed(a))) > 0.9
+    assert mann_whitney_p([1.0] * 30, [1.0] * 30) == 1.0
+
+
+def test_tests_rarely_cry_wolf():
+    generator = random.Random(2)
+    draws = [[[generator.gauss(0, 1) for _ in range(6)] for _ in range(2)] for _ in range(200)]
+    assert sum(mann_whitney_p(*pair) < 0.05 for pair in draws) <= 18
+
+
+def test_confidence_intervals_hold_the_median_about_as_often_as_they_say():
+    generator = random.Random(3)
+    inside = 0
+    for _ in range(200):
+        low, high = interval([generator.gauss(10, 2) for _ in range(10)])
+        inside += low <= 10 <= high
+    assert inside >= 175 and interval([1, 2]) is None
+
+
+def test_effect_sizes_and_correction():
+    assert cliffs_delta([1, 2], [3, 4]) == 1 and cliffs_delta([3, 4], [1, 2]) == -1
+    assert cliffs_delta([1, 2], [1, 2]) == 0
+    assert holm([0.01, None, 0.04, 0.03]) == [0.03, None, 0.06, 0.06]
+
+
+# -- collections and metrics
+
+
+def test_a_collection_knows_repetitions_and_what_is_missing(series):
+    collection = read_collection([series])
+    assert {entries[0].parameters["strategy"]: len(entries) for entries in collection.groups().values()} == {
+        "none": 5, "static": 5}  # fmt: skip
+    assert collection.skipped == {"mirrored": "no <switches> here"} and "balanced-1" in collection.failed
+
+
+def test_metrics_of_a_window(series):
+    static, none = (read_collection([series / "cases" / f"{name}-link-loss-1"]).entries[0].result
+                    for name in ("static", "none"))  # fmt: skip
+    assert by_name("interruption_ms").of(static) == 101
+    assert by_name("baseline_interruption_ms").of(static) == 20
+    assert by_name("lost_percent").of(static) == 2 and by_name("late_percent").of(none) == 1
+    assert by_name("goodput_mbit").of(static) == 6
+    assert meets_goal(static) is True and meets_goal(none) is False
+    for metric in METRICS:
+        value = metric.of(static)
+        assert value is None or value >= 0, metric.name
+
+
+def test_metrics_of_the_main_experiment_come_from_the_whole_run():
+    assert by_name("interruption_ms").of(sample()) == 48.25 and meets_goal(sample()) is None
+
+
+def test_the_terminal_table_names_what_differs_and_what_all_share(series):
+    text = comparison_table(read_collection([series]), [by_name("interruption_ms")], 100, unicode=False)
+    assert re.search(r"static +5 +103\.0", text) and "all: link-loss, wlan + 4g" in text
+
+
+@pytest.mark.parametrize(
+    ("prepare", "words"),
+    [
+        (lambda folder: None, "no result.json in it"),
+        (lambda folder: (folder / "result.json").write_text("{"), "not valid JSON"),
+        (lambda folder: (folder / "result.json").write_text('{"schema_version": 99}'), "schema version 99"),
+    ],
+)
+def test_what_cannot_be_read_gets_one_sentence(tmp_path, prepare, words, capsys):
+    prepare(tmp_path)
+    with pytest.raises(ResultError, match=words):
+        read_collection([tmp_path])
+    assert main(["report", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+# -- comparison
+
+
+def test_compare_finds_what_changed_and_nothing_else(tmp_path):
+    for side, gap in (("a", 100.0), ("b", 60.0)):
+        for number in range(1, 9):
+            run(tmp_path / side, "static", number, gap + number)
+            run(tmp_path / side, "none", number, 2000.0 + number % 3)
+    changes = compare(*(read_collection([tmp_path / side]) for side in "ab"))
+    (change,) = [change for change in changes if change.significant]
+    assert change.case.startswith("static") and change.metric.name == "interruption_ms"
+    assert change.verdict == "better, large effect" and change.delta == -1
+
+
+def test_compare_says_when_there_are_too_few_runs(tmp_path, capsys):
+    for side, gap in (("a", 100.0), ("b", 60.0)):
+        for number in (1, 2):
+            run(tmp_path / side, "static", number, gap + number)
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+    assert "no difference could be: run more repetitions" in capsys.readouterr().out
+
+
+def test_compare_of_different_cases(tmp_path, capsys):
+    run(tmp_path / "a", "static", 1, 100.0)
+    run(tmp_path / "b", "none", 1, 100.0)
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 1
+    output = capsys.readouterr().out
+    assert "Only in" in output and "no case in common" in output
+
+
+# -- the page
+
+
+class Page(HTMLParser):
+    """Collects what the page refers to, and whether its elements are closed in order."""
+
+    VOID = {"meta", "img", "br"}
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.links, self.identifiers, self.sources, self.words = [], [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.links += [attributes["href"]] if "href" in attributes else []
+        self.identifiers += [attributes["id"]] if "id" in attributes else []
+        self.sources += [attributes["src"]] if "src" in attributes else []
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def test_the_page_needs_no_network_and_its_links_lead_somewhere(series):
+    files = write_report([series], series / "report.html", "Test", ("png", "pdf"))
+    assert all(file.stat().st_size > 100 for file in files)
+    names = {file.name for file in files}
+    assert {"runs.csv", "cases.csv", "interruption-cdf.png", "interruption-cdf.pdf"} <= names
+    text = (series / "report.html").read_text()
+    page = Page(text)
+    assert page.open == [] and len(set(page.identifiers)) == len(page.identifiers)
+    assert page.links and all(link.startswith("#") and link[1:] in page.identifiers for link in page.links)
+    assert page.sources and all(source.startswith("data:image/") for source in page.sources)
+    assert "://" not in text
+    words = " ".join(page.words)
+    assert "✓" in words and "✕" in words and "mirrored: no <switches> here" in words
+
+
+def test_the_csv_files_have_all_runs_and_medians(series):
+    write_report([series], series / "report.html")
+    with open(series / "runs.csv", newline="") as file:
+        runs = list(csv.DictReader(file))
+    assert len(runs) == 10 and {row["goal_met"] for row in runs} == {"True", "False"}
+    with open(series / "cases.csv", newline="") as file:
+        rows = {(row["strategy"], row["metric"]): row for row in csv.DictReader(file)}
+    assert rows["static", "interruption_ms"]["median"] == "103.0"
+    assert float(rows["static", "interruption_ms"]["low_95"]) >= 101
+
+
+def test_a_single_run_of_the_main_experiment_makes_a_page(tmp_path):
+    write_result(sample(), tmp_path / "result.json")
+    write_report([tmp_path], tmp_path / "report.html")
+    assert "multihome" in (tmp_path / "report.html").read_text()
