@@ -56,7 +56,8 @@ def run_load(
         for node in mobile:
             wait_until(lambda node=node: _registered(node, flows), _TIMEOUT_S, f"all bindings of {node.name}")
         setup_ms = (time.monotonic() - begun) * 1000
-        probe = UdpProbe("probe", 1, run.correspondent, run.mobile, run.logs, port=PORT, per_second=PER_SECOND,
+        ends = run.correspondent, run.mobile, run.logs
+        probe = UdpProbe("probe", 1, *ends, port=PORT, per_second=PER_SECOND,
                          size=100, seed=seed)  # fmt: skip
         run.start_traffic([probe], {"probe": FlowBinding(1, f"udp, source port {PORT}", 1)})
         run.phase("baseline", BASELINE_S * pace, {})
