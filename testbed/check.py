@@ -28,7 +28,7 @@ COMMANDS = (
     ("iperf3", "iperf3", True, "its library measures throughput"),
     ("ping", "iputils-ping", True, "tries paths"),
     ("ethtool", "ethtool", False, "switches off checksum offload behind software switches"),
-    ("tcpdump", "tcpdump", False, "records packets for --pcap"),
+    ("tcpdump", "tcpdump", False, "shows packets in the labs"),
     ("tshark", "tshark", False, "checks our packets in the tests"),
 )
 PACKAGES = ("mininet", "iperf3", "msgspec", "numpy", "matplotlib", "scapy")

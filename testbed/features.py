@@ -225,7 +225,7 @@ _PROBES: tuple[tuple[Callable[[], str | None], str, str, str, str, str], ...] = 
         lambda: security_association(_DESTINATION_OPTIONS, _ROUTE_OPTIMISATION),
         "XFRM route optimisation",
         "home address options in the kernel (CONFIG_IPV6_MIP6)",
-        "the agent writes and reads them",
+        "BPF programs at the interfaces, or a process where these are not allowed",
         "",
         "",
     ),
