@@ -174,9 +174,13 @@ class Verifier:
         self.timestamps: dict[IPv6Address, int] = {}
         self._judged_at = 0.0
 
+    def association(self, packet: Packet, home: IPv6Address) -> SecurityAssociation | None:
+        """The one that a Binding Update for `home` has to be authenticated by."""
+        return self.associations.get(home)
+
     def drop_reason(self, packet: Packet, home: IPv6Address) -> str | None:
         """Why a Binding Update is to be dropped in silence (RFC 4285 §5, §5.3), None if it is not."""
-        if home not in self.associations:
+        if self.association(packet, home) is None:
             return None if self.accept_unauthenticated else f"no security association with {home}"
         if packet.message.option(MobilityMessageAuthentication) is None:
             return "no authentication option (RFC 4285 §5)"
@@ -185,7 +189,7 @@ class Verifier:
     def judge(self, packet: Packet, home: IPv6Address, now: float) -> Status:
         """The status that refuses a Binding Update, or "accepted" (RFC 4285 §5.3, §6)."""
         self._judged_at = now
-        association = self.associations.get(home)
+        association = self.association(packet, home)
         if association is None:
             return Status.BINDING_UPDATE_ACCEPTED
         if not is_signed(packet, association, packet.source, home):
@@ -208,7 +212,7 @@ class Verifier:
 
         A time stamp that was refused comes back with our own seconds (RFC 4285 §6).
         """
-        association = self.associations.get(home)
+        association = self.association(packet, home)
         if association is None:
             return acknowledgement
         identifier = packet.message.option(MessageIdentifier)

@@ -65,8 +65,8 @@ class CacheEntry:
             del self.flows[fid]
         return lost
 
-    def forwarding(self) -> HomeBinding | None:
-        """The forwarding state that this entry asks for."""
+    def forwarding(self, regional: bool = False) -> HomeBinding | None:
+        """The forwarding state that this entry asks for; `regional`: see HomeBinding."""
         default = self.default_binding()
         if default is None:
             return None
@@ -74,7 +74,7 @@ class CacheEntry:
             Path(bid, self.local, binding.care_of_address) for bid, binding in sorted(self.bindings.items())
         )
         rules = wanted_rules(self.flows.values(), self.bindings.keys())
-        return HomeBinding(self.home_address, paths, default.bid, rules, self.prefixes)
+        return HomeBinding(self.home_address, paths, default.bid, rules, self.prefixes, regional)
 
     def process(self, option: FlowIdentification, bid: int | None, policy: Policy) -> FlowStatus:
         """Judge one Flow Identification option and, if it is right, do what it asks (draft §8.1, §8.3.1).

@@ -38,6 +38,9 @@ class Path:
     `local` and `remote` are the outer source and destination of what this node sends, and the reverse of
     what it accepts. `interface` and `gateway` (the access router's link-local address) say where the outer
     packet leaves; both are None at an anchor, where ordinary routing decides.
+
+    `via`: the tunnel that this one is inside of, at a mobile node whose `local` is a regional care-of address
+    (RFC 5380 §6.1); `interface` and `gateway` are then those of `via`.
     """
 
     bid: int
@@ -45,6 +48,7 @@ class Path:
     remote: IPv6Address
     interface: str | None = None
     gateway: IPv6Address | None = None
+    via: "Path | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,9 @@ class HomeBinding:
     none takes `default_bid` (draft §4.3). `prefixes` are mobile network prefixes (RFC 3963), treated like
     the home address. No paths: packets of this home address are dropped (the mobile node has no care-of
     address at all).
+
+    `regional`: the home address is a regional care-of address (RFC 5380), and packets to it are tunnels: rules
+    are for what is inside of these, where there is something inside.
     """
 
     home_address: IPv6Address
@@ -77,6 +84,7 @@ class HomeBinding:
     default_bid: int | None
     rules: tuple[FlowRule, ...] = ()
     prefixes: tuple[IPv6Network, ...] = ()
+    regional: bool = False
 
 
 #: Home address and correspondent node.

@@ -206,6 +206,8 @@ class MobileNode(Role):
             self._home_agents_found(packet, message, now)
         elif isinstance(message, UnknownMessage):
             self._answer_unrecognised(packet, now)
+        elif self._receive_otherwise(packet, now):
+            pass
         elif packet.source != peer:
             reason = self.optimiser.receive(packet, now)
             if reason is not None:
@@ -235,11 +237,21 @@ class MobileNode(Role):
             self._drop(packet, f"a {type(message).__name__} is not for this role")
         self._optimise(now)
 
+    def _receive_otherwise(self, packet: Packet, now: float) -> bool:
+        """Whether a subclass has dealt with a message from another node."""
+        return False
+
+    def _handle_otherwise(self, kind: str, peer: IPv6Address | None, now: float) -> bool:
+        """Whether a subclass has dealt with a timer."""
+        return False
+
     def handle_timer(self, now: float) -> None:
         """Retransmit, refresh, expire."""
         for kind, peer in self.timers.due(now):
             if kind == "leave":
                 self.registration.leave(now)
+            elif self._handle_otherwise(kind, peer, now):
+                pass
             elif (kind, peer) == DISCOVER:
                 self._discovery.handle_timer(now)
             elif (kind, peer) == SOLICIT:
@@ -253,6 +265,11 @@ class MobileNode(Role):
         self._optimise(now)
 
     # -- the home link, from far away
+
+    @property
+    def flow_registration(self) -> Registration:
+        """The one that care-of addresses and flow bindings are registered with."""
+        return self.registration
 
     @property
     def home_agent(self) -> IPv6Address:
@@ -308,19 +325,19 @@ class MobileNode(Role):
 
     def add_flow(self, flow: FlowBinding, now: float) -> None:
         """Bind a new flow. Raises FlowError in one sentence if it cannot be had as asked."""
-        self.registration.add_flow(self._with_bids(flow))
+        self.flow_registration.add_flow(self._with_bids(flow))
         self._note("flow-requested", fid=flow.fid, operation="add")
         self._update(now)
 
     def replace_flow(self, flow: FlowBinding, now: float) -> None:
         """Change a flow binding; no selector keeps the one it has. Raises FlowError."""
-        self.registration.replace_flow(self._with_bids(flow))
+        self.flow_registration.replace_flow(self._with_bids(flow))
         self._note("flow-requested", fid=flow.fid, operation="replace")
         self._update(now)
 
     def remove_flow(self, fid: int, now: float) -> None:
         """Remove a flow binding. Raises FlowError."""
-        self.registration.remove_flow(fid)
+        self.flow_registration.remove_flow(fid)
         self._note("flow-requested", fid=fid, operation="remove")
         self._update(now)
 
@@ -394,7 +411,7 @@ class MobileNode(Role):
         home_address = self.configuration.home_address
         n_cast = tuple(
             FlowRule(flow.fid, flow.priority, flow.selector, Action.N_CAST)
-            for flow in (listed.registered for listed in self.registration.flows.values())
+            for flow in (listed.registered for listed in self.flow_registration.flows.values())
             if flow is not None and flow.action is Action.N_CAST
         )
         for peer, registration in self.optimiser.correspondents.items():
@@ -441,13 +458,13 @@ class MobileNode(Role):
                 "remaining_s": round(binding.expires - now, 3) if binding.registered else None,
                 "refused": binding.refused,
             }
-            for _, binding in sorted(self.registration.bindings.items())
+            for _, binding in sorted(self.flow_registration.bindings.items())
         ]
 
     def flows(self) -> list[dict[str, Any]]:
         """One dictionary a flow binding: `flow` (a FlowBinding) and `state` in a word."""
         listed = sorted(
-            self.registration.flows.values(), key=lambda item: (item.flow.priority, item.flow.fid)
+            self.flow_registration.flows.values(), key=lambda item: (item.flow.priority, item.flow.fid)
         )
         return [describe_listed(flow) for flow in listed]
 
@@ -455,7 +472,7 @@ class MobileNode(Role):
         """What a restart needs to go on: the sequence number and the flow bindings asked for. JSON-able."""
         return {
             "sequence": self.registration.sequence,
-            "flows": [flow_to_snapshot(listed.flow) for listed in self.registration.flows.values()],
+            "flows": [flow_to_snapshot(listed.flow) for listed in self.flow_registration.flows.values()],
             "correspondents": [str(peer) for peer in self.optimiser.correspondents],
         }
 
@@ -499,16 +516,19 @@ class MobileNode(Role):
         return packet.routing_address == home_address
 
     def _moved(self, now: float) -> None:
+        self._bind(self.registration)
+        self._changed[self.configuration.home_address] = None
+        if self.home_agent == UNKNOWN and not self._leaving:
+            self._discovery.start(now)
+        self._update(now)
+
+    def _bind(self, registration: Registration) -> None:
         """Give every BID the care-of address of its own interface, else of the most preferred one."""
         preferred = self._by_preference()
         for interface in self.configuration.interfaces:
             own = next((a for a in preferred if a.interface == interface), None)
             at = own or (preferred[0] if preferred and interface.bid in self._seen else None)
-            self.registration.bind(interface.bid, interface.priority, at.care_of_address if at else None)
-        self._changed[self.configuration.home_address] = None
-        if self.home_agent == UNKNOWN and not self._leaving:
-            self._discovery.start(now)
-        self._update(now)
+            registration.bind(interface.bid, interface.priority, at.care_of_address if at else None)
 
     def _update(self, now: float) -> None:
         """Tell everyone what has changed, the home agent first."""
@@ -523,9 +543,9 @@ class MobileNode(Role):
                 self.registration.leave(now)
                 self._changed[self.configuration.home_address] = None
             return
-        listed = self.registration.flows.values()
+        listed = self.flow_registration.flows.values()
         flows = [item.flow for item in listed if item.operation is not Pro.REMOVE]
-        self.optimiser.update(self.registration.bindings.values(), flows, now)
+        self.optimiser.update(self.flow_registration.bindings.values(), flows, now)
 
     def _home_lifetime(self, now: float) -> float:
         """How long the home registration still lasts, in seconds."""

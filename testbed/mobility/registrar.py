@@ -101,6 +101,10 @@ class Registrar(Role):
         """The lifetime, in seconds, and the status of what is accepted."""
         return min(update.lifetime_s, self.max_lifetime_s) // 4 * 4, Status.BINDING_UPDATE_ACCEPTED
 
+    def _care_of_status(self, care_of_address: IPv6Address) -> Status:
+        """Whether this role takes such a care-of address: "accepted", or the status that says why not."""
+        return Status.BINDING_UPDATE_ACCEPTED
+
     def _handle_timer(self, kind: str, entry: CacheEntry, now: float) -> None:
         """Do what a subclass has set a timer for."""
 
@@ -283,6 +287,8 @@ class Registrar(Role):
             care_of_address = self._care_of_address(packet, update)
             if not is_unicast_routable(care_of_address):
                 raise Refused(Status.REASON_UNSPECIFIED)
+            if self._care_of_status(care_of_address) is not Status.BINDING_UPDATE_ACCEPTED:
+                raise Refused(self._care_of_status(care_of_address))
             bindings = [Binding(NO_BID, care_of_address, 0, granted, now + granted)]
         care_of_addresses = [binding.care_of_address for binding in bindings]
         prefixes = ()
@@ -369,6 +375,8 @@ class Registrar(Role):
                 status = Status.MCOA_MALFORMED
             elif known is None and room <= 0:
                 status = Status.INSUFFICIENT_RESOURCES
+            else:
+                status = self._care_of_status(care_of_address)
             if status is Status.BINDING_UPDATE_ACCEPTED:
                 room -= known is None
                 bindings.append(

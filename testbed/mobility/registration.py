@@ -41,7 +41,7 @@ class Registration:
 
     `transmit(update, care_of_addresses, now)` sends a message from the first of these care-of addresses that
     can be used now and returns whether one could; `note` takes events; `timers` are the role's, used with
-    keys `(kind, peer)`. A restart is answered by one message that replaces everything (RFC 5648 §5.9).
+    keys `(kind, peer)`. `local`: the receiver is a mobility anchor point (RFC 5380 §4). A restart is answered by one message that replaces everything (RFC 5648 §5.9).
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class Registration:
         note: Callable[..., None],
         sequence: int = 0,
         mobile_network: MobileNetwork | None = None,
+        local: bool = False,
     ) -> None:
         self.peer = peer
         self.home_address = home_address
@@ -65,6 +66,7 @@ class Registration:
         self.flows_supported = True
         self.bulk_registration = True
         self.mobile_network = mobile_network
+        self.local = local
         self.leaving = False
         self.left = False
         #: Called when the receiver does not answer or serve us; returns whether there is another one.
@@ -283,7 +285,8 @@ class Registration:
             sequence,
             self.lifetime_s if bids else 0,
             acknowledge=True,
-            home_registration=True,
+            home_registration=not self.local,
+            map_registration=self.local,
             mobile_router=network is not None,
             overwrite=bool(bids) and not self.known_to_peer,
             options=identifiers + (network.options() if network and bids else ()) + tuple(flows),

@@ -1,0 +1,316 @@
+"""Hierarchical Mobile IPv6 (RFC 5380; draft §9): anchor points, regional addresses, movement."""
+
+from dataclasses import replace
+from ipaddress import IPv6Address, IPv6Network
+
+import pytest
+from simulation import (
+    CELLULAR,
+    HOME_ADDRESS,
+    HOME_AGENT,
+    HOME_PREFIX,
+    INTERFACES,
+    KEY,
+    ROUTER,
+    WLAN,
+    Simulation,
+)
+
+from testbed.mobility.anchor_point import AnchorPoint, AnchorPointConfiguration
+from testbed.mobility.authentication import SecurityAssociation
+from testbed.mobility.binding import FlowBinding
+from testbed.mobility.forwarding import Action
+from testbed.mobility.hierarchical_node import HierarchicalMobileNode
+from testbed.mobility.home_agent import HomeAgent, HomeAgentConfiguration
+from testbed.mobility.mobile_node import MobileNodeConfiguration
+from testbed.wire.message import BindingAcknowledgement, BindingUpdate, Status
+from testbed.wire.option import BindingIdentifier
+from testbed.wire.packet import Packet
+from testbed.wire.router_advertisement import MobilityAnchorPoint
+
+requirement = pytest.mark.requirement
+FIRST, SECOND = IPv6Address("2001:db8:500::1"), IPv6Address("2001:db8:600::1")
+REGIONS = {FIRST: IPv6Network("2001:db8:500::/64"), SECOND: IPv6Network("2001:db8:600::/64")}
+LOCAL_KEY = SecurityAssociation(2000, bytes(range(16, 32)))
+RCOA = IPv6Address("2001:db8:500::a")  # the MAP's prefix, the identifier of the preferred on-link address
+OTHER_RCOA = IPv6Address("2001:db8:600::a")
+ELSEWHERE = IPv6Address("2001:db8:203::a")
+FLOW = FlowBinding(1, 10, Action.FORWARD, (1,))
+
+
+class World(Simulation):
+    """A hierarchical mobile node, its home agent, two anchor points."""
+
+    def __init__(self, **anchor):
+        super().__init__()
+        self.agent = HomeAgent(
+            HomeAgentConfiguration(HOME_AGENT, (HOME_PREFIX,), associations={HOME_ADDRESS: KEY}), self.now
+        )
+        self.add("ha", self.agent, HOME_AGENT)
+        self.anchors = []
+        for name, address in (("map1", FIRST), ("map2", SECOND)):
+            configuration = AnchorPointConfiguration(address, (REGIONS[address],), keys=(LOCAL_KEY,), **anchor)
+            self.anchors.append(AnchorPoint(configuration, self.now))
+            self.add(name, self.anchors[-1], address)
+        configuration = MobileNodeConfiguration(HOME_ADDRESS, HOME_AGENT, INTERFACES, 60, association=KEY)
+        self.node = HierarchicalMobileNode(configuration, self.now, local_association=LOCAL_KEY)
+        self.add("mn", self.node, WLAN, CELLULAR, ELSEWHERE, RCOA, OTHER_RCOA)
+
+    def advertise(self, *options, interfaces=("wlan", "cellular")):
+        for name in interfaces:
+            self.node.anchors_advertised(name, options, self.now)
+
+    def attach(self, **addresses):
+        for name, address in addresses.items():
+            self.node.attach(name, address, ROUTER if address else None, self.now)
+
+    def sent(self, destination):
+        return [
+            packet
+            for packet in self.packets
+            if packet.destination == destination and isinstance(packet.message, BindingUpdate)
+        ]
+
+
+@pytest.fixture
+def world():
+    world = World()
+    world.advertise(MobilityAnchorPoint(FIRST, distance=2))
+    world.attach(wlan=WLAN, cellular=CELLULAR)
+    world.run(3)
+    return world
+
+
+def at_home(world):
+    return {b["care_of_address"] for b in world.agent.bindings(world.now)}
+
+
+def at(anchor, world):
+    return {b["bid"]: b["care_of_address"] for b in anchor.bindings(world.now)}
+
+
+@requirement("RFC 5380 §4, §6.1: local Binding Update with M and A set, H clear, the RCoA as home address")
+@requirement("RFC 5380 §6.1: the RCoA is registered with the home agent, after the MAP has accepted")
+def test_registration_with_map_and_home_agent(world):
+    local, home = world.sent(FIRST), world.sent(HOME_AGENT)
+    message = local[0].message
+    assert message.map_registration and message.acknowledge and not message.home_registration
+    assert local[0].home_address == RCOA and local[0].source in (WLAN, CELLULAR)
+    assert {p.source for p in home} == {RCOA} and {p.home_address for p in home} == {HOME_ADDRESS}
+    assert at(world.anchors[0], world) == {1: str(WLAN), 2: str(CELLULAR)}
+    assert at_home(world) == {str(RCOA)}
+    answers = [p for p in world.packets if isinstance(p.message, BindingAcknowledgement)]
+    assert {p.routing_address for p in answers if p.source == FIRST} == {RCOA}
+    granted = answers[0].message.lifetime_s
+    assert all(p.message.lifetime_s <= granted for p in home)
+
+
+@requirement("draft §9: flow bindings sent to the MAP are associated with the regional care-of address")
+def test_flow_bindings_are_at_the_map(world):
+    world.node.add_flow(FLOW, world.now)
+    world.run(1)
+    ((address, flow),) = world.anchors[0].flows()
+    assert (address, flow) == (RCOA, FLOW)
+    assert world.agent.flows() == []
+    wanted = world.anchors[0].home_binding(RCOA)
+    assert wanted.regional and [rule.bids for rule in wanted.rules] == [(1,)]
+    answers = [p.message for p in world.packets if p.source == FIRST]
+    assert [o.status for o in answers[-1].options if hasattr(o, "fid")] == [0]
+
+
+@requirement("RFC 5380 §6.1: tunnel to the home agent inside the tunnel to the MAP")
+def test_the_uplink_is_a_tunnel_within_a_tunnel(world):
+    world.node.add_flow(FLOW, world.now)
+    world.run(1)
+    wanted = world.node.home_binding(HOME_ADDRESS)
+    assert {(path.local, path.remote) for path in wanted.paths} == {(RCOA, HOME_AGENT)}
+    assert {(p.bid, p.via.local, p.via.remote) for p in wanted.paths} == {(1, WLAN, FIRST), (2, CELLULAR, FIRST)}
+    assert wanted.default_bid == 2 and [rule.bids for rule in wanted.rules] == [(1,)]
+    regional = world.node.home_binding(RCOA)
+    assert {(path.local, path.remote) for path in regional.paths} == {(WLAN, FIRST), (CELLULAR, FIRST)}
+    assert set(world.node.forwarding()) == {HOME_ADDRESS, RCOA}
+
+
+@requirement("RFC 5380 §6.1: movement inside a domain is told to the MAP alone")
+def test_movement_inside_a_domain(world):
+    world.node.add_flow(FLOW, world.now)
+    world.run(1)
+    told = len(world.sent(HOME_AGENT))
+    world.node.move({"wlan": None}, world.now)
+    world.run(1)
+    assert at(world.anchors[0], world) == {1: str(CELLULAR), 2: str(CELLULAR)}
+    world.advertise(MobilityAnchorPoint(FIRST, distance=2), interfaces=["wlan"])
+    world.attach(wlan=ELSEWHERE)
+    world.run(2)
+    assert at(world.anchors[0], world) == {1: str(ELSEWHERE), 2: str(CELLULAR)}
+    assert len(world.sent(HOME_AGENT)) == told
+    assert [flow.fid for _, flow in world.anchors[0].flows()] == [1]
+
+
+@requirement("RFC 5380 §6.1, §8: movement between domains: new RCoA, and the previous MAP forwards meanwhile")
+def test_movement_between_domains(world):
+    world.node.add_flow(FLOW, world.now)
+    world.run(1)
+    world.node.move({"wlan": None, "cellular": None}, world.now)
+    world.run(0.5)
+    seen = len(world.packets)
+    world.advertise(MobilityAnchorPoint(SECOND, distance=2), interfaces=["wlan"])
+    world.attach(wlan=ELSEWHERE)
+    world.run(4)
+    told = [p for p in world.packets[seen:] if isinstance(p.message, BindingUpdate)]
+    assert FIRST in {p.destination for p in told if p.message.lifetime_s}
+    assert at(world.anchors[1], world) == {1: str(ELSEWHERE), 2: str(ELSEWHERE)}
+    assert at_home(world) == {str(OTHER_RCOA)}
+    assert [(home, flow.fid) for home, flow in world.anchors[1].flows()] == [(OTHER_RCOA, 1)]
+    assert world.anchors[0].forwarding() == {}  # left, once the home agent knew the new address
+    assert set(world.node.forwarding()) == {HOME_ADDRESS, OTHER_RCOA}
+
+
+@requirement("RFC 5380 §7.1: where no MAP is advertised, ordinary Mobile IPv6")
+def test_a_network_without_map(world):
+    world.node.add_flow(FLOW, world.now)
+    world.run(1)
+    world.advertise()
+    world.run(4)
+    assert world.node.local is None
+    assert at_home(world) == {str(WLAN), str(CELLULAR)}
+    assert [flow.fid for _, flow in world.agent.flows()] == [1]
+    assert world.anchors[0].forwarding() == {}
+    wanted = world.node.home_binding(HOME_ADDRESS)
+    assert {path.via for path in wanted.paths} == {None}
+    world.advertise(MobilityAnchorPoint(FIRST, distance=2))
+    world.run(4)
+    assert at_home(world) == {str(RCOA)} and world.agent.flows() == []
+    assert [flow.fid for _, flow in world.anchors[0].flows()] == [1]
+
+
+@requirement("RFC 5380 §9.1: the furthest MAP; §7.1: not one with preference 0 or lifetime 0")
+@pytest.mark.parametrize(
+    ("first", "second", "chosen"),
+    [
+        ({"distance": 2}, {"distance": 3}, SECOND),
+        ({"distance": 3}, {"distance": 2}, FIRST),
+        ({"distance": 3, "preference": 0}, {"distance": 2}, SECOND),
+        ({"distance": 3, "valid_lifetime_s": 0}, {"distance": 2}, SECOND),
+        ({"distance": 2, "preference": 3}, {"distance": 2, "preference": 9}, SECOND),
+    ],
+)
+def test_the_choice_of_a_map(first, second, chosen):
+    world = World()
+    world.advertise(MobilityAnchorPoint(FIRST, **first), MobilityAnchorPoint(SECOND, **second))
+    world.attach(wlan=WLAN, cellular=CELLULAR)
+    world.run(3)
+    assert world.node.local.peer == chosen
+
+
+@requirement("RFC 5380 §9: lazy in releasing existing bindings")
+def test_a_better_map_is_no_reason_to_change(world):
+    world.advertise(MobilityAnchorPoint(FIRST, 2, 0), MobilityAnchorPoint(SECOND, 9, 15))
+    world.run(3)
+    assert world.node.local.peer == FIRST
+
+
+@requirement("RFC 5380 §7.1: a MAP option with lifetime zero: the MAP has failed")
+def test_a_map_that_fails(world):
+    world.advertise(MobilityAnchorPoint(FIRST, 2, valid_lifetime_s=0), MobilityAnchorPoint(SECOND, 1))
+    world.run(4)
+    assert world.node.local.peer == SECOND and at_home(world) == {str(OTHER_RCOA)}
+
+
+@requirement("RFC 5380 §6.2: status 129 for an on-link address outside of the domain")
+def test_the_map_takes_addresses_of_its_domain_only():
+    world = World(local_prefixes=(IPv6Network("2001:db8:202::/64"),))
+    world.advertise(MobilityAnchorPoint(FIRST))
+    world.attach(cellular=CELLULAR)
+    world.attach(wlan=WLAN)
+    world.run(3)
+    assert at(world.anchors[0], world) == {2: str(CELLULAR)}
+    refused = world.events("binding-refused")
+    assert [(event["bid"], event["status"]) for event in refused] == [(1, 129)]
+
+
+def ask(anchor, now, sequence=1, source=WLAN, regional=RCOA, **flags):
+    flags = {"acknowledge": True, "map_registration": True, **flags}
+    option = BindingIdentifier(1, priority=1, care_of_address=source)
+    update = BindingUpdate(sequence, 60, options=(option,), **flags)
+    anchor.receive(Packet(source, FIRST, update, home_address=regional), "eth0", now)
+    return [t.packet.message.status for t in anchor.transmissions()]
+
+
+def open_anchor():
+    configuration = AnchorPointConfiguration(FIRST, (REGIONS[FIRST],), accept_unauthenticated=True)
+    return AnchorPoint(configuration, 0.0)
+
+
+@requirement("RFC 5380 §4: a MAP registration has M and A set")
+@pytest.mark.parametrize(
+    "flags", [{"map_registration": False}, {"acknowledge": False}, {"home_registration": True}]
+)
+def test_what_is_no_local_binding_update_is_dropped(flags):
+    anchor = open_anchor()
+    assert ask(anchor, 0.0, **flags) == [] and anchor.forwarding() == {}
+
+
+def test_what_the_map_refuses():
+    anchor = open_anchor()
+    assert ask(anchor, 0.0, regional=OTHER_RCOA) == [Status.NOT_HOME_SUBNET]
+    assert ask(anchor, 0.0, source=REGIONS[FIRST][77]) == [Status.INVALID_CARE_OF_ADDRESS]
+    assert ask(anchor, 0.0, mobile_router=True) == [Status.MOBILE_ROUTER_OPERATION_NOT_PERMITTED]
+    assert ask(anchor, 0.0) == [0]
+
+
+@requirement("RFC 5380 §12: nothing unauthenticated; nobody takes the regional address of another")
+def test_the_map_knows_whom_an_address_belongs_to(world):
+    anchor = world.anchors[0]
+    assert ask(anchor, world.now, sequence=1000) == []  # dropped
+    thief = SecurityAssociation(3000, bytes(range(32, 48)))
+    anchor.verifier._keys[3000] = thief
+    before = anchor.forwarding()
+    node = world.node
+    node._local_signer.association = thief
+    node.registration.lifetime_s = 60
+    node.local.refresh(world.now)
+    world.run(0.1)
+    refused = [e["status"] for e in world.events("registration-refused")]
+    assert refused == [Status.DUPLICATE_ADDRESS_DETECTION_FAILED] or anchor.forwarding() == before
+
+
+def test_lifetimes_run_out_everywhere(world):
+    world.cut |= {WLAN, CELLULAR, RCOA}
+    world.run(70)
+    assert world.anchors[0].forwarding() == {} and world.agent.forwarding() == {}
+    assert world.node.forwarding() == {}
+    world.cut.clear()
+    world.run(40)
+    assert at_home(world) == {str(RCOA)}
+    assert at(world.anchors[0], world) == {1: str(WLAN), 2: str(CELLULAR)}
+
+
+def test_bindings_are_refreshed_for_long(world):
+    world.node.add_flow(FLOW, world.now)
+    world.run(600)
+    assert at_home(world) == {str(RCOA)} and len(world.anchors[0].flows()) == 1
+    assert not world.events("binding-expired")
+
+
+def test_leaving(world):
+    world.node.deregister(world.now)
+    world.run(5)
+    assert world.node.deregistered
+    assert world.anchors[0].forwarding() == {} and world.agent.forwarding() == {}
+    assert world.node.forwarding() == {}
+
+
+def test_returning_home(world):
+    world.addresses[HOME_ADDRESS] = "mn"
+    world.attach(wlan=HOME_PREFIX[0xAAAA])
+    world.run(3)
+    assert world.node.is_home and world.agent.forwarding() == {}
+
+
+def test_a_restart_of_the_map_keeps_who_owns_what(world):
+    configuration = AnchorPointConfiguration(FIRST, (REGIONS[FIRST],), keys=(LOCAL_KEY,))
+    reborn = AnchorPoint(replace(configuration), world.now)
+    reborn.restore(world.anchors[0].snapshot(world.now), world.now, world.now)
+    assert reborn.forwarding() == world.anchors[0].forwarding()
+    assert reborn._owners == {RCOA: 2000}
