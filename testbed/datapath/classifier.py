@@ -9,7 +9,8 @@ Packets meet, in this order:
 - `tunnel` (prerouting): tunnel packets are accepted only with the (outer, inner) addresses of a registered
   path, whatever the number of paths in constant time, and counted and dropped otherwise;
 - `home_<home address>` (prerouting and output, through a verdict map): its flow bindings in order of
-  priority, each with a counter, then the default. What they decide is a mark, which policy rules read.
+  priority, each with a counter, then the default. What they decide is a mark, which policy rules read. Where
+  there are many, a connection goes through them once (see `recent_flows`).
 
 `output` serves packets of this node itself; `forward` and the first rule of each home chain clamp TCP's
 maximum segment size; `postrouting` completes the outer header.
@@ -71,6 +72,16 @@ from testbed.datapath.nftables import (
     verdict,
     within,
 )
+from testbed.datapath.recent_flows import (
+    KEY,
+    MANY_RULES,
+    RECENT_FLOWS,
+    SIZE,
+    TIMEOUT_S,
+    digest,
+    follow,
+    note,
+)
 from testbed.datapath.tunnel import HOP_LIMIT
 from testbed.mobility.forwarding import Action, FlowRule, HomeBinding, Side
 
@@ -84,6 +95,8 @@ _TCP_HEADERS = 60
 HOMES, HOME_PREFIXES = "homes", "home_prefixes"
 TUNNELS, TUNNEL_PREFIXES, TUNNEL_ENDS = "tunnels", "tunnel_prefixes", "tunnel_ends"
 SOURCES = "outer_sources"
+#: Stands for the default where FIDs, which have 16 bits, are numbers of rules.
+_DEFAULT = 0x10000
 REJECTED, SIGNALLING, UNROUTED = "rejected_tunnel_packets", "signalling_packets", "dropped_outer_packets"
 
 
@@ -101,12 +114,14 @@ def counter_of(home_address: IPv6Address, fid: int | None) -> str:
 class HomeRules:
     """What the table has for one home address: `chains` with their rules, `counters`, elements of sets.
 
-    `elements`: pairs of set name and elements that belong together (the two ends of an interval).
+    `elements`: pairs of set name and elements that belong together (the two ends of an interval). `sets`:
+    what `Table.set` takes, for sets of its own.
     """
 
     chains: dict[str, tuple[Rule, ...]]
     counters: dict[str, tuple[IPv6Address, int | None]]
     elements: frozenset[tuple[str, tuple[Element, ...]]]
+    sets: tuple[tuple, ...] = ()
 
 
 EMPTY = HomeRules({}, {}, frozenset())
@@ -160,9 +175,10 @@ class Classifier:
             chains["reassembly"] = ("filter", PREROUTING, -350), (rule,)
         return chains
 
-    def base_sets(self) -> list[tuple[str, tuple[int, ...], int | None, bool]]:
-        """Name, types of key, type of data, whether keys are intervals."""
-        sets = [
+    def base_sets(self) -> list[tuple]:
+        """Name, types of key, type of data, whether keys are intervals; of those that rules fill, how many
+        elements at most for how many seconds."""
+        sets: list[tuple] = [
             (PORT_PROTOCOLS, (TYPE_PROTOCOL,), None, False),
             ("headers_of_signalling", (TYPE_PROTOCOL,), None, False),
             (HOMES, (TYPE_ADDRESS,), TYPE_VERDICT, False),
@@ -170,6 +186,7 @@ class Classifier:
             (TUNNELS, (TYPE_ADDRESS, TYPE_ADDRESS), None, False),
             (TUNNEL_PREFIXES, (TYPE_ADDRESS,), TYPE_VERDICT, True),
             (TUNNEL_ENDS, (TYPE_ADDRESS,), None, False),
+            (RECENT_FLOWS, KEY, TYPE_MARK, False, (SIZE, TIMEOUT_S)),
         ]
         if self._by_route and not self._anchor:
             sets.append((SOURCES, (TYPE_MARK,), TYPE_ADDRESS, False))
@@ -356,7 +373,7 @@ class Classifier:
         default += (
             self._towards(slots[binding.default_bid]) if binding.default_bid in paths else self._dropped()
         )
-        rules = []
+        flows: list[tuple[int, list[bytes], bytes]] = []
         for rule in binding.rules:
             name = counter_of(home_address, rule.fid)
             counters[name] = home_address, rule.fid
@@ -364,18 +381,23 @@ class Classifier:
             selector = rule.selector
             if selector is not None and not self._anchor:
                 selector = selector.mirrored()
-            rules += [Rule(match + action, f"fid {rule.fid}") for match in matches(selector)]
-        rules = [
-            *(
-                [Rule(protocol_is(MOBILITY_HEADER) + default, "signalling follows no flow binding")]
-                if rules
-                else []
-            ),
-            *rules,
-            Rule(default, "default"),
-        ]
-        chains = {chain: tuple(rules)}
+            flows.append((rule.fid, matches(selector), action))
+        rules = []
+        if any(alternatives for _, alternatives, _ in flows):
+            rules.append(Rule(protocol_is(MOBILITY_HEADER) + default, "signalling follows no flow binding"))
+        sets: tuple[tuple, ...] = ()
+        chains: dict[str, tuple[Rule, ...]] = {}
         elements = {(HOMES, (Element(home_address.packed, chain),))}
+        if len(flows) < MANY_RULES:
+            rules += [Rule(match + action, f"fid {fid}") for fid, found, action in flows for match in found]
+            rules.append(Rule(default, "default"))
+        else:
+            sets = ((f"{chain}.flows", (TYPE_MARK,), TYPE_VERDICT, False),)
+            flows.append((_DEFAULT, [b""], default))
+            remembered, chains, numbers = self._remembered(chain, flows)
+            rules += remembered
+            elements |= numbers
+        chains[chain] = tuple(rules)
         elements |= {(HOME_PREFIXES, _interval(prefix, chain)) for prefix in binding.prefixes}
         if binding.paths and binding.prefixes:
             inside = f"{chain}.tunnels"
@@ -391,7 +413,26 @@ class Classifier:
             if self._by_route and not self._anchor:
                 number = mark.value(mark.slot_number(slots[path.bid]))
                 elements.add((SOURCES, (Element(struct.pack("=I", number), path.local.packed),)))
-        return HomeRules(chains, counters, frozenset(elements))
+        return HomeRules(chains, counters, frozenset(elements), sets)
+
+    def _remembered(
+        self, chain: str, flows: list[tuple[int, list[bytes], bytes]]
+    ) -> tuple[list[Rule], dict[str, tuple[Rule, ...]], set[tuple[str, tuple[Element, ...]]]]:
+        """The rules of many flow bindings (FID, alternatives, action); each has its action in a chain of its
+        own, which connections that are known go to at once."""
+        numbers = f"{chain}.flows"
+        of_rules = digest(part for _, found, action in flows for part in (*found, action))
+        rules = [Rule(follow(of_rules, numbers), "connections that are known")]
+        chains, elements = {}, set()
+        for fid, found, action in flows:
+            name = "default" if fid == _DEFAULT else f"fid{fid}"
+            own = f"{chain}.{name}"
+            chains[own] = (Rule(action, name),)
+            elements.add((numbers, (Element(struct.pack(">I", fid), own, goto=True),)))
+            for match in found:
+                rules.append(Rule(match + note(of_rules, fid), f"{name}: to be known"))
+                rules.append(Rule(match + verdict(GOTO, own), name))
+        return rules, chains, elements
 
     def default_source(self, local: IPv6Address) -> tuple[str, tuple[Element, ...]] | None:
         """Outer source of packets without a mark, at a mobile node."""

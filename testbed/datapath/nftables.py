@@ -18,7 +18,7 @@ _IPV6 = 10
 NEW_TABLE, GET_TABLE, DELETE_TABLE = 0, 1, 2
 NEW_CHAIN, GET_CHAIN, DELETE_CHAIN = 3, 4, 5
 NEW_RULE, GET_RULE, DELETE_RULE = 6, 7, 8
-NEW_SET, GET_SET = 9, 10
+NEW_SET, GET_SET, DELETE_SET = 9, 10, 11
 NEW_ELEMENT, GET_ELEMENT, DELETE_ELEMENT = 12, 13, 14
 NEW_OBJECT, GET_OBJECT, DELETE_OBJECT = 18, 19, 20
 
@@ -31,11 +31,11 @@ PREROUTING, FORWARD, OUTPUT, POSTROUTING = 0, 2, 3, 4
 LOCAL = 2
 
 #: nft's numbers for types of data, which only matter to those who list the table.
-TYPE_ADDRESS, TYPE_PROTOCOL, TYPE_MARK, TYPE_VERDICT = 8, 12, 19, 0xFFFFFF00
-_TYPE_LENGTH = {TYPE_ADDRESS: 16, TYPE_PROTOCOL: 1, TYPE_MARK: 4}
+TYPE_ADDRESS, TYPE_LINK_ADDRESS, TYPE_PROTOCOL, TYPE_MARK, TYPE_VERDICT = 8, 9, 12, 19, 0xFFFFFF00
+_TYPE_LENGTH = {TYPE_ADDRESS: 16, TYPE_LINK_ADDRESS: 6, TYPE_PROTOCOL: 1, TYPE_MARK: 4}
 
 _COUNTER = 1
-_SET_MAP, _SET_INTERVAL, _SET_CONCATENATED = 0x8, 0x4, 0x80
+_SET_MAP, _SET_INTERVAL, _SET_TIMEOUT, _SET_BY_RULES = 0x8, 0x4, 0x10, 0x20
 _DIGEST = 0x7F
 
 
@@ -156,6 +156,11 @@ def found_in(set_name: str) -> bytes:
 def translate(map_name: str) -> bytes:
     """Register 1 = what the map has for register 1; no match if nothing."""
     return _expression("lookup", text(1, map_name), _number(2, 1), _number(3, 1))
+
+
+def add_element(map_name: str, data_register: int) -> bytes:
+    """Add register 1 (and on) to the map, unless it has it; no match where the map is full."""
+    return _expression("dynset", text(1, map_name), _number(3, 0), _number(4, 1), _number(5, data_register))
 
 
 def dispatch(map_name: str) -> bytes:
@@ -287,11 +292,18 @@ class Table:
         return self._message(DELETE_RULE, text(2, chain))
 
     def set(
-        self, name: str, key: tuple[int, ...], data: int | None = None, interval: bool = False
+        self,
+        name: str,
+        key: tuple[int, ...],
+        data: int | None = None,
+        interval: bool = False,
+        by_rules: tuple[int, int] | None = None,
     ) -> tuple[int, int, bytes]:
-        """A set with keys of these types one after the other, or a map if it has a type of data."""
+        """A set with keys of these types one after the other, or a map if it has a type of data. `by_rules`:
+        rules add the elements, so many at most, and each stays for so many seconds."""
         self._last_set += 1
         flags = (_SET_MAP if data is not None else 0) | (_SET_INTERVAL if interval else 0)
+        flags |= _SET_BY_RULES | _SET_TIMEOUT if by_rules is not None else 0
         key_type = 0
         for kind in key:
             key_type = key_type << 6 | kind
@@ -314,7 +326,13 @@ class Table:
             if data != TYPE_VERDICT:
                 parts.append(_number(7, _TYPE_LENGTH[data]))
                 user += bytes([1, 4]) + struct.pack("=I", 2)
+        if by_rules is not None:
+            size, seconds = by_rules
+            parts += [nested(9, _number(1, size)), attribute(11, struct.pack(">Q", 1000 * seconds))]
         return self._message(NEW_SET, *parts, _number(10, self._last_set), attribute(13, user), flags=CREATE)
+
+    def delete_set(self, name: str) -> tuple[int, int, bytes]:
+        return self._message(DELETE_SET, text(2, name))
 
     def elements(self, kind: int, set_name: str, elements: Iterable["Element"]) -> tuple[int, int, bytes]:
         """Add (NEW_ELEMENT) or take away (DELETE_ELEMENT) elements of a set."""
@@ -337,17 +355,19 @@ class Table:
 class Element:
     """An element of a set or map: key, and data (octets, or the chain to jump to).
 
-    `end`: the key is the first one behind an interval, which the element before began.
+    `end`: the key is the first one behind an interval, which the element before began. `goto`: to the chain
+    without coming back.
     """
 
     key: bytes
     data: bytes | str | None = None
     end: bool = False
+    goto: bool = False
 
     def encode(self) -> bytes:
         parts = [nested(1, attribute(1, self.key))]
         if isinstance(self.data, str):
-            parts.append(nested(2, _verdict(JUMP, self.data)))
+            parts.append(nested(2, _verdict(GOTO if self.goto else JUMP, self.data)))
         elif self.data is not None:
             parts.append(nested(2, attribute(1, self.data)))
         if self.end:
@@ -358,11 +378,17 @@ class Element:
 def parse_element(data: bytes) -> Element:
     found = attributes(data)
     value: bytes | str | None = None
+    goto = False
     if 2 in found:
         inner = attributes(found[2])
-        value = inner[1] if 1 in inner else attributes(inner[2]).get(2, b"").rstrip(b"\0").decode()
+        if 1 in inner:
+            value = inner[1]
+        else:
+            where = attributes(inner[2])
+            value = where.get(2, b"").rstrip(b"\0").decode()
+            goto = where.get(1) == _big.pack(GOTO & 0xFFFFFFFF)
     end = 3 in found and bool(int.from_bytes(found[3], "big") & 1)
-    return Element(attributes(found[1])[1], value, end)
+    return Element(attributes(found[1])[1], value, end, goto)
 
 
 def parse_elements(body: bytes) -> list[Element]:

@@ -37,7 +37,7 @@ class Ruleset:
         """Go from `before` to `after`, which have the same keys, in one transaction. Raises NetlinkError."""
         table = self.classifier.table
         uses: Counter[tuple[str, tuple[Element, ...]]] = Counter()
-        chains, rules, gone, counters, old_counters = [], [], [], [], []
+        sets, chains, rules, gone, counters, old_counters, old_sets = [], [], [], [], [], [], []
         for key, new in after.items():
             old = before.get(key, EMPTY)
             if new is old:
@@ -53,15 +53,17 @@ class Ruleset:
                     chains.append(table.flush(name))
                 rules += [table.rule(name, rule) for rule in wanted]
             gone += [name for name in old.chains if name not in new.chains]
+            sets += [table.set(*definition) for definition in new.sets if definition not in old.sets]
+            old_sets += [table.delete_set(d[0]) for d in old.sets if d not in new.sets]
             counters += [table.counter(name) for name in new.counters if name not in old.counters]
             old_counters += [table.delete_counter(name) for name in old.counters if name not in new.counters]
         added = flat(e for e, change in uses.items() if change > 0 and not self._uses[e])
         removed = flat(e for e, change in uses.items() if change < 0 and self._uses[e] + change == 0)
         messages = [table.elements(DELETE_ELEMENT, name, group) for name, group in removed.items()]
-        messages += chains + counters + rules
+        messages += sets + chains + counters + rules
         messages += [table.elements(NEW_ELEMENT, name, group) for name, group in added.items()]
         messages += [table.flush(name) for name in gone] + [table.delete_chain(name) for name in gone]
-        messages += old_counters
+        messages += old_counters + old_sets
         self._transact(messages)
         self._uses.update(uses)
 
@@ -103,7 +105,7 @@ class Ruleset:
         messages = [table.create(self._comment), table.delete(), table.create(self._comment)]
         names = set(self.classifier.BASE_COUNTERS).union(*(rules.counters for rules in wanted.values()))
         messages += [table.counter(name, *values.get(name, (0, 0))) for name in sorted(names)]
-        messages += [table.set(*definition) for definition in self.classifier.base_sets()]
+        messages += [table.set(*definition) for definition in self._all_sets(wanted)]
         base = self._base_chains()
         messages += [
             table.base_chain(name, *hook) if hook else table.chain(name) for name, (hook, _) in base.items()
@@ -133,10 +135,16 @@ class Ruleset:
         if self._counters().keys() != names:
             return False
         elements = flat(self._uses)
-        sets = {definition[0] for definition in self.classifier.base_sets()}
-        return self._sets() == sets and all(
-            self._elements(name) == set(elements.get(name, ())) for name in sets
+        sets = self._all_sets(wanted)
+        ours = [definition[0] for definition in sets if len(definition) == 4]  # not those that rules fill
+        return self._sets() == {definition[0] for definition in sets} and all(
+            self._elements(name) == set(elements.get(name, ())) for name in ours
         )
+
+    def _all_sets(self, wanted: Mapping[Hashable, HomeRules]) -> list[tuple]:
+        """Arguments of `Table.set`."""
+        own = (definition for rules in wanted.values() for definition in rules.sets)
+        return [*self.classifier.base_sets(), *own]
 
     # -- what the kernel has
 
