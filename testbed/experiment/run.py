@@ -83,14 +83,15 @@ class Run:
                 old.unlink()  # agents append
             stack.enter_context(self.network)
             self._events = stack.enter_context(open(self.logs / "events.jsonl", "a", buffering=1))
-            self.mn, self.ha, self.cn = (self.network[name] for name in ("mn", "ha", "cn"))
+            names = (self.topology.mobile_name, "ha", "cn")
+            self.mn, self.ha, self.cn = (self.network[name] for name in names)
             self._captures = [
                 Capture(
                     self.cn.popen, "cn", ["cn-core"], self.captures_folder, whole_packets=self._whole_packets
                 ),
                 Capture(
                     self.mn.popen,
-                    "mn",
+                    self.mn.name,
                     list(self.mn.access_interfaces),
                     self.captures_folder,
                     whole_packets=self._whole_packets,
@@ -143,7 +144,7 @@ class Run:
 
     def access_link(self, access_network: str) -> ShapedLink:
         """The mobile node's link into an access network."""
-        name = f"mn-{access_network}"
+        name = f"{self.mn.name}-{access_network}"
         return next(link for link in self.network.links if link.intf1.name == name)
 
     def link_down(self, access_network: str) -> None:
@@ -182,7 +183,13 @@ class Run:
 
     @property
     def mobile(self) -> Host:
-        """Where the mobile node's programs run: at its home address."""
+        """Where the mobile node's programs run: at its home address, or in the network behind a mobile
+        router."""
+        nodes = getattr(self.topology, "mobile_network_nodes", ())
+        if nodes:
+            node, interface = self.network[nodes[0]], f"{nodes[0]}-{self.mn.name}"
+            words = f"an address of {nodes[0]} in the mobile network"
+            return Host(node.popen, str(wait_until(lambda: node.global_addresses(interface), 10.0, words)[0]))
         return Host(self.mn.popen, str(self.mn.home_address))
 
     @property
@@ -207,7 +214,8 @@ class Run:
         `meanwhile` is called some times a second."""
         begin_s = time.monotonic()
         self._pass(seconds, name, meanwhile)
-        expected = {flow: sorted(f"mn-{network}" for network in networks) for flow, networks in paths.items()}
+        mobile = self.mn.name
+        expected = {flow: sorted(f"{mobile}-{name}" for name in names) for flow, names in paths.items()}
         self.phases.append(
             {
                 "name": name,
@@ -253,7 +261,7 @@ class Run:
             experiment=experiment,
             topology=self.topology.draw(),
             phases=self.phases,
-            hosts={"mn": host_metadata(mobile_pid), "ha": host_metadata(self.ha.pid)},
+            hosts={self.mn.name: host_metadata(mobile_pid), "ha": host_metadata(self.ha.pid)},
             **facts,
         )
         correspondent, mobile = (capture.files for capture in self._captures)
@@ -270,6 +278,7 @@ class Run:
             machine_log=self._machine.log,
             errors=self.errors,
             windows=self.windows,
+            mobile_node=self.mn.name,
         )
 
     def backends(self) -> dict[str, str]:

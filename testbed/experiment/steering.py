@@ -2,8 +2,9 @@
 `run_steering`.
 
 Parameters of the case: `strategy`, `scenario`, `links` (two or more link profiles, the preferred one first),
-and if wanted `pace` (all times of the scenario are multiplied by it), `ha_distance_ms` and `cn_distance_ms`
-(one-way delay between core and home agent, core and correspondent node).
+and if wanted `pace` (all times of the scenario are multiplied by it), `ha_distance_ms` and
+`cn_distance_ms` (one-way delay between core and home agent, core and correspondent node), `mobile`: "router"
+(the traffic is that of a node in a mobile network, RFC 3963) instead of "node".
 """
 
 import time
@@ -35,7 +36,8 @@ from testbed.report.result import Result
 from testbed.strategy.registry import find_strategy, strategy_names
 from testbed.strategy.strategy import Binding, Carrier, Event, Flow, Link, Strategy
 from topologies.distance import DistanceTopology
-from topologies.multihome import HOME_AGENT
+from topologies.multihome import HOME_AGENT, MultihomeTopology
+from topologies.nemo import NemoTopology
 
 #: Packets sent so long before something happens may be hit by it: no part of the baseline.
 UNDER_WAY_S = 0.4
@@ -92,7 +94,7 @@ class Steering:
         """Measure round trip and loss of each path, if the strategy wants to know them."""
         if self.strategy.measures:
             for number, name in enumerate(self._names, 1):
-                watch = PathWatch(self.run.mn.popen, f"mn-{name}", str(HOME_AGENT))
+                watch = PathWatch(self.run.mn.popen, f"{self.run.mn.name}-{name}", str(HOME_AGENT))
                 watch.start()
                 self.watches[number] = watch
 
@@ -172,14 +174,9 @@ def run_steering(
     if missing := strategy.missing():
         raise RunError(f"{strategy.name}: {missing}")
     links = [load_link(name) for name in parameters["links"]]
-    topology = DistanceTopology(
-        ha_distance_ms=parameters.get("ha_distance_ms", 0.0),
-        cn_distance_ms=parameters.get("cn_distance_ms", 0.0),
-        access_networks=access_networks(links),
-        link_backend=parameters.get("link_backend", "auto"),
-        tunnel_backend=parameters.get("tunnel_backend", "auto"),
-        seed=seed,
-    )
+    topology = _topology(parameters, links, seed)
+    if parameters.get("mobile") == "router" and strategy.carrier is not Carrier.HOME_AGENT:
+        raise RunError(f"{strategy.name}: a mobile router has its bindings at the home agent")
     profiles = load_traffic(scenario.traffic).flow
     with Run(topology, folder, narrator, whole_packets=whole_packets) as run:
         for number, (profile, network) in enumerate(zip(links, topology.access_networks, strict=True), 1):
@@ -226,6 +223,19 @@ def run_steering(
     return result
 
 
+def _topology(parameters: Mapping[str, Any], links: Sequence[LinkProfile], seed: int) -> MultihomeTopology:
+    common = {
+        "access_networks": access_networks(links),
+        "link_backend": parameters.get("link_backend", "auto"),
+        "tunnel_backend": parameters.get("tunnel_backend", "auto"),
+        "seed": seed,
+    }
+    if parameters.get("mobile") == "router":
+        return NemoTopology(**common)
+    distances = {name: parameters.get(name, 0.0) for name in ("ha_distance_ms", "cn_distance_ms")}
+    return DistanceTopology(**distances, **common)
+
+
 def _players(run: Run, names: Sequence[str]) -> list[TracePlayer]:
     return [
         TracePlayer(run.access_link(network.name), trace)
@@ -242,7 +252,7 @@ def _set_up(run: Run, steering: Steering) -> Host:
         addresses = _plain_routes(run)
         if carrier is Carrier.MULTIPATH_TCP:
             _multipath_endpoints(run, addresses)
-        return Host(run.mn.popen, addresses[f"mn-{first}"])
+        return Host(run.mn.popen, addresses[f"{run.mn.name}-{first}"])
     more: dict[str, Any] = {"flows": steering.initial(), "preferred": first}
     if carrier is Carrier.SPRAYED:
         more["flows"] = [{"fid": SPRAY_FID, "bids": [2], "traffic_class": str(SPRAY_CLASS)}]

@@ -123,7 +123,7 @@ def recovery_ms(result: Result) -> float | None:
 def overhead_percent(result: Result) -> float | None:
     """What the access links carried beyond the payload that applications got, by that payload: headers,
     tunnels, copies, retransmissions, acknowledgements, signalling, Router Advertisements."""
-    carried = sum(capture.octets for capture in result.captures if capture.host == "mn")
+    carried = sum(capture.octets for capture in result.captures if capture.host != "cn")
     payload = sum((flow.goodput_bps or 0) * result.duration_s / 8 for flow in result.flows)
     return 100 * (carried / payload - 1) if carried and payload else None
 
