@@ -3,7 +3,7 @@
 from ipaddress import IPv6Address
 
 import pytest
-from scapy.layers.inet6 import ICMPv6ParamProblem, IPv6
+from scapy.layers.inet6 import ICMPv6ParamProblem, IPv6, in6_chksum
 
 from testbed.mobility.rate_limit import RateLimit
 from testbed.wire.checksum import checksum
@@ -32,15 +32,13 @@ def test_scapy_reads_a_parameter_problem(octets):
     problem = read[ICMPv6ParamProblem]
     assert (problem.code, problem.ptr) == (2, 42)
     assert answer[48:] == bad[: 1280 - 48] and len(answer) <= 1280
-    again = IPv6(answer)
-    del again[ICMPv6ParamProblem].cksum
-    assert bytes(again)[42:44] == answer[42:44]
+    assert in6_chksum(58, IPv6(answer[:40]), answer[40:]) == 0
 
 
 def test_alignment_is_asked_for_or_not():
     codec = Codec()
     good = codec.encode(BindingUpdate(1, 60, options=(AlternateCareOfAddress(THERE),)))
-    bad = good[:12] + good[16:] + bytes((1, 2, 0, 0))  # without the padding before the option
+    bad = good[:12] + good[14:] + bytes((1, 0))  # without the padding before the option
     bad = bad[:4] + codec_checksum(bad) + bad[6:]
     assert codec.parse(bad, THERE, HERE).option(AlternateCareOfAddress).care_of_address == THERE
     with pytest.raises(ParseError, match=r"option 3 at octet 12 is not at 8n \+ 6"):
