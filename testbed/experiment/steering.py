@@ -28,6 +28,7 @@ from testbed.experiment.profile import (
     load_traffic,
 )
 from testbed.experiment.run import Run, RunError
+from testbed.experiment.switched_run import SwitchedRun
 from testbed.experiment.trace import TracePlayer
 from testbed.measure.path_watch import PathWatch
 from testbed.measure.traffic import BulkTransfer, Host, TcpProbe, Traffic, UdpProbe
@@ -36,8 +37,9 @@ from testbed.report.result import Result
 from testbed.strategy.registry import find_strategy, strategy_names
 from testbed.strategy.strategy import Binding, Carrier, Event, Flow, Link, Strategy
 from topologies.distance import DistanceTopology
-from topologies.multihome import HOME_AGENT, MultihomeTopology
+from topologies.multihome import HOME_AGENT
 from topologies.nemo import NemoTopology
+from topologies.sdn import SdnTopology
 
 #: Packets sent so long before something happens may be hit by it: no part of the baseline.
 UNDER_WAY_S = 0.4
@@ -73,7 +75,7 @@ class Steering:
 
     @property
     def by_agents(self) -> bool:
-        return self.strategy.carrier in (Carrier.HOME_AGENT, Carrier.CORRESPONDENT)
+        return self.strategy.carrier in (Carrier.HOME_AGENT, Carrier.CORRESPONDENT, Carrier.SWITCHES)
 
     # -- what the strategy is given
 
@@ -174,11 +176,9 @@ def run_steering(
     if missing := strategy.missing():
         raise RunError(f"{strategy.name}: {missing}")
     links = [load_link(name) for name in parameters["links"]]
-    topology = _topology(parameters, links, seed)
-    if parameters.get("mobile") == "router" and strategy.carrier is not Carrier.HOME_AGENT:
-        raise RunError(f"{strategy.name}: a mobile router has its bindings at the home agent")
     profiles = load_traffic(scenario.traffic).flow
-    with Run(topology, folder, narrator, whole_packets=whole_packets) as run:
+    with _network(parameters, strategy, links, seed, folder, narrator, whole_packets) as run:
+        topology = run.topology
         for number, (profile, network) in enumerate(zip(links, topology.access_networks, strict=True), 1):
             if profile.uplink:
                 run.access_link(network.name).change(
@@ -223,17 +223,34 @@ def run_steering(
     return result
 
 
-def _topology(parameters: Mapping[str, Any], links: Sequence[LinkProfile], seed: int) -> MultihomeTopology:
+def _network(
+    parameters: Mapping[str, Any],
+    strategy: Strategy,
+    links: Sequence[LinkProfile],
+    seed: int,
+    folder: Path,
+    narrator: Narrator,
+    whole_packets: bool,
+) -> Run:
+    """The network that the strategy runs on, not started yet."""
     common = {
         "access_networks": access_networks(links),
         "link_backend": parameters.get("link_backend", "auto"),
         "tunnel_backend": parameters.get("tunnel_backend", "auto"),
         "seed": seed,
     }
-    if parameters.get("mobile") == "router":
-        return NemoTopology(**common)
     distances = {name: parameters.get(name, 0.0) for name in ("ha_distance_ms", "cn_distance_ms")}
-    return DistanceTopology(**distances, **common)
+    router = parameters.get("mobile") == "router"
+    if (router and strategy.carrier is not Carrier.HOME_AGENT) or (
+        strategy.carrier is Carrier.SWITCHES and any(distances.values())
+    ):
+        raise RunError(f"{strategy.name}: it has no network with a mobile router or with distances")
+    if strategy.carrier is Carrier.SWITCHES:
+        return SwitchedRun(
+            SdnTopology(**common), folder, narrator, mirrored=True, whole_packets=whole_packets
+        )
+    topology = NemoTopology(**common) if router else DistanceTopology(**distances, **common)
+    return Run(topology, folder, narrator, whole_packets=whole_packets)
 
 
 def _players(run: Run, names: Sequence[str]) -> list[TracePlayer]:
@@ -264,6 +281,8 @@ def _set_up(run: Run, steering: Steering) -> Host:
     run.await_bindings()
     wait_until(lambda: all(flow["state"] == "registered" for flow in run.ask("flows")), 15.0,
                "all flow bindings registered")  # fmt: skip
+    if isinstance(run, SwitchedRun):
+        run.await_mirrored(*(flow["fid"] for flow in more["flows"]))
     if carrier is Carrier.CORRESPONDENT:
         wait_until(lambda: _optimised(run), 15.0, "bindings at the correspondent node")
     return run.mobile

@@ -1,6 +1,7 @@
 """Bindings kept somewhere else than at the home agent. Classes: `RouteOptimised`, `Anchored`, `Mirrored`."""
 
 import importlib.util
+import shutil
 
 from testbed.strategy.fixed import Static
 from testbed.strategy.strategy import Carrier
@@ -33,6 +34,8 @@ class Mirrored(Static):
     carrier = Carrier.SWITCHES
 
     def missing(self) -> str | None:
-        if importlib.util.find_spec("os_ken") is None and importlib.util.find_spec("ryu") is None:
+        if importlib.util.find_spec("os_ken") is None:
             return "it needs os-ken, and that is not installed: pip install os-ken"
-        return "this testbed cannot run it yet: these experiments have no network with switches"
+        if shutil.which("ovs-vswitchd", path="/usr/sbin:/usr/local/sbin:/sbin:/usr/bin") is None:
+            return "it needs Open vSwitch, and that is not installed: apt-get install openvswitch-switch"
+        return None
