@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
 
 from testbed.datapath import mark
-from testbed.datapath.match import PORT_PROTOCOLS, WITH_PORTS, matches
+from testbed.datapath.match import PORT_PROTOCOLS, WITH_PORTS, matches, matches_inside
 from testbed.datapath.nftables import (
     ACCEPT,
     DROP,
@@ -78,14 +78,16 @@ from testbed.datapath.recent_flows import (
     RECENT_FLOWS,
     SIZE,
     TIMEOUT_S,
+    act,
     digest,
     follow,
     note,
+    number,
 )
 from testbed.datapath.tunnel import HOP_LIMIT
-from testbed.mobility.forwarding import Action, FlowRule, HomeBinding, Side
+from testbed.mobility.forwarding import Action, FlowRule, HomeBinding, Path, Side
 
-MOBILITY_HEADER, ICMPV6, IPV6, TCP = 135, 58, 41, 6
+MOBILITY_HEADER, ICMPV6, IPV6, TCP, ROUTING_HEADER = 135, 58, 41, 6, 43
 #: Router Solicitation to Redirect (RFC 4861).
 _NEIGHBOUR_DISCOVERY = bytes([133]), bytes([137])
 _HEADERS_OF_SIGNALLING = 0, 43, 60, MOBILITY_HEADER
@@ -95,8 +97,8 @@ _TCP_HEADERS = 60
 HOMES, HOME_PREFIXES = "homes", "home_prefixes"
 TUNNELS, TUNNEL_PREFIXES, TUNNEL_ENDS = "tunnels", "tunnel_prefixes", "tunnel_ends"
 SOURCES = "outer_sources"
-#: Stands for the default where FIDs, which have 16 bits, are numbers of rules.
-_DEFAULT = 0x10000
+#: At a mobile node: its regional addresses, and the sources of tunnels within tunnels (RFC 5380).
+REGIONALS, NESTED_SOURCES = "regional_addresses", "nested_sources"
 REJECTED, SIGNALLING, UNROUTED = "rejected_tunnel_packets", "signalling_packets", "dropped_outer_packets"
 
 
@@ -190,6 +192,9 @@ class Classifier:
         ]
         if self._by_route and not self._anchor:
             sets.append((SOURCES, (TYPE_MARK,), TYPE_ADDRESS, False))
+            sets.append((NESTED_SOURCES, (TYPE_MARK,), TYPE_ADDRESS, False))
+        if not self._anchor:
+            sets.append((REGIONALS, (TYPE_ADDRESS,), None, False))
         return sets
 
     def base_elements(self) -> frozenset[tuple[str, tuple[Element, ...]]]:
@@ -218,7 +223,10 @@ class Classifier:
     def _tunnel(self) -> tuple[Rule, ...]:
         inner = 8 if self._anchor else 24  # whose addresses are the home addresses: source or destination
         addresses = load(NETWORK, 8, 16) + load(TRANSPORT, inner, 16, register=2)
+        regional = load(TRANSPORT, inner, 16) + found_in(REGIONALS) + load(TRANSPORT, 6, 1)
+        regional += compare(EQUAL, bytes([ROUTING_HEADER])) + count(SIGNALLING) + verdict(DROP)
         return (
+            *(() if self._anchor else (Rule(regional, "to a regional address: the agent has it"),)),
             Rule(addresses + found_in(TUNNELS) + verdict(GOTO, "decapsulate")),
             Rule(load(TRANSPORT, inner, 16) + dispatch(TUNNEL_PREFIXES)),
             Rule(load(NETWORK, 24, 16) + found_in(TUNNEL_ENDS) + count(REJECTED) + verdict(DROP), "spoofed"),
@@ -228,7 +236,15 @@ class Classifier:
         if not self._by_route:
             return (Rule(verdict(ACCEPT)),)
         other = self._marked(mark.DECAPSULATE_OTHER) + verdict(ACCEPT)
+        nested = load(TRANSPORT, 6, 1) + compare(EQUAL, bytes([IPV6]))
+        known = load(TRANSPORT, 8, 16) + load(TRANSPORT, 64, 16, register=2) + found_in(TUNNELS)
+        to_us = load(TRANSPORT, 24, 16) + found_in(REGIONALS)
+        inside = (
+            Rule(nested + known + other, "tunnel within the tunnel, to a regional address"),
+            Rule(nested + to_us + count(REJECTED) + verdict(DROP), "spoofed inside"),
+        )
         return (
+            *(() if self._anchor else inside),
             Rule(load(TRANSPORT, 6, 1) + compare(EQUAL, bytes([IPV6])) + other, "tunnel within the tunnel"),
             Rule(load(NETWORK, 6, 1) + compare(NOT_EQUAL, bytes([IPV6])) + other, "extension headers"),
             Rule(self._marked(mark.DECAPSULATE) + verdict(ACCEPT)),
@@ -355,7 +371,11 @@ class Classifier:
             + translate(SOURCES)
             + store(NETWORK, 8, 16, address=True)
         )
+        nested = load(TRANSPORT, 8, 16) + compare(EQUAL, mark.PLACEHOLDER.packed)
+        nested += load_meta(MARK) + masked(struct.pack("=I", mark.NUMBER_MASK)) + translate(NESTED_SOURCES)
+        nested += store(TRANSPORT, 8, 16)
         return (
+            Rule(placeholder + nested, "source of the tunnel within: the regional address"),
             Rule(placeholder + hop_limit),
             Rule(placeholder + source + verdict(ACCEPT), "outer source: the path's care-of address"),
             Rule(placeholder + count(UNROUTED) + verdict(DROP)),
@@ -373,6 +393,7 @@ class Classifier:
         default += (
             self._towards(slots[binding.default_bid]) if binding.default_bid in paths else self._dropped()
         )
+        regional = binding.regional and self._anchor  # rules are for what is inside of tunnels
         flows: list[tuple[int, list[bytes], bytes]] = []
         for rule in binding.rules:
             name = counter_of(home_address, rule.fid)
@@ -381,19 +402,27 @@ class Classifier:
             selector = rule.selector
             if selector is not None and not self._anchor:
                 selector = selector.mirrored()
-            flows.append((rule.fid, matches(selector), action))
+            found = matches(selector)
+            if regional:
+                found = [protocol_is(IPV6) + match for match in matches_inside(selector)] + found
+            flows.append((rule.fid, found, action))
         rules = []
         if any(alternatives for _, alternatives, _ in flows):
             rules.append(Rule(protocol_is(MOBILITY_HEADER) + default, "signalling follows no flow binding"))
+            if regional:
+                inside = protocol_is(IPV6) + load(TRANSPORT, 6, 1)
+                inside += compare(EQUAL, bytes([MOBILITY_HEADER]))
+                rules.append(Rule(inside + default, "nor does signalling inside a tunnel"))
         sets: tuple[tuple, ...] = ()
         chains: dict[str, tuple[Rule, ...]] = {}
         elements = {(HOMES, (Element(home_address.packed, chain),))}
-        if len(flows) < MANY_RULES:
+        if len(flows) < MANY_RULES or regional:
             rules += [Rule(match + action, f"fid {fid}") for fid, found, action in flows for match in found]
             rules.append(Rule(default, "default"))
         else:
             sets = ((f"{chain}.flows", (TYPE_MARK,), TYPE_VERDICT, False),)
-            flows.append((_DEFAULT, [b""], default))
+            fids = {fid for fid, _, _ in flows}
+            flows.append((next(fid for fid in range(65536) if fid not in fids), [b""], default))
             remembered, chains, numbers = self._remembered(chain, flows)
             rules += remembered
             elements |= numbers
@@ -409,36 +438,49 @@ class Classifier:
             elements |= {(TUNNEL_PREFIXES, _interval(prefix, inside)) for prefix in binding.prefixes}
         for path in binding.paths:
             elements.add((TUNNELS, (Element(path.remote.packed + home_address.packed),)))
-            elements.add((TUNNEL_ENDS, (Element(path.local.packed),)))
-            if self._by_route and not self._anchor:
-                number = mark.value(mark.slot_number(slots[path.bid]))
-                elements.add((SOURCES, (Element(struct.pack("=I", number), path.local.packed),)))
+            if path.via is None:
+                elements.add((TUNNEL_ENDS, (Element(path.local.packed),)))
+            elements |= self.sources(mark.value(mark.slot_number(slots[path.bid])), path)
+        if binding.regional and not self._anchor:
+            elements.add((REGIONALS, (Element(home_address.packed),)))
         return HomeRules(chains, counters, frozenset(elements), sets)
 
     def _remembered(
         self, chain: str, flows: list[tuple[int, list[bytes], bytes]]
     ) -> tuple[list[Rule], dict[str, tuple[Rule, ...]], set[tuple[str, tuple[Element, ...]]]]:
-        """The rules of many flow bindings (FID, alternatives, action); each has its action in a chain of its
-        own, which connections that are known go to at once."""
-        numbers = f"{chain}.flows"
+        """The rules of many flow bindings (FID, alternatives, action), the default, under a FID that is free,
+        the last: they only find out a number, by which connections that are known go at once to the same
+        action, in a chain of its own."""
+        numbers, tried = f"{chain}.flows", f"{chain}.rules"
         of_rules = digest(part for _, found, action in flows for part in (*found, action))
-        rules = [Rule(follow(of_rules, numbers), "connections that are known")]
-        chains, elements = {}, set()
+        rules = [
+            Rule(follow(of_rules, numbers), "connections that are known"),
+            Rule(verdict(JUMP, tried)),
+            Rule(note(of_rules)),
+            Rule(act(numbers)),
+        ]
+        elements, found_out = set(), []
+        chains: dict[str, tuple[Rule, ...]] = {}
         for fid, found, action in flows:
-            name = "default" if fid == _DEFAULT else f"fid{fid}"
-            own = f"{chain}.{name}"
-            chains[own] = (Rule(action, name),)
-            elements.add((numbers, (Element(struct.pack(">I", fid), own, goto=True),)))
-            for match in found:
-                rules.append(Rule(match + note(of_rules, fid), f"{name}: to be known"))
-                rules.append(Rule(match + verdict(GOTO, own), name))
+            name = f"fid{fid}" if fid != flows[-1][0] else "default"
+            chains[f"{chain}.{name}"] = (Rule(action, name),)
+            key = struct.pack("=I", number(fid))
+            elements.add((numbers, (Element(key, f"{chain}.{name}", goto=True),)))
+            end = set_mark(number(fid), mark.KEPT) + verdict(RETURN)
+            found_out += [Rule(match + end, name) for match in found]
+        chains[tried] = tuple(found_out)
         return rules, chains, elements
 
-    def default_source(self, local: IPv6Address) -> tuple[str, tuple[Element, ...]] | None:
-        """Outer source of packets without a mark, at a mobile node."""
+    def sources(self, number: int, path: Path) -> set[tuple[str, tuple[Element, ...]]]:
+        """At a mobile node: outer source of the packets with a mark (0: without one), and source of the tunnel
+        inside of theirs."""
         if not self._by_route or self._anchor:
-            return None
-        return SOURCES, (Element(bytes(4), local.packed),)
+            return set()
+        key, outer = struct.pack("=I", number), path.via or path
+        elements = {(SOURCES, (Element(key, outer.local.packed),))}
+        if path.via is not None:
+            elements.add((NESTED_SOURCES, (Element(key, path.local.packed),)))
+        return elements
 
     def _action(self, rule: FlowRule, paths: dict, slots: dict[int, int]) -> bytes:
         if rule.action is Action.DISCARD or not rule.bids:

@@ -6,18 +6,20 @@ time for ten rules as for ten thousand. Packets without ports, with extension he
 the map has no room any more go through the rules.
 
 A note is right because its key has all that a selector can look at in such a packet (addresses, traffic
-class, flow label, next header, ports) and a digest of the rules that it was made by: once these change, nobody
-finds it any more, and it goes away by itself.
+class, flow label, next header, ports) and a digest of the rules that it was made by: once these change,
+nobody finds it any more, and it goes away by itself.
 
-Functions: `digest`, `note`, `follow`. The map: `RECENT_FLOWS`.
+Functions: `digest`, `number`, `follow`, `note`, `act`. The map: `RECENT_FLOWS`.
 """
 
 import hashlib
 import struct
 from collections.abc import Iterable
 
+from testbed.datapath.mark import KEPT
 from testbed.datapath.match import PORT_PROTOCOLS
 from testbed.datapath.nftables import (
+    MARK,
     NETWORK,
     TRANSPORT,
     TYPE_ADDRESS,
@@ -28,6 +30,7 @@ from testbed.datapath.nftables import (
     found_in,
     immediate,
     load,
+    load_meta,
     masked,
     translate,
 )
@@ -65,10 +68,24 @@ def _key(of_rules: bytes) -> bytes:
     )
 
 
-def note(of_rules: bytes, number: int) -> bytes:
-    """Remember that packets like this one have met the rule of that number. No match without room."""
-    data = immediate(struct.pack(">I", number), register=_DATA_REGISTER)
-    return _key(of_rules) + data + add_element(RECENT_FLOWS, _DATA_REGISTER)
+def number(fid: int) -> int:
+    """The mark of a packet between the rule that it has met and that rule's action."""
+    return fid << 16
+
+
+def _marked(register: int = 1) -> bytes:
+    mask = struct.pack("=I", 0xFFFFFFFF & ~KEPT)
+    return load_meta(MARK, register) + masked(mask, register=register)
+
+
+def note(of_rules: bytes) -> bytes:
+    """Remember which rule, as the mark says, packets like this one have met. No match without room."""
+    return _key(of_rules) + _marked(_DATA_REGISTER) + add_element(RECENT_FLOWS, _DATA_REGISTER)
+
+
+def act(chains: str) -> bytes:
+    """Go to the chain that the verdict map `chains` has for the mark."""
+    return _marked() + dispatch(chains)
 
 
 def follow(of_rules: bytes, chains: str) -> bytes:
