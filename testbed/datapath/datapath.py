@@ -264,6 +264,8 @@ class Datapath:
                 raise DatapathError(
                     f"the tunnel of BID {path.bid} of {binding.home_address} ends inside itself."
                 )
+            if path.via is not None and not self._tunnel.by_route:
+                raise DatapathError("a tunnel within a tunnel needs the seg6 backend.")
             if self.side is Side.MOBILE and path.interface is None:
                 raise DatapathError(f"BID {path.bid} of {binding.home_address} has no interface.")
         for rule in binding.rules:
@@ -278,14 +280,12 @@ class Datapath:
     def _base(
         self, bindings: Mapping[IPv6Address, HomeBinding], slots: Mapping[IPv6Address, dict[int, int]]
     ) -> _Wanted:
-        first = bindings[min(bindings)] if bindings else None
+        first = min(bindings.values(), key=lambda b: (b.regional, b.home_address), default=None)
         of_first = slots[first.home_address] if first is not None else {}
         elements = set(self._classifier.base_elements())
         path = next((path for path in first.paths if path.bid == first.default_bid), None) if first else None
         if path is not None:
-            source = self._classifier.default_source(path.local)
-            if source is not None:
-                elements.add(source)
+            elements |= self._classifier.sources(0, path)
         return _Wanted(frozenset(self._routing.base(first, of_first)), HomeRules({}, {}, frozenset(elements)))
 
     # -- to the kernel: changes

@@ -1,4 +1,4 @@
-"""RFC 6088 traffic selectors as nf_tables expressions. Function: `matches`.
+"""RFC 6088 traffic selectors as nf_tables expressions. Functions: `matches`, `matches_inside`.
 
 Every field is matched in the packet itself, behind any IPv6 extension headers:
 
@@ -36,6 +36,7 @@ ESP, AH = 50, 51
 PORT_PROTOCOLS = "protocols_with_ports"
 #: Next header values of extension headers, which the kernel skips on its way to the upper layer.
 _EXTENSIONS = (0, 43, 44, 51, 60)
+_IPV6_HEADER = 40
 
 
 def matches(selector: TrafficSelector | None) -> list[bytes]:
@@ -51,6 +52,42 @@ def matches(selector: TrafficSelector | None) -> list[bytes]:
     for condition in (_header(selector), _protocol(selector), _ports(selector), _spi(selector)):
         alternatives = [a + b for a in alternatives for b in condition]
     return alternatives
+
+
+def matches_inside(selector: TrafficSelector | None) -> list[bytes]:
+    """The same for what is inside of a tunnel packet (RFC 2473): of the IPv6 header right behind the outer one,
+    and what follows that. Extension headers of the inner packet are not skipped."""
+    if selector is None:
+        return [b""]
+    if not isinstance(selector, IPv6TrafficSelector):
+        return []
+    parts = []
+    for offset, addresses in ((8, selector.source_address), (24, selector.destination_address)):
+        if addresses is not None:
+            parts.append(load(TRANSPORT, offset, 16) + _addresses(int(addresses[0]), int(addresses[1])))
+    if selector.traffic_class is not None:
+        start, end = (struct.pack(">H", (octet & 0xFC) << 4) for octet in selector.traffic_class)
+        parts.append(load(TRANSPORT, 0, 2) + masked(b"\x0f\xc0") + within(start, end))
+    if selector.flow_label is not None:
+        start, end = (label.to_bytes(3, "big") for label in selector.flow_label)
+        parts.append(load(TRANSPORT, 1, 3) + masked(b"\x0f\xff\xff") + within(start, end))
+    if selector.next_header is not None:
+        parts.append(load(TRANSPORT, 6, 1) + within(*(bytes([number]) for number in selector.next_header)))
+    ports = (0, selector.source_port), (2, selector.destination_port)
+    if any(limits is not None for _, limits in ports):
+        parts.append(load(TRANSPORT, 6, 1) + found_in(PORT_PROTOCOLS))
+    for offset, limits in ports:
+        if limits is not None:
+            limits = (struct.pack(">H", port) for port in limits)
+            parts.append(load(TRANSPORT, _IPV6_HEADER + offset, 2) + within(*limits))
+    if selector.spi is not None:
+        limits = within(*(struct.pack(">I", spi) for spi in selector.spi))
+        start = b"".join(parts) + load(TRANSPORT, 6, 1)
+        return [
+            start + compare(EQUAL, bytes([kind])) + load(TRANSPORT, offset, 4) + limits
+            for kind, offset in ((ESP, _IPV6_HEADER), (AH, _IPV6_HEADER + 4))
+        ]
+    return [b"".join(parts)]
 
 
 def _header(selector: IPv6TrafficSelector) -> list[bytes]:

@@ -98,7 +98,7 @@ class Routing:
             else:
                 objects.add(self._tunnel.route(table, mark.ANY, path))
                 objects |= {Route(table, prefix, kind=THROW) for prefix in binding.prefixes}
-                objects |= self._outer(path, slot)
+                objects |= self._outer_via(path.via, slot) if path.via else self._outer(path, slot)
         if self._anchor:
             objects |= {self._by_detour(mark.HOME_TABLE, prefix) for prefix in destinations}
             if self._home_interface is not None:
@@ -106,7 +106,10 @@ class Routing:
         else:
             objects.add(HomeAddress(binding.home_address))
             if self._tunnel.by_route:
-                objects.add(Route(mark.INNER_TABLE, destinations[0], "lo", kind=LOCAL))
+                if binding.regional:  # where tunnels within tunnels end
+                    objects.add(self._tunnel.end(mark.INNER_TABLE, destinations[0]))
+                else:
+                    objects.add(Route(mark.INNER_TABLE, destinations[0], "lo", kind=LOCAL))
                 objects |= {self._by_detour(mark.INNER_TABLE, prefix) for prefix in binding.prefixes}
         return objects
 
@@ -133,6 +136,25 @@ class Routing:
                 )
             )
         return objects
+
+    def _outer_via(self, via: Path, slot: int) -> set[KernelObject]:
+        """How packets of a tunnel that is inside of the tunnel `via` leave this mobile node: into that one,
+        whose own packets leave by its interface."""
+        table = mark.outer_table(slot)
+        end = IPv6Network(via.remote)
+        return {
+            *(Route(table, scope, kind=THROW) for scope in _SCOPED),
+            self._tunnel.route(table, mark.ANY, via),
+            Route(table, end, via.interface, via.gateway, volatile=True),
+            Route(table, end, self._detour, mark.DETOUR_GATEWAY, metric=_LAST_RESORT),
+            PolicyRule(
+                mark.OUTER_PRIORITY,
+                table,
+                mark.value(mark.slot_number(slot)),
+                mark.NUMBER_MASK,
+                source=mark.PLACEHOLDER,
+            ),
+        }
 
     def _by_detour(self, table: int, prefix: IPv6Network) -> Route:
         return Route(table, prefix, self._detour, mark.DETOUR_GATEWAY)

@@ -50,6 +50,10 @@ class Tunnel:
         """Rules and routes that are needed whatever the bindings."""
         return []
 
+    def end(self, table: int, prefix: IPv6Network) -> Route:
+        """The route by which tunnel packets to `prefix` are decapsulated. Only where `by_route`."""
+        raise NotImplementedError
+
     def route(self, table: int, prefix: IPv6Network, path: Path, source: IPv6Address | None = None) -> Route:
         """The route that sends `prefix` into the tunnel of `path`."""
         raise NotImplementedError
@@ -108,10 +112,7 @@ class Seg6Tunnel(Tunnel):
 
     def base(self) -> list[KernelObject]:
         def decapsulation(number: int, table: int) -> Route:
-            data = struct.pack("=HHI", 8, 1, _END_DT6) + struct.pack("=HHI", 8, 3, table)
-            return Route(
-                mark.TABLE_BASE + number, mark.ANY, self._detour.name, encapsulation=(_SEG6_LOCAL, data)
-            )
+            return self._decapsulate(mark.TABLE_BASE + number, mark.ANY, table)
 
         def rule(number: int, protocol: int = 0) -> PolicyRule:
             return PolicyRule(
@@ -131,6 +132,14 @@ class Seg6Tunnel(Tunnel):
             rule(mark.DECAPSULATE_OTHER),
             PolicyRule(mark.LOCAL_PRIORITY, mark.LOCAL_TABLE),
         ]
+
+    def end(self, table: int, prefix: IPv6Network) -> Route:
+        return self._decapsulate(table, prefix, 0)
+
+    def _decapsulate(self, table: int, prefix: IPv6Network, into: int) -> Route:
+        """The inner packet is looked up in table `into`, 0: by all policy rules."""
+        data = struct.pack("=HHI", 8, 1, _END_DT6) + struct.pack("=HHI", 8, 3, into)
+        return Route(table, prefix, self._detour.name, encapsulation=(_SEG6_LOCAL, data))
 
     def route(self, table: int, prefix: IPv6Network, path: Path, source: IPv6Address | None = None) -> Route:
         header = struct.pack("=iBBBBBBH", _ENCAPSULATION_REDUCED, 0, 2, 4, 0, 0, 0, 0)

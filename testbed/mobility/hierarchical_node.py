@@ -309,7 +309,7 @@ class HierarchicalMobileNode(MobileNode):
                 if not registration.known_to_peer:
                     return None
                 paths, default = self._paths(registration)
-                return HomeBinding(home_address, paths, default, self._rules(paths))
+                return HomeBinding(home_address, paths, default, self._rules(paths), regional=True)
         if home_address != self.configuration.home_address or self.local is None:
             return super().home_binding(home_address)
         serving = self._serving()
