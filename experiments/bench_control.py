@@ -45,12 +45,14 @@ Three things are measured, each in the terms that a home agent is bought by.
 
 core      Binding Updates a second of processor time through the protocol alone: octets in, parsed, judged,
           binding cache changed, wanted forwarding state computed, acknowledgement out as octets. Of 1,000
-          mobile nodes, in turn, with four kinds of message: one binding (RFC 6275); two bindings (RFC 5648);
-          these with three flow bindings that are refreshed (the draft); and the same, authenticated (RFC 4285).
-agent     a whole agent with the kernel's state. Binding Updates that move two bindings to new care-of addresses
-          come as fast as they are acknowledged, 32 under way; then one at a time, for the time from the
-          arrival (the kernel's time stamp) until the kernel forwards as they say, while 1,000 other mobile
-          nodes are bound. Then what the agent uses while nothing happens, and its memory.
+          mobile nodes, in turn, with four kinds of message: one binding (RFC 6275); two bindings (RFC
+          5648); these with three flow bindings, added, then refreshed (the draft); and the same,
+          authenticated (RFC 4285).
+agent     a whole agent with the kernel's state. Authenticated Binding Updates that move two bindings with three
+          flow bindings to new care-of addresses come as fast as they are acknowledged, 32 under way; then
+          one at a time, for the time from the arrival (the kernel's time stamp) until the kernel forwards as
+          they say, while 1,000 other mobile nodes are bound. Then what the agent uses while nothing
+          happens, and its memory.
 memory    of the binding cache and timers of the core, by tracemalloc, for one binding and one flow binding.
 """
 EPILOG = """\
@@ -63,7 +65,7 @@ HOME_AGENT = IPv6Address("2001:db8:100::1")
 HOME_PREFIX = IPv6Network("2001:db8:100::/64")
 MOBILE_END, AGENT_END = IPv6Address("2001:db8:201::1"), IPv6Address("2001:db8:ff01::1")
 KEY = SecurityAssociation(1000, bytes(range(16)))
-KINDS = ("one binding", "two bindings", "two bindings, three flows", "two bindings, three flows, authenticated")
+KINDS = ("one binding", "two bindings", "two, three flows", "two, three flows, authenticated")
 PIPELINE = 32
 LIFETIME_S = 400
 READY_S = 60.0

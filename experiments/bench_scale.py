@@ -1,0 +1,202 @@
+#!/usr/bin/env python3
+"""Whether a home agent's tunnels are as fast for thousands of flow bindings and mobile nodes as for one."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import IPv6Address, IPv6Network
+from pathlib import Path as FilePath
+
+sys.path.insert(0, str(FilePath(__file__).resolve().parents[1]))
+
+from testbed.environment import reexec_in_project_environment  # noqa: E402
+
+reexec_in_project_environment()
+
+import socket  # noqa: E402
+import subprocess  # noqa: E402
+
+from bench_tunnel import CARE_OF_ADDRESS, HOME_ADDRESS, HOME_AGENT, Bench  # noqa: E402
+
+from testbed.datapath.error import DatapathError  # noqa: E402
+from testbed.datapath.probe import BACKENDS, choose_tunnel_backend  # noqa: E402
+from testbed.experiment import bench  # noqa: E402
+from testbed.experiment.bench import Figure  # noqa: E402
+from testbed.isolation import isolate  # noqa: E402
+from testbed.mobility.forwarding import Action, FlowRule, HomeBinding, Path  # noqa: E402
+from testbed.wire.selector import IPv6TrafficSelector  # noqa: E402
+
+DESCRIPTION = """\
+Correspondent node, home agent, access router and mobile node are namespaces in a row, nothing is shaped. The
+traffic goes through the home agent's tunnel and matches none of the flow bindings, the worst case where they
+are tried in turn. Measured, with one flow binding and with many of the same mobile node, then with one mobile
+node and with many at the home agent (8 flow bindings each):
+
+  TCP       goodput of one connection (iperf3)
+  packets   UDP packets of 100 octets a second that one sender gets through, and the same a second of its
+            processor time: the kernel forwards them in the sender's time, whatever else the machine does
+  change    time of Datapath.apply when one flow binding of the mobile node changes
+
+One and many take turns, on one network; a ratio is that of neighbours. Only the home agent has the many.
+"""
+EPILOG = """\
+The goal is a median ratio of 0.95 or more in each; exit status 1 if one is missed. The first packet of a
+connection goes through all flow bindings and is in no figure here. Examples:
+  sudo ./run bench scale
+  sudo ./run bench scale --flows 1000 --nodes 100 --repetitions 10
+  sudo ./run bench scale --quick --json
+"""
+GOAL = 0.95
+PORT = 5004
+PACKET_OCTETS = 100
+#: Name, unit, and what of it makes one unit.
+RATES = (("TCP", "Gbit/s", 1e9), ("packets", "k/s", 1e3), ("packets by CPU", "k/s of CPU", 1e3))
+OTHER_HOMES = IPv6Network("2001:db8:100:0:1::/80")
+
+
+def rules(count: int) -> tuple[FlowRule, ...]:
+    """Flow bindings that match none of the traffic: single addresses and ports of other correspondents."""
+    return tuple(
+        FlowRule(
+            number + 1,
+            number % 256,
+            IPv6TrafficSelector(
+                source_address=(IPv6Address(0x20010DB8_0400 << 80 | number),) * 2,
+                destination_port=(1 + number % 1000,) * 2,
+                next_header=(6, 6),
+            ),
+            Action.FORWARD,
+            (1,),
+        )
+        for number in range(count)
+    )
+
+
+class ScaleBench(Bench):
+    """The network of `bench tunnel` with a home agent whose state grows and shrinks while tunnels stay."""
+
+    @contextmanager
+    def bound(self) -> Iterator[None]:
+        with self.tunnels():
+            yield
+
+    def anchor(self, flows: int, nodes: int) -> float:
+        """Have the home agent serve that much; returns the time that one more change takes, in ms."""
+        datapath = self._datapaths["ha"]
+        path = (Path(1, HOME_AGENT, CARE_OF_ADDRESS),)
+        complete = {HOME_ADDRESS: HomeBinding(HOME_ADDRESS, path, 1, rules(flows))}
+        for number in range(1, nodes):
+            home = OTHER_HOMES[number]
+            path_of_other = (Path(1, HOME_AGENT, CARE_OF_ADDRESS + number),)
+            complete[home] = HomeBinding(home, path_of_other, 1, rules(8))
+        with self._nodes["ha"].entered():
+            datapath.reconcile(complete)
+            changed = HomeBinding(HOME_ADDRESS, path, 1, rules(flows + 1))
+            begin = time.perf_counter()
+            datapath.apply({HOME_ADDRESS: changed})
+            return 1000 * (time.perf_counter() - begin)
+
+    def tcp(self, seconds: int) -> float:
+        return self.measure(HOME_ADDRESS, False, seconds)
+
+    def packets(self, seconds: float) -> tuple[float, float]:
+        """UDP packets a second from the correspondent node that the mobile node's interface has received: a
+        second of time, and of the sender's processor time."""
+        with self._nodes["cn"].entered():
+            sender = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        with sender:
+            sender.connect((str(HOME_ADDRESS), PORT))
+            payload = bytes(PACKET_OCTETS - 48)
+            end = time.perf_counter() + 0.1
+            while time.perf_counter() < end:
+                _send(sender, payload)
+            before, begin, used = self._received(), time.perf_counter(), time.process_time()
+            end = begin + seconds
+            while time.perf_counter() < end:
+                for _ in range(100):
+                    _send(sender, payload)
+            used = time.process_time() - used
+            received = self._received() - before
+            return received / (time.perf_counter() - begin), received / used
+
+    def _received(self) -> int:
+        """Packets that came to the mobile node."""
+        with self._nodes["mn"].entered():
+            text = FilePath("/proc/thread-self/net/dev").read_text()
+        line = next(line for line in text.splitlines() if line.strip().startswith("ar:"))
+        return int(line.split(":")[1].split()[1])
+
+
+def _send(sender: socket.socket, payload: bytes) -> None:
+    try:
+        sender.send(payload)
+    except OSError:
+        pass  # a queue is full, or an ICMPv6 error has come back: nobody listens at the port
+
+
+def compare(network: ScaleBench, flows: int, nodes: int, options) -> dict[str, list[float]]:
+    """The figures of one and many, and their ratios, one value a repetition."""
+    found: dict[str, list[float]] = {}
+    seconds = 1 if options.quick else 2
+    for number in range(options.repetitions):
+        values = {}
+        # who goes first changes
+        for many in (False, True) if number % 2 else (True, False):
+            change_ms = network.anchor(flows if many else 1, nodes if many else 1)
+            values["change", many] = change_ms
+            values["TCP", many] = network.tcp(seconds)
+            values["packets", many], values["packets by CPU", many] = network.packets(seconds / 2)
+        for (what, many), value in values.items():
+            found.setdefault(f"{what} {'many' if many else 'one'}", []).append(value)
+        for what, _, _ in RATES:
+            found.setdefault(f"{what} ratio", []).append(values[what, True] / values[what, False])
+    return found
+
+
+def figures(name: str, found: dict[str, list[float]]) -> list[Figure]:
+    shown = []
+    for what, unit, scale in RATES:
+        shown.append(Figure(f"{name}: {what}, one", unit, [v / scale for v in found[f"{what} one"]]))
+        shown.append(Figure(f"{name}: {what}", unit, [v / scale for v in found[f"{what} many"]]))
+        shown.append(Figure(f"{name}: {what}, ratio", "", found[f"{what} ratio"], GOAL))
+    shown.append(Figure(f"{name}: a flow binding changes, one", "ms", found["change one"]))
+    shown.append(Figure(f"{name}: a flow binding changes", "ms", found["change many"]))
+    return shown
+
+
+def main() -> int:
+    quick = "100 flow bindings, 100 mobile nodes, one repetition"
+    made = bench.parser("scale", DESCRIPTION, EPILOG, 6, quick)
+    made.add_argument("--flows", type=int, action="append", metavar="N",
+                      help="flow bindings; may be given several times (100, 1000, 10000)")
+    made.add_argument("--nodes", type=int, action="append", metavar="N",
+                      help="mobile nodes; may be given several times (100, 1000)")
+    made.add_argument("--backend", choices=BACKENDS, help="the tunnels (the best that this kernel has)")
+    options = bench.parse(made)
+    flows = options.flows or ([100] if options.quick else [100, 1000, 10_000])
+    nodes = options.nodes or ([100] if options.quick else [100, 1000])
+    if min(flows + nodes) < 2 or max(flows) > 65_000 or max(nodes) > 65_000:
+        made.error("--flows and --nodes must be from 2 to 65000")
+    isolate()
+    try:
+        backend = choose_tunnel_backend(options.backend or "auto")
+    except ValueError as error:
+        made.error(str(error))
+    shown = []
+    with ScaleBench(backend, 1) as network, network.bound():
+        for count in flows:
+            bench.say(f"{count} flow bindings")
+            shown += figures(f"{count} flow bindings", compare(network, count, 1, options))
+        for count in nodes:
+            bench.say(f"{count} mobile nodes")
+            shown += figures(f"{count} mobile nodes", compare(network, 1, count, options))
+    return bench.finish("scale", options, shown, backend=backend, flows=flows, nodes=nodes)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (DatapathError, OSError, subprocess.CalledProcessError) as problem:
+        print(f"bench scale: {problem}", file=sys.stderr)
+        sys.exit(2)
