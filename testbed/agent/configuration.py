@@ -36,6 +36,7 @@ Lifetime = Annotated[int, Meta(ge=4, le=65535 * 4, multiple_of=4)]
 Rate = Annotated[int, Meta(ge=1, le=1_000_000)]
 Seconds = Annotated[float, Meta(ge=0)]
 ActionName = Literal["forward", "discard", "n-cast"]
+DialectName = Literal["draft", "rfc6089"]
 Text = str | int
 
 #: The priority of a flow binding for which none is given.
@@ -155,6 +156,7 @@ class MobileNodeFile(Table, tag_field="role", tag="mobile-node"):
     home_agent: IPv6Address | None = None
     home_prefix: IPv6Network | None = None
     lifetime_s: Lifetime = 60
+    dialect: DialectName = "draft"
     state: str = ""
     flow: list[Flow] = []
     correspondent: list[Correspondent] = []
@@ -173,6 +175,7 @@ class HomeAgentFile(Table, tag_field="role", tag="home-agent"):
     address: IPv6Address
     home_interface: InterfaceName
     home_prefixes: Annotated[list[IPv6Network], Meta(min_length=1)]
+    dialect: DialectName = "draft"
     mobile_router: list[MobileRouter] = []
     security_association: list[HomeSecurity] = []
     accept_unauthenticated: bool = False

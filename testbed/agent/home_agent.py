@@ -23,6 +23,7 @@ from testbed.agent.presentation import flow_to_json
 from testbed.agent.requests import Request, RequestError
 from testbed.agent.security import time_of_day
 from testbed.datapath.mobile_network import Unreachable
+from testbed.mobility.binding import FlowBinding
 from testbed.mobility.forwarding import Side
 from testbed.mobility.home_agent import HomeAgent, HomeAgentConfiguration
 from testbed.mobility.home_link import HomePrefix
@@ -68,6 +69,7 @@ class HomeAgentAgent(Agent):
             configuration,
             associations={table.home_address: association(table) for table in file.security_association},
             accept_unauthenticated=file.accept_unauthenticated,
+            dialect=file.dialect,
             max_refusals_per_s=file.max_refusals_per_s,
             max_refusals_per_sender_per_s=file.max_refusals_per_sender_per_s,
         )
@@ -154,6 +156,11 @@ class HomeAgentAgent(Agent):
         for anycast in self._anycast:
             anycast.close()
 
+    def _state(self, home_address: IPv6Address, flow: FlowBinding) -> str:
+        """Whether packets are matched against a flow binding (RFC 6089 §4.3)."""
+        bindings = self.role.cache.get(home_address).bindings
+        return "registered" if any(bid in bindings for bid in flow.bids) else "inactive"
+
     def status(self) -> dict[str, Any]:
         return {
             "address": str(self.file.address),
@@ -166,7 +173,7 @@ class HomeAgentAgent(Agent):
     async def handle(self, request: Request) -> Any:
         if isinstance(request, requests.Flows):
             return [
-                {**flow_to_json(home_address, flow), "state": "registered"}
+                {**flow_to_json(home_address, flow), "state": self._state(home_address, flow)}
                 for home_address, flow in self.role.flows()
             ]
         if isinstance(request, requests.HomePrefix):

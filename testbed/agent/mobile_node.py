@@ -74,6 +74,7 @@ class MobileNodeAgent(Agent):
                 tuple(flow_binding(flow, file.interface) for flow in file.flow),
                 tuple(correspondent.address for correspondent in file.correspondent),
                 association=association(file.security) if file.security else None,
+                dialect=file.dialect,
                 home_prefix=file.home_prefix,
                 **mobile_network(file),
             )

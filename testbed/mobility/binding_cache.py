@@ -44,10 +44,15 @@ class CacheEntry:
         found = [b for b in self.bindings.values() if b.care_of_address == care_of_address]
         return min(found, key=lambda binding: binding.preference).bid if found else None
 
-    def forget_bids(self, bids: list[int]) -> list[int]:
-        """Remove bindings, and the flow bindings that are left without any; returns the FIDs of these."""
+    def forget_bids(self, bids: list[int], keep_flows: bool = False) -> list[int]:
+        """Remove bindings, and the flow bindings that are left without any; returns the FIDs of these.
+
+        With `keep_flows` these become inactive (RFC 6089 §4.3) while there is any binding at all.
+        """
         for bid in bids:
             del self.bindings[bid]
+        if keep_flows and self.bindings:
+            return []
         lost = [fid for fid, flow in self.flows.items() if not any(bid in self.bindings for bid in flow.bids)]
         for fid in lost:
             del self.flows[fid]

@@ -138,6 +138,7 @@ class HierarchicalMobileNode(MobileNode):
                 self._transmit_local,
                 self._note,
                 local=True,
+                dialect=self.configuration.dialect,
             )
         self._note(
             "anchor-point-chosen",

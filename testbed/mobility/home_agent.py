@@ -38,7 +38,8 @@ class HomeAgentConfiguration:
     `prefix_table`: the mobile network prefixes of each mobile router, by home address (RFC 3963 §6.1.2).
     `associations`: the keys that Binding Updates are authenticated with, by home address (RFC 4285);
     `accept_unauthenticated`: serve home addresses that there is no key for, whoever asks. `max_refusals…`:
-    how many answers a second there are at most to what is not authentic, in all and to one /64.
+    how many answers a second there are at most to what is not authentic, in all and to one /64. `dialect`:
+    how flow bindings are spoken of, "draft" or "rfc6089" (see module `dialect`), as the codec has it.
 
     `duplicate_address_detection`: whether the agent looks for other users of a home address on the home link
     before its first binding (see `HomeAgent.probes`); False where addresses cannot collide.
@@ -55,6 +56,7 @@ class HomeAgentConfiguration:
     accept_unauthenticated: bool = False
     max_refusals_per_s: int = MAX_REFUSALS_PER_S
     max_refusals_per_sender_per_s: int = MAX_REFUSALS_PER_SENDER_PER_S
+    dialect: str = "draft"
     duplicate_address_detection: bool = False
     preference: int = 0
     prefix_interval_s: tuple[float, float] = (MIN_MOB_PFX_ADV_INTERVAL, MAX_MOB_PFX_ADV_INTERVAL)
@@ -75,10 +77,12 @@ class HomeAgent(Registrar):
             dict(configuration.associations),
             configuration.accept_unauthenticated,
             time_of_day,
-            codec or Codec(),
+            codec or Codec(configuration.dialect),
         )
         refusals = RateLimit(configuration.max_refusals_per_s, configuration.max_refusals_per_sender_per_s)
-        super().__init__(configuration.policy, configuration.max_lifetime_s, verifier, refusals)
+        super().__init__(
+            configuration.policy, configuration.max_lifetime_s, verifier, refusals, configuration.dialect
+        )
         self.configuration = configuration
         own = (*configuration.home_prefixes, IPv6Network(configuration.address))
         self._held: dict[IPv6Address, tuple[Packet, BindingUpdate]] = {}

@@ -11,6 +11,7 @@ from typing import Any
 
 from testbed.mobility.authentication import Signer
 from testbed.mobility.binding import FlowBinding, wanted_rules
+from testbed.mobility.dialect import Draft
 from testbed.mobility.forwarding import Action, FlowRule, HomeBinding, Pair, Path, RouteOptimisation, Side
 from testbed.mobility.home_discovery import (
     DISCOVER,
@@ -78,7 +79,7 @@ class MobileNode(Role):
         """`time_of_day` turns the role's clock into seconds since 1970 (RFC 4285 §6)."""
         super().__init__()
         self._signer = (
-            Signer(configuration.association, time_of_day, codec or Codec())
+            Signer(configuration.association, time_of_day, codec or Codec(configuration.dialect))
             if configuration.association
             else None
         )
@@ -101,6 +102,7 @@ class MobileNode(Role):
             self._note,
             sequence,
             self._mobile_network(),
+            dialect=configuration.dialect,
         )
         self.registration.unserved = self._unserved
         self._discovery = HomeAgentDiscovery(
@@ -543,7 +545,9 @@ class MobileNode(Role):
                 self.registration.leave(now)
                 self._changed[self.configuration.home_address] = None
             return
-        listed = self.flow_registration.flows.values()
+        # correspondent nodes speak the draft's dialect only
+        draft = self.configuration.dialect == Draft.name
+        listed = self.flow_registration.flows.values() if draft else ()
         flows = [item.flow for item in listed if item.operation is not Pro.REMOVE]
         self.optimiser.update(self.flow_registration.bindings.values(), flows, now)
 

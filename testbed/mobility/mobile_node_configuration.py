@@ -26,7 +26,8 @@ class MobileNodeConfiguration:
 
     `home_agent` None: it is looked for on the link of `home_prefix` (RFC 6275 §11.4.1).
     `prefixes`: the mobile network prefixes of a mobile router (RFC 3963), none for a mobile host;
-    `explicit_prefixes`, `prefix_fall_back`: see MobileNetwork.
+    `explicit_prefixes`, `prefix_fall_back`: see MobileNetwork. `dialect`: how flow bindings are
+    spoken of, "draft" or "rfc6089" (see module `dialect`), as the codec has it.
     """
 
     home_address: IPv6Address
@@ -39,4 +40,5 @@ class MobileNodeConfiguration:
     prefixes: tuple[IPv6Network, ...] = ()
     explicit_prefixes: bool = True
     prefix_fall_back: bool = False
+    dialect: str = "draft"
     home_prefix: IPv6Network | None = None

@@ -11,6 +11,7 @@ from typing import Any
 from testbed.mobility.authentication import Verifier
 from testbed.mobility.binding import NO_BID, Binding, FlowBinding, is_unicast_routable, sequence_is_newer
 from testbed.mobility.binding_cache import BindingCache, CacheEntry
+from testbed.mobility.dialect import DIALECTS, RFC6089
 from testbed.mobility.forwarding import HomeBinding
 from testbed.mobility.policy import Policy
 from testbed.mobility.rate_limit import RateLimit
@@ -69,10 +70,12 @@ class Registrar(Role):
         max_lifetime_s: int,
         verifier: Verifier | None = None,
         refusals: RateLimit | None = None,
+        dialect: str = "draft",
     ) -> None:
         super().__init__(refusals)
         self.policy = policy
         self.verifier = verifier
+        self.dialect = DIALECTS[dialect]()
         self.max_lifetime_s = max_lifetime_s
         self.cache = BindingCache()
         self._undo: dict[IPv6Address, CacheEntry | None] = {}
@@ -258,7 +261,7 @@ class Registrar(Role):
         self, packet: Packet, update: BindingUpdate, home_address: IPv6Address, status: Status
     ) -> None:
         """Answer a Binding Update that is refused as a whole."""
-        flow_statuses = [FlowStatus.REASON_UNSPECIFIED] * len(update.all_options(FlowIdentification))
+        flow_statuses = [self.dialect.unspecified] * len(update.all_options(FlowIdentification))
         options = _acknowledged_bids(update, {}) + _acknowledged_flows(update, flow_statuses)
         self._acknowledge(
             packet, home_address, BindingAcknowledgement(status, update.sequence, 0, options=options)
@@ -299,13 +302,13 @@ class Registrar(Role):
         entry.mobile_router, entry.prefixes = update.mobile_router, prefixes
         if not identifiers or update.overwrite:
             entry.bindings.clear()
-            entry.flows.clear()
+            if not (identifiers and self.dialect.renews_all):
+                entry.flows.clear()
         entry.local = packet.destination
         entry.bindings.update({binding.bid: binding for binding in bindings})
         self.cache.put(entry)
-        flow_statuses = self._process_flows(packet, update, entry, bool(identifiers))
-        mentioned = {option.fid for option in update.all_options(FlowIdentification)}
-        lost = entry.forget_flows_unmentioned({binding.bid for binding in bindings}, mentioned)
+        renewed = {binding.bid for binding in bindings}
+        flows, lost = self._answer_flows(packet, update, entry, bool(identifiers), renewed)
         self._changed[home_address] = None
         self._schedule(home_address)
         self._note(
@@ -313,7 +316,7 @@ class Registrar(Role):
             home_address=text(home_address),
             bindings={binding.bid: text(binding.care_of_address) for binding in bindings},
             lifetime_s=granted,
-            flows=[int(status) for status in flow_statuses],
+            flows=[int(flow.status) for flow in flows],
             flows_lost=lost,
         )
         return BindingAcknowledgement(
@@ -321,7 +324,7 @@ class Registrar(Role):
             update.sequence,
             granted,
             mobile_router=entry.mobile_router,
-            options=_acknowledged_bids(update, bid_statuses) + _acknowledged_flows(update, flow_statuses),
+            options=_acknowledged_bids(update, bid_statuses) + flows,
         )
 
     def _check_identifiers(
@@ -388,6 +391,18 @@ class Registrar(Role):
             raise Refused(Status(statuses[identifiers[0].bid]))
         return bindings
 
+    def _answer_flows(
+        self, packet: Packet, update: BindingUpdate, entry: CacheEntry, with_bids: bool, renewed: set[int]
+    ) -> tuple[tuple[FlowIdentification, ...], list[int]]:
+        """Do what a message says of flows: the options of the answer, and the FIDs that are lost because the
+        message, which renews the BIDs `renewed`, leaves them out."""
+        if isinstance(self.dialect, RFC6089):
+            return self.dialect.process(update, entry, self.policy)
+        statuses = self._process_flows(packet, update, entry, with_bids)
+        mentioned = {option.fid for option in update.all_options(FlowIdentification)}
+        lost = entry.forget_flows_unmentioned(renewed, mentioned)
+        return _acknowledged_flows(update, statuses), lost
+
     def _process_flows(
         self, packet: Packet, update: BindingUpdate, entry: CacheEntry, with_bids: bool
     ) -> list[FlowStatus]:
@@ -415,8 +430,8 @@ class Registrar(Role):
         statuses = {
             bid: Status.NOT_HOME_AGENT_FOR_THIS_MOBILE_NODE for bid in named if bid not in entry.bindings
         }
-        lost = entry.forget_bids(found)
-        flow_statuses = self._process_flows(packet, update, entry, bool(entry.bindings))
+        lost = entry.forget_bids(found, self.dialect.keeps_inactive)
+        flows, left_out = self._answer_flows(packet, update, entry, bool(entry.bindings), set())
         self._changed[entry.home_address] = None
         self._schedule(entry.home_address)
         if not entry.bindings:
@@ -425,14 +440,14 @@ class Registrar(Role):
             "binding-removed",
             home_address=text(entry.home_address),
             bids=found,
-            flows_lost=lost,
+            flows_lost=lost + left_out,
             cause="request",
         )
         return BindingAcknowledgement(
             Status.MCOA_NOTCOMPLETE if statuses else Status.BINDING_UPDATE_ACCEPTED,
             update.sequence,
             0,
-            options=_acknowledged_bids(update, statuses) + _acknowledged_flows(update, flow_statuses),
+            options=_acknowledged_bids(update, statuses) + flows,
         )
 
     @staticmethod
@@ -478,7 +493,7 @@ class Registrar(Role):
         """The same acknowledgement, turned into a refusal."""
         acknowledgement = transmission.packet.message
         options = tuple(
-            replace(option, status=FlowStatus.REASON_UNSPECIFIED)
+            replace(option, status=self.dialect.unspecified)
             if isinstance(option, FlowIdentification)
             else option
             for option in acknowledgement.options
@@ -532,7 +547,7 @@ class Registrar(Role):
         """RFC 6275 §10.3.1: a binding is deleted when its lifetime is over, and its flow bindings with it."""
         expired = [bid for bid, binding in entry.bindings.items() if binding.expires <= now]
         if expired:
-            lost = entry.forget_bids(expired)
+            lost = entry.forget_bids(expired, self.dialect.keeps_inactive)
             self._changed[entry.home_address] = None
             self._note(
                 "binding-removed",

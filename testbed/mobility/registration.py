@@ -12,6 +12,7 @@ from dataclasses import replace
 from ipaddress import IPv6Address
 
 from testbed.mobility.binding import FlowBinding, sequence_is_newer
+from testbed.mobility.dialect import DIALECTS
 from testbed.mobility.mobile_network import MOBILE_ROUTER_STATUSES, MobileNetwork
 from testbed.mobility.role import Timers
 from testbed.mobility.update_list import ListedBinding, ListedFlow, Outstanding, option_length
@@ -55,6 +56,7 @@ class Registration:
         sequence: int = 0,
         mobile_network: MobileNetwork | None = None,
         local: bool = False,
+        dialect: str = "draft",
     ) -> None:
         self.peer = peer
         self.home_address = home_address
@@ -66,6 +68,7 @@ class Registration:
         self.flows_supported = True
         self.bulk_registration = True
         self.mobile_network = mobile_network
+        self.dialect = DIALECTS[dialect]()
         self.local = local
         self.leaving = False
         self.left = False
@@ -95,7 +98,7 @@ class Registration:
         if flow.fid in self.flows:
             raise FlowError(f"FID {flow.fid} is in use already: replace or remove it")
         self._check(flow)
-        self.flows[flow.fid] = ListedFlow(flow)
+        self.flows[flow.fid] = ListedFlow(self.dialect.wanted(flow))
 
     def replace_flow(self, flow: FlowBinding) -> None:
         """Want a flow binding to change; no selector means the one it has (draft §6.2). Raises FlowError
@@ -123,6 +126,9 @@ class Registration:
         return listed
 
     def _check(self, flow: FlowBinding) -> None:
+        reason = self.dialect.refusal(flow)
+        if reason is not None:
+            raise FlowError(f"flow binding {flow.fid}: {reason}")
         if not flow.bids:
             raise FlowError(f"flow binding {flow.fid} names no BID")
         if not self.flows_supported:
@@ -289,7 +295,7 @@ class Registration:
             map_registration=self.local,
             mobile_router=network is not None,
             overwrite=bool(bids) and not self.known_to_peer,
-            options=identifiers + (network.options() if network and bids else ()) + tuple(flows),
+            options=identifiers + (network.options() if network and bids else ()) + self.dialect.options(flows),
         )
 
     def _compose(self) -> tuple[list[ListedBinding], list[FlowIdentification]]:
@@ -316,7 +322,9 @@ class Registration:
         room -= 24 * len(self.mobile_network.options()) if self.mobile_network else 0
         # those that would be lost first, then the new ones while there is room; the rest goes next time
         for listed in sorted(self.flows.values(), key=lambda listed: listed.registered is None):
-            kept = listed.registered is not None and not chosen.isdisjoint(listed.registered.bids)
+            kept = listed.registered is not None and (
+                self.dialect.renews_all or not chosen.isdisjoint(listed.registered.bids)
+            )
             asked = listed in pending and (
                 listed.operation is Pro.REMOVE or known.issuperset(listed.flow.bids)
             )
@@ -420,17 +428,16 @@ class Registration:
             self._note("binding-refused", peer=str(self.peer), bid=binding.bid, status=status)
 
     def _flows_answered(self, message: BindingAcknowledgement, outstanding: Outstanding) -> None:
-        """Draft §6.1.4: every option must come back, with its status; none at all: not supported."""
-        answers = {option.fid: option for option in message.all_options(FlowIdentification)}
-        if outstanding.flows and not answers:
+        """Draft §6.1.4, RFC 6089 §5.2.6."""
+        statuses = self.dialect.statuses(message, outstanding.flows)
+        if statuses is None:
             self.flows_supported = False
             self._note("flow-bindings-unsupported", peer=str(self.peer))
         for fid, (operation, sent) in outstanding.flows.items():
             listed = self.flows.get(fid)
-            answer = answers.get(fid)
             if listed is None:
                 continue
-            status = FlowStatus.REASON_UNSPECIFIED if answer is None else answer.status
+            status = FlowStatus.REASON_UNSPECIFIED if statuses is None else statuses[fid]
             if status < 128:
                 self._flow_accepted(listed, operation, sent)
             elif not self._flow_retried(listed, operation, status):
