@@ -250,7 +250,7 @@ INTERFACE = MOBILE_NODE["interface"][0]
         ),
         (
             changed(MOBILE_NODE, datapath={"tunnel_backend": "gre"}),
-            "datapath.tunnel_backend: 'gre' is not known; expected one of auto, ip6tnl, seg6, tun",
+            "datapath.tunnel_backend: 'gre' is not known; expected one of auto, ip6tnl, seg6",
         ),
         (
             changed(HOME_AGENT, home_prefixes=["2001:db8::1/64"]),
