@@ -112,7 +112,8 @@ def show(collection: Collection, metrics: Sequence[str], narrator: Narrator) -> 
     narrator.say("\n" + comparison_table(collection, [by_name(name) for name in metrics]))
     busy = [entry for entry in collection.entries if not entry.trusted]
     if busy:
-        narrator.say(f"\n{len(busy)} of {len(collection.entries)} runs: the machine was too busy (*).")
+        narrator.say(f"\nIn {len(busy)} of {len(collection.entries)} runs the machine was too busy: left out "
+                     "where a case has others, else marked *.")  # fmt: skip
     for what, reason in {**collection.skipped, **collection.failed}.items():
         narrator.say(f"no result of {what}: {reason}")
 

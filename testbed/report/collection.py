@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ class Entry:
     kind: str
     parameters: Mapping[str, Any]
     repetition: int
+    #: Parameters that are left out of the title, as all results that were read together share them.
+    shared: frozenset[str] = frozenset()
 
     @property
     def group(self) -> str:
@@ -31,7 +33,8 @@ class Entry:
     def title(self) -> str:
         """The case in words."""
         order = {name: place for place, name in enumerate(_FIRST)}
-        names = sorted(self.parameters, key=lambda name: (order.get(name, len(order)), name))
+        shown = self.parameters.keys() - self.shared
+        names = sorted(shown, key=lambda name: (order.get(name, len(order)), name))
         return ", ".join(text_of(self.parameters[name], name) for name in names) or self.kind
 
     @property
@@ -48,12 +51,22 @@ class Collection:
     skipped: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
 
-    def groups(self) -> dict[str, list[Entry]]:
+    def all_groups(self) -> dict[str, list[Entry]]:
         """The repetitions of each case, in order."""
         found: dict[str, list[Entry]] = {}
         for entry in self.entries:
             found.setdefault(entry.group, []).append(entry)
         return found
+
+    def groups(self) -> dict[str, list[Entry]]:
+        """The repetitions of each case on which its figures rest: those that can be trusted, if there are
+        any."""
+        return {group: [entry for entry in entries if entry.trusted] or entries
+                for group, entries in self.all_groups().items()}  # fmt: skip
+
+    def usable(self) -> list[Entry]:
+        """The entries of `groups`."""
+        return [entry for entries in self.groups().values() for entry in entries]
 
     def values(self, parameter: str) -> list[Any]:
         """The values that a parameter takes, in the order of their first appearance."""
@@ -90,6 +103,10 @@ def read_collection(paths: Iterable[str | Path]) -> Collection:
         for series in [path / "series.json"] if path.is_dir() else []:
             if series.exists():
                 _add_series(found, series)
+    first = found.entries[0].parameters if len(found.entries) > 1 else {}
+    shared = frozenset(name for name in first if name not in _FIRST and all(
+        entry.parameters.get(name) == first[name] for entry in found.entries))  # fmt: skip
+    found.entries = [replace(entry, shared=shared) for entry in found.entries]
     found.entries.sort(key=lambda entry: (entry.title, entry.repetition))
     return found
 

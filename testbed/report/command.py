@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _report(options: argparse.Namespace) -> int:
     folder = options.results[0] if options.results[0].is_dir() else options.results[0].parent
     page = options.out or folder / "report.html"
-    for file in write_report(options.results, page, options.title, options.figures):
+    for file in write_report(options.results, page, options.title, options.figures, options.dpi):
         print(file)
     return 0
 
@@ -78,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument(
         "--figures", type=_figures, default=[], metavar="png,pdf,svg", help="plots as files, too"
     )
+    report.add_argument("--dpi", type=int, default=200, metavar="N", help="of PNG files (200)")
     report.set_defaults(run=_report)
     comparison = commands.add_parser("compare", description=_COMPARE)
     comparison.add_argument("before", type=Path, metavar="A")

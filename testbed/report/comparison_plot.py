@@ -71,7 +71,7 @@ def comparison_figures(collection: Collection) -> "dict[str, tuple[str, Figure]]
 def _columns(collection: Collection) -> list[tuple[str, list[Entry]]]:
     """The results by scenario and links, in words."""
     found: dict[str, list[Entry]] = {}
-    for entry in collection.entries:
+    for entry in collection.usable():
         if "strategy" in entry.parameters:
             words = (
                 text_of(entry.parameters[name]) for name in ("scenario", "links") if name in entry.parameters
@@ -236,9 +236,10 @@ def draw_against(collection: Collection, parameter: str) -> "Figure | None":
     import matplotlib.pyplot as pyplot
 
     lines: dict[str, dict[float, list[Entry]]] = {}
-    for entry in collection.entries:
+    for entry in collection.usable():
         if parameter in entry.parameters:
-            rest = [text_of(value, name) for name, value in entry.parameters.items() if name != parameter]
+            rest = [text_of(value, name) for name, value in entry.parameters.items()
+                    if name != parameter and name not in entry.shared]  # fmt: skip
             lines.setdefault(", ".join(rest) or entry.kind, {}).setdefault(
                 entry.parameters[parameter], []).append(entry)  # fmt: skip
     metrics = [metric for metric in METRICS if metric.name in _DRAWN]

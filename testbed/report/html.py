@@ -33,7 +33,11 @@ _NOT_SHOWN = "–"
 
 
 def write_report(
-    paths: Iterable[str | Path], file: str | Path, title: str = "Flow bindings", formats: Sequence[str] = ()
+    paths: Iterable[str | Path],
+    file: str | Path,
+    title: str = "Flow bindings",
+    formats: Sequence[str] = (),
+    dpi: int = 200,
 ) -> list[Path]:
     """Write the page `file`, and beside it `runs.csv`, `cases.csv`, and the figures in these formats
     ("png", "pdf"); the files. Raises ResultError or OSError."""
@@ -48,7 +52,7 @@ def write_report(
         images.append((name, caption, _svg(figure)))
         for suffix in formats:
             written.append(file.with_name(f"{name}.{suffix}"))
-            figure.savefig(written[-1], dpi=200)
+            figure.savefig(written[-1], dpi=dpi)
         pyplot.close(figure)
     file.write_text(_page(collection, title, images), encoding="utf-8")
     return written
@@ -67,7 +71,7 @@ def _page(collection: Collection, title: str, images: Sequence[tuple[str, str, s
         "<h2>Each case</h2>",
         "<p><button type='button' onclick='openAll(true)'>open all</button> "
         "<button type='button' onclick='openAll(false)'>close all</button></p>",
-        *(_details(entries) for entries in groups),
+        *(_details(entries) for entries in collection.all_groups().values()),
         _metrics_explained(),
     ]
     return (
@@ -102,7 +106,7 @@ def _provenance(collection: Collection) -> str:
     cells = "".join(f"<dt>{name}</dt><dd>{escape(', '.join(values))}</dd>" for name, values in facts.items())
     warning = (
         f"<p class='warning'>⚠ In {busy} of {len(collection.entries)} runs the machine was too busy: their "
-        "figures cannot be trusted, and are marked *.</p>"
+        "figures count only where a case has no other run, and are marked *.</p>"
         if busy
         else ""
     )
@@ -132,7 +136,9 @@ def _matrix(collection: Collection) -> str:
         first = entries[0]
         if "strategy" in first.parameters:
             words = ", ".join(
-                text_of(value, name) for name, value in first.parameters.items() if name != "strategy"
+                text_of(value, name)
+                for name, value in first.parameters.items()
+                if name != "strategy" and name not in first.shared
             )
             columns.setdefault(words, {}).setdefault(first.parameters["strategy"], entries)
     head = "".join(f"<th scope='col'>{escape(name)}<br><small>{_goal(cells)}</small></th>"

@@ -70,7 +70,10 @@ def baseline_ms(result: Result) -> float | None:
 
 
 def first_packet_ms(result: Result) -> float | None:
-    """From the first loss of a link, or movement, to the first packet of any flow by another path."""
+    """From the first loss of a link, or movement, to the first packet of any flow by another path; None where
+    the loss was announced, as flows have left before."""
+    if any(event["event"] == "link-going-down" for event in result.events):
+        return None
     return next((one.stages_ms.get("first_packet") for one in result.handovers
                  if one.cause in ("link-down", "move") and one.at_s >= 0), None)  # fmt: skip
 
