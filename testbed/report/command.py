@@ -7,6 +7,8 @@ from pathlib import Path
 from testbed.report.collection import read_collection
 from testbed.report.compare import compare, compare_table, unmatched
 from testbed.report.html import write_report
+from testbed.report.markdown import markdown_table
+from testbed.report.metric import METRICS, by_name
 from testbed.report.result import ResultError
 
 _REPORT = """\
@@ -31,6 +33,10 @@ def main(arguments: list[str] | None = None) -> int:
 def _report(options: argparse.Namespace) -> int:
     folder = options.results[0] if options.results[0].is_dir() else options.results[0].parent
     page = options.out or folder / "report.html"
+    if options.markdown is not None:
+        metrics = [by_name(name) for name in options.markdown] or METRICS
+        print(markdown_table(read_collection(options.results), metrics), end="")
+        return 0
     for file in write_report(options.results, page, options.title, options.figures, options.dpi):
         print(file)
     return 0
@@ -60,6 +66,15 @@ def _figures(text: str) -> list[str]:
     return formats
 
 
+def _metrics(text: str) -> list[str]:
+    known = [metric.name for metric in METRICS]
+    names = [] if text == "all" else text.split(",")
+    for name in names:
+        if name not in known:
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(known)}")
+    return names
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:
         self.exit(2, f"{self.prog}: {message} (--help explains the options)\n")
@@ -79,6 +94,8 @@ def _parser() -> argparse.ArgumentParser:
         "--figures", type=_figures, default=[], metavar="png,pdf,svg", help="plots as files, too"
     )
     report.add_argument("--dpi", type=int, default=200, metavar="N", help="of PNG files (200)")
+    report.add_argument("--markdown", type=_metrics, metavar="METRIC,...", default=None, help="print a table of "
+                        "these figures (all: every one) as Markdown instead")  # fmt: skip
     report.set_defaults(run=_report)
     comparison = commands.add_parser("compare", description=_COMPARE)
     comparison.add_argument("before", type=Path, metavar="A")

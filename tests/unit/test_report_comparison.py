@@ -230,3 +230,15 @@ def test_a_single_run_of_the_main_experiment_makes_a_page(tmp_path):
     write_result(sample(), tmp_path / "result.json")
     write_report([tmp_path], tmp_path / "report.html")
     assert "multihome" in (tmp_path / "report.html").read_text()
+
+
+def test_a_table_for_a_book(series, capsys):
+    assert main(["report", str(series), "--markdown", "interruption_ms,goodput_mbit"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert (
+        lines[0] == "| case | runs | longest interruption of any flow (ms) | goodput of all flows (Mbit/s) |"
+    )
+    assert any(
+        line.startswith("| static, link-loss, wlan + 4g | 5 | 103.0 [101.0; 105.0] | 6.00 |")
+        for line in lines
+    )
