@@ -48,11 +48,11 @@ core      Binding Updates a second of processor time through the protocol alone:
           mobile nodes, in turn, with four kinds of message: one binding (RFC 6275); two bindings (RFC
           5648); these with three flow bindings, added, then refreshed (the draft); and the same,
           authenticated (RFC 4285).
-agent     a whole agent with the kernel's state. Authenticated Binding Updates that move two bindings with three
-          flow bindings to new care-of addresses come as fast as they are acknowledged, 32 under way; then
-          one at a time, for the time from the arrival (the kernel's time stamp) until the kernel forwards as
-          they say, while 1,000 other mobile nodes are bound. Then what the agent uses while nothing
-          happens, and its memory.
+agent     a whole agent with the kernel's state. Authenticated Binding Updates that move two bindings with
+          three flow bindings to new care-of addresses come as fast as they are acknowledged, 32 under way;
+          then one at a time, for the time from the arrival (the kernel's time stamp) until the kernel
+          forwards as they say, while 1,000 other mobile nodes are bound. Then what the agent uses while
+          nothing happens, and its memory.
 memory    of the binding cache and timers of the core, by tracemalloc, for one binding and one flow binding.
 """
 EPILOG = """\
