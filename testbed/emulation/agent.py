@@ -107,6 +107,7 @@ class Agent:
         self.name = configuration["name"]
         self.socket = configuration["control"]["socket"]
         self.log = log
+        self._stopping = False
         file.unlink(missing_ok=True)
         with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as text:  # has a key in it
             text.write(to_toml(configuration))
@@ -150,13 +151,19 @@ class Agent:
         except ControlError as error:
             raise EmulationError(f"{self.name}: {error}") from None
 
+    def begin_stop(self) -> None:
+        """Ask it to end in good order (SIGTERM: a mobile node de-registers), and do not wait."""
+        if not self._stopping and self.process.poll() is None:
+            self._stopping = True  # a second signal might meet it when it no longer listens to signals
+            self.process.send_signal(signal.SIGTERM)
+
     def stop(self, timeout_s: float = 5.0) -> int:
-        """End it in good order (SIGTERM: a mobile node de-registers); kill it if that takes too long.
+        """End it in good order; kill it if that takes too long.
 
         Returns its exit status, negative if a signal ended it.
         """
+        self.begin_stop()
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
             try:
                 self.process.wait(timeout_s)
             except subprocess.TimeoutExpired:

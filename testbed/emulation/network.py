@@ -59,6 +59,9 @@ class Network(Mininet):
         """End agents (mobile nodes first: they de-register), all other processes, links and nodes."""
         info("*** Stopping the network\n")
         try:
+            for node in self.hosts:
+                if isinstance(node, MobileNode) and node.agent:
+                    node.agent.begin_stop()  # all at once
             for node in sorted(self.hosts, key=lambda node: not isinstance(node, MobileNode)):
                 node.stop_agent()
             shells = {node.pid for node in self.hosts}
