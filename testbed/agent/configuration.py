@@ -99,6 +99,7 @@ class DatapathTable(Table):
     packets come without one (see `testbed.datapath.native_uplink`)."""
 
     tunnel_backend: Literal["auto", "seg6", "ip6tnl"] = "auto"
+    tunnel_mtu: Annotated[int, Meta(ge=1280, le=65535)] = 1460
     route_carrier: Literal["auto", "bpf", "tun"] = "auto"
     native_uplink: bool = False
 
@@ -163,6 +164,8 @@ class MobileNodeFile(Table, tag_field="role", tag="mobile-node"):
     security: Security | None = None
     accept_unauthenticated: bool = False
     mobile_network: MobileNetworkTable | None = None
+    hierarchical: bool = False
+    map_security: Security | None = None
     datapath: DatapathTable = field(default_factory=DatapathTable)
     control: Control = field(default_factory=Control)
     log: Log = field(default_factory=Log)
@@ -192,6 +195,32 @@ class HomeAgentFile(Table, tag_field="role", tag="home-agent"):
     log: Log = field(default_factory=Log)
 
 
+class AnchorPointFile(Table, tag_field="role", tag="anchor-point"):
+    """The configuration of a mobility anchor point (RFC 5380)."""
+
+    name: Name
+    address: IPv6Address
+    regional_interface: InterfaceName
+    regional_prefixes: Annotated[list[IPv6Network], Meta(min_length=1)]
+    local_prefixes: list[IPv6Network] = []
+    security_association: list[Security] = []
+    accept_unauthenticated: bool = False
+    max_refusals_per_s: Rate = 100
+    max_refusals_per_sender_per_s: Rate = 10
+    duplicate_address_detection: bool = True
+    max_lifetime_s: Lifetime = 3600
+    state: str = ""
+    policy: PolicyTable = field(default_factory=PolicyTable)
+    datapath: DatapathTable = field(default_factory=DatapathTable)
+    control: Control = field(default_factory=Control)
+    log: Log = field(default_factory=Log)
+
+    @property
+    def home_interface(self) -> str:
+        """What is to a home agent its home link."""
+        return self.regional_interface
+
+
 class CorrespondentNodeFile(Table, tag_field="role", tag="correspondent-node"):
     """The configuration of a correspondent node: a host that mobile nodes register with."""
 
@@ -210,7 +239,7 @@ class CorrespondentNodeFile(Table, tag_field="role", tag="correspondent-node"):
     log: Log = field(default_factory=Log)
 
 
-AgentFile = MobileNodeFile | HomeAgentFile | CorrespondentNodeFile
+AgentFile = MobileNodeFile | HomeAgentFile | AnchorPointFile | CorrespondentNodeFile
 
 
 def load(path: str) -> AgentFile:
@@ -238,7 +267,7 @@ def check(tables: dict[str, Any]) -> AgentFile:
     """The configuration in parsed TOML. Raises ConfigurationError that names the key."""
     if "role" not in tables:
         raise ConfigurationError(
-            'role: is missing; expected "mobile-node", "home-agent" or "correspondent-node"'
+            'role: is missing; expected "mobile-node", "home-agent", "anchor-point" or "correspondent-node"'
         )
     try:
         file = msgspec.convert(tables, AgentFile, dec_hook=decode_address)
@@ -253,6 +282,9 @@ def check(tables: dict[str, Any]) -> AgentFile:
     elif isinstance(file, HomeAgentFile):
         _check_unique("mobile_router", file.mobile_router, "home_address")
         _check_unique("security_association", file.security_association, "home_address")
+        _check_keys("security_association", list(enumerate(file.security_association)), file)
+    elif isinstance(file, AnchorPointFile):
+        _check_unique("security_association", file.security_association, "spi")
         _check_keys("security_association", list(enumerate(file.security_association)), file)
     return file
 
@@ -277,6 +309,8 @@ def _check_mobile_node(file: MobileNodeFile) -> None:
         _check_unique(kind, items, key)
     _check_mobile_network(file)
     _check_keys("security", [(None, file.security)] if file.security else [], file)
+    if file.hierarchical:
+        _check_keys("map_security", [(None, file.map_security)] if file.map_security else [], file)
     for index, flow in enumerate(file.flow):
         try:
             flow_binding(flow, file.interface)
@@ -330,13 +364,15 @@ def association(table: Security) -> SecurityAssociation:
 
 def key_files(file: AgentFile) -> list[str]:
     """The files beside the configuration itself that keys are in."""
-    tables = [getattr(file, "security", None), *getattr(file, "security_association", ())]
+    tables = [getattr(file, "security", None), getattr(file, "map_security", None)]
+    tables += getattr(file, "security_association", ())
     return [table.key_file for table in tables if table is not None and table.key_file]
 
 
 def has_keys(file: AgentFile) -> bool:
     """Whether the configuration itself has keys in it."""
-    tables = [getattr(file, "security", None), *getattr(file, "security_association", ())]
+    tables = [getattr(file, "security", None), getattr(file, "map_security", None)]
+    tables += getattr(file, "security_association", ())
     return any(table is not None and table.key for table in tables)
 
 

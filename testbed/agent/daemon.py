@@ -20,6 +20,7 @@ from typing import Any
 from testbed.agent import requests
 from testbed.agent.configuration import (
     AgentFile,
+    AnchorPointFile,
     ConfigurationError,
     CorrespondentNodeFile,
     HomeAgentFile,
@@ -98,7 +99,7 @@ class Agent:
             self.monitor = LinkMonitor()
         except PermissionError:
             raise AgentError("an agent sends raw packets: start it as root (sudo)") from None
-        home_link = file.home_interface if isinstance(file, HomeAgentFile) else None
+        home_link = getattr(file, "home_interface", None)
         self._home_link = home_link
         self.datapath = self.make_datapath()
         self.routes: OptimisedRoutes | None = None
@@ -125,7 +126,10 @@ class Agent:
     def make_datapath(self) -> Datapath:
         """What carries tunnels out."""
         return Datapath(
-            self.side, DatapathConfiguration(self.file.datapath.tunnel_backend, self._home_link)
+            self.side,
+            DatapathConfiguration(
+                self.file.datapath.tunnel_backend, self._home_link, self.file.datapath.tunnel_mtu
+            ),
         )
 
     def route_failed(self, pair: Pair, reason: str, now: float) -> None:
@@ -486,6 +490,10 @@ def make_agent(file: AgentFile) -> Agent:
         from testbed.agent.home_agent import HomeAgentAgent
 
         return HomeAgentAgent(file)
+    if isinstance(file, AnchorPointFile):
+        from testbed.agent.anchor_point import AnchorPointAgent
+
+        return AnchorPointAgent(file)
     if isinstance(file, CorrespondentNodeFile):
         from testbed.agent.correspondent_node import CorrespondentNodeAgent
 

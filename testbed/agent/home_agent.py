@@ -54,6 +54,14 @@ class HomeAgentAgent(Agent):
         super().__init__(file)
         if self.monitor.link(file.home_interface) is None:
             raise AgentError(f"home_interface: there is no interface {file.home_interface} on this host")
+        self.role = self.make_role()
+        self._defended: dict[IPv6Address, asyncio.TimerHandle] = {}
+        self._anycast: list[AnycastAddress] = []
+        self._detection = DuplicateAddressDetection(file.home_interface)
+
+    def make_role(self) -> HomeAgent:
+        """The role that the configuration describes."""
+        file = self.file
         prefix_table = {router.home_address: tuple(router.prefixes) for router in file.mobile_router}
         configuration = HomeAgentConfiguration(
             file.address,
@@ -73,12 +81,9 @@ class HomeAgentAgent(Agent):
             max_refusals_per_s=file.max_refusals_per_s,
             max_refusals_per_sender_per_s=file.max_refusals_per_sender_per_s,
         )
-        self.role = HomeAgent(configuration, self.started, self.codec, time_of_day)
         if prefix_table:
             self.networks = Unreachable(prefix for prefixes in prefix_table.values() for prefix in prefixes)
-        self._defended: dict[IPv6Address, asyncio.TimerHandle] = {}
-        self._anycast: list[AnycastAddress] = []
-        self._detection = DuplicateAddressDetection(file.home_interface)
+        return HomeAgent(configuration, self.started, self.codec, time_of_day)
 
     def begin(self, now: float) -> None:
         if not self.monitor.is_local(self.file.address):
@@ -90,6 +95,11 @@ class HomeAgentAgent(Agent):
                 "not heard; switch that off: sysctl -w net.bridge.bridge-nf-call-ip6tables=0",
                 self.file.home_interface,
             )
+        self.join_home_link()
+        super().begin(now)
+
+    def join_home_link(self) -> None:
+        """Take part in the discovery of home agents (RFC 6275 §10.5)."""
         loop = asyncio.get_running_loop()
         loop.add_reader(self.neighbours.fileno(), self._guarded, self._hear_routers)
         for prefix in self.file.home_prefixes:
@@ -97,7 +107,6 @@ class HomeAgentAgent(Agent):
                 self._anycast.append(AnycastAddress(home_agents_anycast(prefix), self.file.home_interface))
             except OSError as error:
                 logger.warning("no home agent discovery for %s: %s", prefix, error.strerror)
-        super().begin(now)
 
     def _hear_routers(self) -> None:
         """Other home agents of the home link (RFC 6275 §10.5.1)."""

@@ -24,10 +24,15 @@ from testbed.agent.configuration import (
 )
 from testbed.agent.daemon import Agent, AgentError
 from testbed.agent.home_presence import HomePresence
-from testbed.agent.mobility_socket import Datagram
+from testbed.agent.mobility_socket import Datagram, MobilitySocket
 from testbed.agent.movement import AccessLink
-from testbed.agent.neighbour_discovery import MAX_RTR_SOLICITATIONS, RTR_SOLICITATION_INTERVAL_S
+from testbed.agent.neighbour_discovery import (
+    MAX_RTR_SOLICITATIONS,
+    RTR_SOLICITATION_INTERVAL_S,
+    RouterAdvertisement,
+)
 from testbed.agent.netlink import Change, Link, remove_default_router
+from testbed.agent.packet_filter import IPV6, ROUTING
 from testbed.agent.presentation import flow_to_json, status_in_words
 from testbed.agent.requests import Request, RequestError
 from testbed.agent.security import time_of_day
@@ -38,6 +43,7 @@ from testbed.datapath.mobile_network import IngressFilter
 from testbed.datapath.native_uplink import TUNNEL_DEVICE, NativeUplink
 from testbed.mobility.binding import FlowBinding
 from testbed.mobility.forwarding import HomeBinding, Pair, Side
+from testbed.mobility.hierarchical_node import HierarchicalMobileNode
 from testbed.mobility.mobile_node import (
     MAX_LEAVE_TIME,
     InterfaceConfiguration,
@@ -46,7 +52,7 @@ from testbed.mobility.mobile_node import (
 )
 from testbed.mobility.registration import FlowError
 from testbed.mobility.role import Transmission
-from testbed.wire.router_advertisement import SourceLinkLayerAddress
+from testbed.wire.router_advertisement import MobilityAnchorPoint, SourceLinkLayerAddress
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +84,7 @@ class MobileNodeAgent(Agent):
                 home_prefix=file.home_prefix,
                 **mobile_network(file),
             )
-            self.role = MobileNode(configuration, self.started, codec=self.codec, time_of_day=time_of_day)
+            self.role = self._make_role(configuration)
         except FlowError as error:
             raise AgentError(f"flow: {error}") from None
         if file.mobile_network is not None:
@@ -95,6 +101,17 @@ class MobileNodeAgent(Agent):
             device = TUNNEL_DEVICE if self.datapath.backend == "ip6tnl" else None
             self._native_uplink = NativeUplink(device)
             self.feed.listeners.append(self._follow_paths)
+
+    def _make_role(self, configuration: MobileNodeConfiguration) -> MobileNode:
+        common = {"codec": self.codec, "time_of_day": time_of_day}
+        if not self.file.hierarchical:
+            return MobileNode(configuration, self.started, **common)
+        if self.datapath.backend != "seg6":
+            raise AgentError('hierarchical: needs [datapath] tunnel_backend = "seg6"')
+        key = association(self.file.map_security) if self.file.map_security else None
+        self.mobility_socket.close()
+        self.mobility_socket = MobilitySocket(tunnelled=True)
+        return HierarchicalMobileNode(configuration, self.started, local_association=key, **common)
 
     # -- life
 
@@ -130,10 +147,21 @@ class MobileNodeAgent(Agent):
         home = self.file.home_address
         if datagram.interface == TUNNEL_DEVICE:
             return
+        if datagram.data[6:7] == bytes([IPV6]):
+            return self._take_from_tunnel(datagram)
         if datagram.data[24:40] == home.packed and self.role.home_binding(home) is not None:
             if datagram.data[8:24] != self.role.home_agent.packed:
                 return
         super()._take(datagram)
+
+    def _take_from_tunnel(self, datagram: Datagram) -> None:
+        """A packet with a type 2 routing header to our regional address, in a tunnel of its MAP: the kernel
+        will not see it. All else that is in tunnels comes out of them by itself."""
+        outer, inner = datagram.data[:40], datagram.data[40:]
+        local = self.role.local if isinstance(self.role, HierarchicalMobileNode) else None
+        expected = local is not None and (local.peer.packed, local.home_address.packed)
+        if (outer[8:24], inner[24:40]) == expected and inner[6] == ROUTING:
+            super()._take(replace(datagram, data=inner))
 
     def route_failed(self, pair: Pair, reason: str, now: float) -> None:
         """What this kernel cannot do must not be asked of the correspondent node."""
@@ -225,12 +253,20 @@ class MobileNodeAgent(Agent):
             option = advertisement.message.option(SourceLinkLayerAddress)
             if option is not None:
                 self._hardware[name] = option.address[:6]
+            self._hear_anchors(name, advertisement, now)
             if access is not None and advertisement.lifetime_s > 0:
                 access.advertised(
                     advertisement.router, advertisement.prefixes, now + advertisement.lifetime_s
                 )
                 if self._look(name, now):
                     self._move([name], now)
+
+    def _hear_anchors(self, name: str, advertisement: RouterAdvertisement, now: float) -> None:
+        """RFC 5380 §7.1: before the care-of address of the same advertisement is there."""
+        if isinstance(self.role, HierarchicalMobileNode) and name in self._access:
+            options = advertisement.message.all_options(MobilityAnchorPoint)
+            if self.role.anchors_advertised(name, options, now):
+                self.turn(now)
 
     # -- what its user wants
 
@@ -263,6 +299,17 @@ class MobileNodeAgent(Agent):
             "at_home": self.role.home_interface,
             "interfaces": interfaces,
             **self._mobile_network(),
+            **self._hierarchy(),
+        }
+
+    def _hierarchy(self) -> dict[str, Any]:
+        local = getattr(self.role, "local", None)
+        if local is None:
+            return {}
+        return {
+            "anchor_point": str(local.peer),
+            "regional_address": str(local.home_address),
+            "registered_with_anchor_point": local.known_to_peer,
         }
 
     def _mobile_network(self) -> dict[str, Any]:

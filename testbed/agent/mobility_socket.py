@@ -42,11 +42,12 @@ class MobilitySocket:
     Raises PermissionError without it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tunnelled: bool = False) -> None:
+        """`tunnelled`: also the tunnel packets that carry such packets (RFC 5380)."""
         kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
         self._receiving = socket.socket(socket.AF_PACKET, kind, socket.htons(_ETH_P_IPV6))
         try:
-            attach(self._receiving, mobility_header_filter())
+            attach(self._receiving, mobility_header_filter(tunnelled))
             while list(self.receive()):  # what came in before the filter was there
                 pass
             self._receiving.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)

@@ -355,7 +355,24 @@ interface {bridge} {{
 
 
 class AccessRouter(Advertiser, Router):
-    """A router whose access network is the bridge `lan0`: access links are ports of that bridge."""
+    """A router whose access network is the bridge `lan0`: access links are ports of that bridge.
+
+    anchor_points: mobility anchor points that it advertises (RFC 5380), as `ADDRESS,DISTANCE`.
+    """
+
+    def __init__(self, name: str, anchor_points: Sequence[str] = (), **parameters):
+        self.anchor_points = tuple(anchor_points)
+        super().__init__(name, **parameters)
+
+    def start_advertising(self) -> None:
+        """Start radvd, or an advertiser of ours where there are anchor points to advertise."""
+        if not self.anchor_points:
+            return super().start_advertising()
+        options = [f"--{key.replace('_s', '').replace('_', '-')}={value}"
+                   for key, value in self.lifetimes.items()]
+        options += [f"--map={anchor_point}" for anchor_point in self.anchor_points]
+        self.radvd = self.spawn(sys.executable, "-m", "testbed.agent.advertiser", "--interface", self.bridge,
+                                "--prefix", str(self.prefix), *options, log=f"{self.name}-advertiser.log")
 
 
 class HomeAgent(Advertiser, Router):

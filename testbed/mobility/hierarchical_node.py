@@ -56,14 +56,17 @@ class HierarchicalMobileNode(MobileNode):
 
     # -- what happens to the node
 
-    def anchors_advertised(self, interface: str, options: Iterable[MobilityAnchorPoint], now: float) -> None:
-        """A Router Advertisement on this interface has these MAP options, or none (RFC 5380 §7.1). Call it
-        before the care-of address that comes with the same advertisement is attached."""
+    def anchors_advertised(self, interface: str, options: Iterable[MobilityAnchorPoint], now: float) -> bool:
+        """A Router Advertisement on this interface has these MAP options, or none (RFC 5380 §7.1); returns
+        whether that is news. Call it before the care-of address of the same advertisement is attached."""
         known = {option.address: (option, now) for option in options}
         before = self._options.get(interface)
         self._options[interface] = known
-        if before is None or {a: o for a, (o, _) in before.items()} != {a: o for a, (o, _) in known.items()}:
+        told = before and {address: option for address, (option, _) in before.items()}
+        news = before is None or told != {address: option for address, (option, _) in known.items()}
+        if news:
             self._moved(now)
+        return news
 
     def move(self, attachments: Any, now: float) -> None:
         for interface, point in attachments.items():
@@ -73,7 +76,7 @@ class HierarchicalMobileNode(MobileNode):
 
     def _moved(self, now: float) -> None:
         self._choose(now)
-        if self.local is None:
+        if self.local is None and not self._undecided():
             self._bind(self.registration)
         for registration in (self.local, self.previous):
             if registration is not None:
@@ -82,6 +85,11 @@ class HierarchicalMobileNode(MobileNode):
             self.previous.update(now)
         self._changed.update(dict.fromkeys(self._addresses()))
         self._update(now)
+
+    def _undecided(self) -> bool:
+        """Whether it is too early to say that there is no MAP: no router has been heard."""
+        attached = self._by_preference()
+        return bool(attached) and not any(a.interface.name in self._options for a in attached)
 
     def _update(self, now: float) -> None:
         if self.local is not None:

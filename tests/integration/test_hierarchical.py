@@ -1,0 +1,197 @@
+"""Hierarchical Mobile IPv6 (RFC 5380, draft §9): real agents, kernels and packets in an emulated network."""
+
+import time
+
+import pytest
+
+from testbed.emulation.network import Network
+from testbed.emulation.node import AccessRouter
+from testbed.emulation.process import wait_until
+from testbed.measure.events import read_events
+from topologies.hierarchical import REGIONS, HierarchicalTopology
+
+requirement = pytest.mark.requirement
+HOME_ADDRESS, CORRESPONDENT = "2001:db8:100::100", "2001:db8:300::2"
+FLOWS = [{"fid": 1, "bids": ["wlan"], "next_header": "icmpv6", "source_address": CORRESPONDENT}]
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    topology = HierarchicalTopology("wlan:100:1+cellular:100:1")
+    with Network(topology, tmp_path_factory.mktemp("logs")) as network:
+        network["mn"].await_care_of_addresses()
+        yield network
+
+
+@pytest.fixture
+def agents(network):
+    network.test_began = time.monotonic()
+    ha = network["ha"].start_agent(network.topo.home_agent_configuration())
+    anchors = [network[name].start_agent(network.topo.anchor_point_configuration(name)) for name in REGIONS]
+    mn = network["mn"].start_agent(network.topo.mobile_node_configuration(flows=FLOWS))
+    wait_until(lambda: settled(network), 15, "the registration")
+    yield ha, mn, *anchors
+    network["mn"].stop_agent()
+    for name in ("ha", *REGIONS):
+        network[name].stop_agent()
+
+
+def settled(network, anchor="map1"):
+    """The mobile node is registered with this anchor point and with the home agent; its care-of addresses."""
+    mn, ha = network["mn"].agent, network["ha"].agent
+    status, bindings = mn.ask("status"), mn.ask("bindings")
+    if status.get("anchor_point") != str(REGIONS[anchor][1]):
+        return None
+    if not all(b["registered"] == b["care_of_address"] is not None for b in bindings):
+        return None
+    if not all(flow["state"] == "registered" for flow in mn.ask("flows")):
+        return None
+    if [b["care_of_address"] for b in ha.ask("bindings")] != [status["regional_address"]]:
+        return None
+    return {b["bid"]: b["registered"] for b in bindings}
+
+
+def bound(agent):
+    return {b["bid"]: b["care_of_address"] for b in agent.ask("bindings")}
+
+
+def answered(node, destination, *arguments):
+    return " 0% packet loss" in node.execute(
+        "sh", "-c", f"ping -6 -c3 -i0.1 -W2 {' '.join(arguments)} {destination} || true")
+
+
+def counted(agent, address):
+    return {c["fid"]: c["packets"] for c in agent.ask("counters")["flows"] if c["home_address"] == address}
+
+
+def events(network, node, name):
+    return [e for e in read_events([network.log_directory / "events.jsonl"])
+            if e["node"] == node and e["event"] == name and e["t"] > network.test_began]
+
+
+@requirement("RFC 5380 §6.1, §6.2: regional address at the home agent, on-link addresses at the MAP")
+@requirement("draft §9: flow bindings at the MAP are for the regional address, by what is inside the tunnel")
+def test_registration_and_both_directions(network, agents):
+    ha, mn, first, second = agents
+    addresses = {1: str(network["mn"].care_of_address("mn-wlan")),
+                 2: str(network["mn"].care_of_address("mn-cellular"))}
+    assert settled(network) == bound(first) == addresses
+    regional = mn.ask("status")["regional_address"]
+    assert [flow["home_address"] for flow in first.ask("flows")] == [regional] and ha.ask("flows") == []
+    assert second.ask("bindings") == []
+    before = counted(first, regional), counted(mn, HOME_ADDRESS)
+    assert answered(network["cn"], HOME_ADDRESS)
+    after = counted(first, regional), counted(mn, HOME_ADDRESS)
+    assert after[0][1] == before[0][1] + 3  # the flow of the correspondent node, inside the tunnel
+    assert after[1][1] == before[1][1] + 3
+    assert answered(network["hn"], HOME_ADDRESS)
+    other = counted(first, regional)
+    assert other[1] == after[0][1] and other[None] >= after[0][None] + 3
+    assert answered(network["mn"], "cn")
+    assert answered(network["cn"], HOME_ADDRESS, "-s", "1300")
+
+
+def capture(network, interface, action):
+    """What tcpdump prints of the tunnel packets on an interface of the mobile node while `action` runs."""
+    process = network["mn"].popen(
+        ["tcpdump", "-i", interface, "-n", "-l", "-v", "--immediate-mode", "ip6 proto 41"], text=True)
+    for line in process.stderr:
+        if "listening on" in line:
+            break
+    action()
+    process.terminate()
+    return process.communicate()[0]
+
+
+@requirement("RFC 5380 §6.1: the outer header has the LCoA and the MAP, the inner one the RCoA")
+def test_there_are_two_headers_on_the_access_link(network, agents):
+    _, mn, _, _ = agents
+    regional, wlan = mn.ask("status")["regional_address"], settled(network)[1]
+    text = capture(network, "mn-wlan", lambda: answered(network["cn"], HOME_ADDRESS))
+    there = f"{REGIONS['map1'][1]} > {wlan}: "
+    back = f"{wlan} > {REGIONS['map1'][1]}: "
+    assert any(there in line and f"2001:db8:100::1 > {regional}: " in line for line in text.splitlines()), text
+    assert any(back in line and f"{regional} > 2001:db8:100::1: " in line for line in text.splitlines()), text
+
+
+@requirement("RFC 5380 §6.1: movement inside a domain is told to the MAP alone")
+def test_movement_inside_a_domain(network, agents):
+    ha, mn, first, _ = agents
+    told = len(events(network, "ha", "binding-update-received"))
+    link = network["mn"].link("mn-wlan")
+    before = settled(network)
+    link.move(network["ar3"], AccessRouter.bridge)
+    try:
+        wait_until(lambda: bound(first).get(1, "").startswith("2001:db8:203:"), 15, "the new care-of address")
+        wait_until(lambda: settled(network), 5, "the registration")
+        assert bound(first)[2] == before[2]
+        assert len(events(network, "ha", "binding-update-received")) == told
+        assert answered(network["cn"], HOME_ADDRESS)
+    finally:
+        link.move(network["ar1"], AccessRouter.bridge)
+    wait_until(lambda: settled(network) == before, 15, "the old care-of address")
+
+
+@requirement("RFC 5380 §6.1, §8: movement to another domain; the previous MAP forwards until the home agent knows")
+def test_movement_between_domains(network, agents):
+    ha, mn, first, second = agents
+    network["mn"].link("mn-cellular").set_carrier(False)
+    link = network["mn"].link("mn-wlan")
+    link.move(network["ar4"], AccessRouter.bridge)
+    try:
+        wait_until(lambda: settled(network, "map2"), 20, "the registration in the other domain")
+        assert set(bound(second).values()) == {str(network["mn"].care_of_address("mn-wlan"))}
+        assert [flow["fid"] for flow in second.ask("flows")] == [1]
+        assert answered(network["cn"], HOME_ADDRESS) and answered(network["mn"], "cn")
+        wait_until(lambda: first.ask("bindings") == [], 5, "the end at the previous anchor point")
+        updates = [e for e in events(network, "mn", "binding-update-sent")
+                   if e["peer"] == str(REGIONS["map1"][1]) and e["lifetime_s"]]
+        assert updates[-1]["care_of_address"].startswith("2001:db8:204:")
+    finally:
+        network["mn"].link("mn-cellular").set_carrier(True)
+        link.move(network["ar1"], AccessRouter.bridge)
+    wait_until(lambda: answered(network["cn"], HOME_ADDRESS), 20, "an answer")
+
+
+@requirement("RFC 5380 §7.1: where no MAP is advertised, ordinary Mobile IPv6")
+def test_a_network_without_anchor_point(network, agents):
+    ha, mn, first, _ = agents
+    network["mn"].link("mn-cellular").set_carrier(False)
+    link = network["mn"].link("mn-wlan")
+    link.move(network["ar5"], AccessRouter.bridge)
+    try:
+        wait_until(lambda: set(bound(ha).values()) == {str(network["mn"].care_of_address("mn-wlan"))}, 20,
+                   "the registration with the home agent")
+        wait_until(lambda: [flow["fid"] for flow in ha.ask("flows")] == [1], 5, "the flow binding there")
+        assert "anchor_point" not in mn.ask("status")
+        assert answered(network["cn"], HOME_ADDRESS)
+    finally:
+        network["mn"].link("mn-cellular").set_carrier(True)
+        link.move(network["ar1"], AccessRouter.bridge)
+    wait_until(lambda: settled(network), 20, "the return to the anchor point")
+    assert answered(network["cn"], HOME_ADDRESS) and ha.ask("flows") == []
+
+
+@requirement("RFC 5380 §6.1: what is inside the tunnel must come from the home agent")
+def test_a_forged_tunnel_within_the_tunnel_is_dropped(network, agents):
+    _, mn, _, _ = agents
+    regional = mn.ask("status")["regional_address"]
+    rejected = mn.ask("counters")["packets"]["rejected_tunnel_packets"]
+    forge = f"""
+import socket, struct
+from ipaddress import IPv6Address as A
+inner = struct.pack("!IHBB", 6 << 28, 8, 17, 64) + A("{CORRESPONDENT}").packed + A("{HOME_ADDRESS}").packed
+inner += struct.pack("!HHHH", 7, 5004, 8, 0)
+socket.socket(socket.AF_INET6, socket.SOCK_RAW, 41).sendto(inner, ("{regional}", 0))
+"""
+    network["cn"].execute("python", "-c", forge)
+    wait_until(lambda: mn.ask("counters")["packets"]["rejected_tunnel_packets"] == rejected + 1, 5, "it")
+
+
+def test_the_end(network, agents):
+    ha, _, first, _ = agents
+    assert network["mn"].stop_agent() == 0
+    assert ha.ask("bindings") == [] and first.ask("bindings") == []
+    assert "flowbind" not in network["mn"].execute("nft", "list", "ruleset")
+    network["mn"].start_agent(network.topo.mobile_node_configuration(flows=FLOWS))
+    wait_until(lambda: settled(network), 15, "the registration")
