@@ -94,8 +94,12 @@ def _parser() -> argparse.ArgumentParser:
         "--figures", type=_figures, default=[], metavar="png,pdf,svg", help="plots as files, too"
     )
     report.add_argument("--dpi", type=int, default=200, metavar="N", help="of PNG files (200)")
-    report.add_argument("--markdown", type=_metrics, metavar="METRIC,...",
-                        help="print a table of these figures (all: every one) as Markdown instead")  # fmt: skip
+    report.add_argument(
+        "--markdown",
+        type=_metrics,
+        metavar="METRIC,...",
+        help="print a table of these figures (all: every one) as Markdown instead",
+    )
     report.set_defaults(run=_report)
     comparison = commands.add_parser("compare", description=_COMPARE)
     comparison.add_argument("before", type=Path, metavar="A")

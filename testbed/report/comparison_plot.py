@@ -47,7 +47,8 @@ def comparison_figures(collection: Collection) -> "dict[str, tuple[str, Figure]]
             )
             found["throughput-delay"] = (
                 "Goodput of all flows against the 95th-percentile one-way delay of the worst flow: medians "
-                "with 95 % confidence intervals. Up and left is better.",
+                "with 95 % confidence intervals. Up and left is better. Strategies that "
+                "carry some of the flows only are left out.",
                 draw_trade_off(collection, by_name("delay_p95_ms"), by_name("goodput_mbit")),
             )
             found["loss-overhead"] = (
@@ -127,7 +128,8 @@ def draw_interruptions(collection: Collection) -> "Figure":
 
 
 def draw_trade_off(collection: Collection, across: Metric, up: Metric) -> "Figure | None":
-    """One point a case; one colour a strategy, one panel a scenario and pair of links."""
+    """One point a case; one colour a strategy, one panel a scenario and pair of links. Strategies that cannot
+    carry all flows are left out: they had less to do."""
     import matplotlib.pyplot as pyplot
 
     columns, strategies = _columns(collection)[:_MOST_PANELS], collection.values("strategy")
@@ -141,7 +143,8 @@ def draw_trade_off(collection: Collection, across: Metric, up: Metric) -> "Figur
     handles = {}
     for panel, (title, entries) in zip(panels.flat, columns, strict=False):
         for index, strategy in enumerate(strategies):
-            chosen = [entry for entry in entries if entry.parameters["strategy"] == strategy]
+            chosen = [entry for entry in entries if entry.parameters["strategy"] == strategy
+                      and not entry.result.metadata.get("not_carried")]  # fmt: skip
             point = [_estimate([metric.of(entry.result) for entry in chosen]) for metric in (across, up)]
             if None in point:
                 continue
@@ -153,8 +156,12 @@ def draw_trade_off(collection: Collection, across: Metric, up: Metric) -> "Figur
         panel.set_title(title, fontsize=9)
         panel.set_xlabel(f"{across.title} ({across.unit})", fontsize=8)
         panel.set_ylabel(f"{up.title} ({up.unit})", fontsize=8)
-        panel.set_ylim(bottom=0)
         panel.margins(x=0.12)
+        panel.set_ylim(bottom=0)
+        if across.unit == "ms":
+            panel.set_xscale("log")
+            for axis_format in (panel.xaxis.set_major_formatter, panel.xaxis.set_minor_formatter):
+                axis_format(lambda value, _=None: f"{value:g}")
     if not handles:
         pyplot.close(figure)
         return None
