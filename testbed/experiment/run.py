@@ -302,8 +302,15 @@ def guarded(program: str, main: Callable[[], int]) -> int:
     """Run an experiment's main function; what can go wrong becomes one sentence and status 2."""
     try:
         return main()
-    except (*EXPECTED, OSError) as error:
+    except EXPECTED as error:
         print(f"{program}: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        print(
+            f"{program}: {error.strerror or error}{where}; --out chooses another folder for the files",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         print(f"\n{program}: stopped; nothing of the network is left", file=sys.stderr)
