@@ -1,7 +1,7 @@
-"""How flow bindings are spoken of in Binding Updates, and what follows from that: one class a specification.
+"""How flow bindings are spoken of in Binding Updates, and what follows from that: a class a specification.
 
-Classes: `Draft`, `RFC6089`. Both keep the same state; they differ in the options, in the statuses, and in what
-becomes of flow bindings that a message does not mention. docs/rfc6089.md has the differences in a table.
+Classes: `Draft`, `RFC6089`. Both keep the same state; they differ in the options, in the statuses, and in
+what becomes of flow bindings that a message does not mention. docs/rfc6089.md has a table of that.
 """
 
 from collections import Counter

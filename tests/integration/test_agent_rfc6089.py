@@ -1,0 +1,85 @@
+"""Real agents that speak RFC 6089 with each other, read by tshark and scapy."""
+
+import subprocess
+
+import pytest
+from agent_network import Agent, AgentNetwork
+from datapath_network import Capture, wait_for
+from scapy.layers.inet6 import IPv6
+from scapy.utils import wrpcap
+
+from testbed.agent.control import Refused
+from testbed.scapy import MIP6OptFlowIdentificationRFC6089, MIP6OptFlowSummary
+
+DIALECT = 'dialect = "rfc6089"\n'
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    network = AgentNetwork(tmp_path_factory.mktemp("network"))
+    yield network
+    network.close()
+
+
+def settled(mn):
+    return all(b["registered"] == b["care_of_address"] for b in mn.ask("bindings")) and all(
+        flow["state"] == "registered" for flow in mn.ask("flows")
+    )
+
+
+def essence(agent):
+    return {f["fid"]: (f["action"], tuple(f["bids"]), f["description"]) for f in agent.ask("flows")}
+
+
+@pytest.mark.requirement("RFC 6089 §5: flow bindings are added, changed, kept and removed by real agents")
+def test_a_life_of_flow_bindings(network, tmp_path):
+    with Agent(network.ha, tmp_path, first=DIALECT) as ha, Agent(network.mn, tmp_path, first=DIALECT) as mn:
+        capture = Capture(network.ar, "core"), Capture(network.ar, "wlan"), Capture(network.ar, "cellular")
+        wait_for(lambda: settled(mn))
+        assert essence(ha) == essence(mn) == {1: ("forward", (1,), "tcp, source port 22")}
+        mn.ask("flow-add", fid=2, bids=["wlan", "cellular"], action="n-cast", next_header="udp")
+        mn.ask("flow-add", fid=3, bids=["cellular"])
+        assert essence(ha) == essence(mn)
+        assert essence(ha)[2] == ("n-cast", (1, 2), "udp")
+        assert essence(ha)[3] == ("forward", (2,), "everything")
+        mn.ask("flow-replace", fid=1, bids=["cellular"])
+        mn.ask("flow-remove", fid=3)
+        wait_for(lambda: essence(ha) == essence(mn))
+        assert set(essence(ha)) == {1, 2} and essence(ha)[1][1] == (2,)
+        network.set_link("cellular", False)
+        try:
+            wait_for(lambda: len({b["care_of_address"] for b in ha.ask("bindings")}) == 1)
+            wait_for(lambda: essence(ha) == essence(mn))
+        finally:
+            network.set_link("cellular", True)
+        wait_for(lambda: len({b["care_of_address"] for b in ha.ask("bindings")}) == 2)
+        assert set(essence(ha)) == {1, 2}
+        with pytest.raises(Refused, match="RFC 6089 has no flow bindings that discard"):
+            mn.ask("flow-add", fid=9, action="discard")
+        packets = [IPv6(data) for each in capture for data in each.packets() if data[6] in (43, 60)]
+        _read_by_scapy_and_tshark(packets, tmp_path)
+        assert mn.stop() == 0
+        assert ha.ask("bindings") == []
+
+
+def _read_by_scapy_and_tshark(packets, folder):
+    options = [option for packet in packets for option in getattr(packet.lastlayer(), "options", ())]
+    flows = [option for option in options if isinstance(option, MIP6OptFlowIdentificationRFC6089)]
+    summaries = [option for option in options if isinstance(option, MIP6OptFlowSummary)]
+    assert {flow.fid for flow in flows} == {1, 2, 3}
+    assert {fid for summary in summaries for fid in summary.fids} == {1, 2, 3}
+    file = folder / "messages.pcap"
+    wrpcap(str(file), packets, linktype=229)  # LINKTYPE_IPV6
+    read = subprocess.run(["tshark", "-r", str(file), "-V"], capture_output=True, text=True, timeout=60).stdout
+    assert "Flow Identification" in read and "Flow Summary" in read
+    assert "Malformed" not in read
+
+
+@pytest.mark.requirement("RFC 6089 §5.2.6: a home agent that knows no such options supports no flow bindings")
+def test_dialects_do_not_mix(network, tmp_path):
+    with Agent(network.ha, tmp_path) as ha, Agent(network.mn, tmp_path, first=DIALECT) as mn:
+        wait_for(lambda: mn.events("flow-bindings-unsupported"))
+        wait_for(lambda: len(ha.ask("bindings")) == 2)
+        assert ha.ask("flows") == []
+        with pytest.raises(Refused, match="does not support flow bindings"):
+            mn.ask("flow-add", fid=5, bids=["wlan"])
