@@ -134,7 +134,7 @@ class Seg6Tunnel(Tunnel):
         ]
 
     def end(self, table: int, prefix: IPv6Network) -> Route:
-        return self._decapsulate(table, prefix, 0)
+        return self._decapsulate(table, prefix, mark.INNER_TABLE)
 
     def _decapsulate(self, table: int, prefix: IPv6Network, into: int) -> Route:
         """The inner packet is looked up in table `into`, 0: by all policy rules."""
