@@ -128,6 +128,9 @@ def overhead_percent(result: Result) -> float | None:
     tunnels, copies, retransmissions, acknowledgements, signalling, Router Advertisements."""
     carried = sum(capture.octets for capture in result.captures if capture.host != "cn")
     payload = sum((flow.goodput_bps or 0) * result.duration_s / 8 for flow in result.flows)
+    if result.windows:  # together they are the whole run
+        payload = sum(one.goodput_bps * (one.end_s - one.start_s) / 8
+                      for part in result.windows.values() for one in part.values())  # fmt: skip
     return 100 * (carried / payload - 1) if carried and payload else None
 
 
