@@ -287,6 +287,7 @@ class Registration:
             for binding in bids
         )
         network = self.mobile_network
+        prefixes = network.options() if network and bids else ()
         return BindingUpdate(
             sequence,
             self.lifetime_s if bids else 0,
@@ -295,7 +296,7 @@ class Registration:
             map_registration=self.local,
             mobile_router=network is not None,
             overwrite=bool(bids) and not self.known_to_peer,
-            options=identifiers + (network.options() if network and bids else ()) + self.dialect.options(flows),
+            options=identifiers + prefixes + self.dialect.options(flows),
         )
 
     def _compose(self) -> tuple[list[ListedBinding], list[FlowIdentification]]:

@@ -70,7 +70,8 @@ def _read_by_scapy_and_tshark(packets, folder):
     assert {fid for summary in summaries for fid in summary.fids} == {1, 2, 3}
     file = folder / "messages.pcap"
     wrpcap(str(file), packets, linktype=229)  # LINKTYPE_IPV6
-    read = subprocess.run(["tshark", "-r", str(file), "-V"], capture_output=True, text=True, timeout=60).stdout
+    command = ["tshark", "-r", str(file), "-V"]
+    read = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
     assert "Flow Identification" in read and "Flow Summary" in read
     assert "Malformed" not in read
 
