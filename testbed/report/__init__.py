@@ -1,5 +1,10 @@
 """Results for people and notebooks.
 
-`result` (the file and its fields), `assembly` (measurements to a result), `table` (terminal tables), `flows`
-(flows.csv), `plot` (figures). Tables, CSV and plots read nothing but a result.
+Of one run: `result` (the file and its fields), `assembly` (measurements to a result), `flow_figures`, `table`
+(terminal tables), `flows` (flows.csv), `plot` (figures), `files`. Tables, CSV and plots read nothing but a
+result.
+
+Of many: `collection` (read together), `metric` (one figure a run), `statistics`, `comparison_plot`, `html`
+(the page, CSV, figures for papers), `html_style`, `markdown`, `compare` (what changed, and is it
+significant), `command` (`./run report`, `./run compare`).
 """
