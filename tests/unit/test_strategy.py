@@ -1,5 +1,7 @@
 """Strategies: what they answer to flows, links and events; how they are found."""
 
+from pathlib import Path
+
 import pytest
 
 from testbed.strategy.registry import StrategyError, all_strategies, find_strategy
@@ -118,3 +120,12 @@ def test_a_file_without_a_strategy_is_refused(tmp_path):
     (tmp_path / "empty.py").write_text("x = 1\n")
     with pytest.raises(StrategyError, match="has 0 strategies"):
         find_strategy(str(tmp_path / "empty.py"))
+
+
+def test_the_example_in_the_documentation_works(tmp_path):
+    text = (Path(__file__).parents[2] / "docs" / "strategies.md").read_text()
+    (tmp_path / "mine.py").write_text(text.partition("```python\n")[2].partition("```")[0])
+    strategy = find_strategy(str(tmp_path / "mine.py"))()
+    measured = {"first": {"round_trip_ms": 90.0}, "second": {"round_trip_ms": 20.0}}
+    answer = decide("", TICK, strategy, **measured)
+    assert answer == {"ssh": (1,), "voip": (2,), "video": (2,), "download": (1,)}
