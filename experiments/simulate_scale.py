@@ -215,7 +215,7 @@ def main() -> int:
     made.add_argument("--flows", type=int, default=8, metavar="N", help="flow bindings of each (8)")
     made.add_argument("--lifetime", type=int, default=600, metavar="S", help="of bindings, seconds (600)")
     made.add_argument("--handovers-per-hour", type=float, default=6, metavar="N",
-                      help="how often each loses, and regains, an access network (6)")
+                      help="changes an hour of each: a network is lost, regained, lost, ... (6)")
     made.add_argument("--seconds", type=float, metavar="S", help="observed after all are there (lifetime)")
     made.add_argument("--seed", type=int, default=1, metavar="N", help="of all that is random (1)")
     options = bench.parse(made)
