@@ -472,8 +472,8 @@ class Classifier:
         return rules, chains, elements
 
     def sources(self, number: int, path: Path) -> set[tuple[str, tuple[Element, ...]]]:
-        """At a mobile node: outer source of the packets with a mark (0: without one), and source of the tunnel
-        inside of theirs."""
+        """At a mobile node: outer source of the packets with a mark (0: without one), and source of the
+        tunnel inside of theirs."""
         if not self._by_route or self._anchor:
             return set()
         key, outer = struct.pack("=I", number), path.via or path

@@ -55,8 +55,8 @@ def matches(selector: TrafficSelector | None) -> list[bytes]:
 
 
 def matches_inside(selector: TrafficSelector | None) -> list[bytes]:
-    """The same for what is inside of a tunnel packet (RFC 2473): of the IPv6 header right behind the outer one,
-    and what follows that. Extension headers of the inner packet are not skipped."""
+    """The same for what is inside of a tunnel packet (RFC 2473): of the IPv6 header right behind the outer
+    one, and what follows that. Extension headers of the inner packet are not skipped."""
     if selector is None:
         return [b""]
     if not isinstance(selector, IPv6TrafficSelector):

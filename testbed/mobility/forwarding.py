@@ -75,8 +75,8 @@ class HomeBinding:
     the home address. No paths: packets of this home address are dropped (the mobile node has no care-of
     address at all).
 
-    `regional`: the home address is a regional care-of address (RFC 5380), and packets to it are tunnels: rules
-    are for what is inside of these, where there is something inside.
+    `regional`: the home address is a regional care-of address (RFC 5380), and packets to it are tunnels:
+    rules are for what is inside of these, where there is something inside.
     """
 
     home_address: IPv6Address

@@ -26,8 +26,8 @@ _IDENTIFIER = (1 << 64) - 1  #: the interface identifier of an address
 
 
 class HierarchicalMobileNode(MobileNode):
-    """Registers its care-of addresses and flow bindings with a mobility anchor point (MAP) where there is one,
-    under a regional care-of address, and with its home agent this address alone.
+    """Registers its care-of addresses and flow bindings with a mobility anchor point (MAP), where there is
+    one, under a regional care-of address, and with its home agent this address alone.
 
     Where no MAP is advertised, it is an ordinary mobile node. `local`: the registration with the MAP in use;
     `previous`: with the one before, which forwards to us until the home agent knows the new one (§8).
@@ -171,7 +171,7 @@ class HierarchicalMobileNode(MobileNode):
         self._changed[registration.home_address] = None
 
     def _register_at_home(self, now: float) -> None:
-        """Bring the home agent to the regional care-of address, or back to the others: it forgets the rest."""
+        """Bring the home agent to the regional address, or back to the others: it forgets the rest."""
         registration = self.registration
         registration.known_to_peer = False  # the next message replaces everything (RFC 5648 §5.9)
         registration._forget_registered()

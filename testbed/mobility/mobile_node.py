@@ -26,7 +26,7 @@ from testbed.mobility.registration import FlowError, Registration
 from testbed.mobility.role import Role
 from testbed.mobility.route_optimisation import RouteOptimiser
 from testbed.mobility.snapshot import flow_from_snapshot, flow_to_snapshot
-from testbed.mobility.update_list import describe_listed
+from testbed.mobility.update_list import describe_binding, describe_listed
 from testbed.wire.codec import Codec
 from testbed.wire.flow import Pro
 from testbed.wire.icmpv6 import (
@@ -451,14 +451,10 @@ class MobileNode(Role):
         return [
             {
                 "home_address": str(self.configuration.home_address),
-                "bid": binding.bid,
                 "interface": names[binding.bid],
                 "priority": binding.priority,
                 "default": wanted is not None and wanted.default_bid == binding.bid,
-                "care_of_address": str(binding.care_of_address) if binding.care_of_address else None,
-                "registered": str(binding.registered) if binding.registered else None,
-                "remaining_s": round(binding.expires - now, 3) if binding.registered else None,
-                "refused": binding.refused,
+                **describe_binding(binding, now),
             }
             for _, binding in sorted(self.flow_registration.bindings.items())
         ]

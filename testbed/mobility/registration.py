@@ -42,7 +42,8 @@ class Registration:
 
     `transmit(update, care_of_addresses, now)` sends a message from the first of these care-of addresses that
     can be used now and returns whether one could; `note` takes events; `timers` are the role's, used with
-    keys `(kind, peer)`. `local`: the receiver is a mobility anchor point (RFC 5380 §4). A restart is answered by one message that replaces everything (RFC 5648 §5.9).
+    keys `(kind, peer)`. `local`: the receiver is a mobility anchor point (RFC 5380 §4). A restart is answered
+    by one message that replaces everything (RFC 5648 §5.9).
     """
 
     def __init__(

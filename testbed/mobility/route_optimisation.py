@@ -11,7 +11,7 @@ from typing import Any
 from testbed.mobility.binding import FlowBinding
 from testbed.mobility.correspondent_registration import CorrespondentRegistration
 from testbed.mobility.role import Timers
-from testbed.mobility.update_list import ListedBinding, describe_listed
+from testbed.mobility.update_list import ListedBinding, describe_binding, describe_listed
 from testbed.wire.codec import Codec
 from testbed.wire.message import (
     BindingAcknowledgement,
@@ -149,13 +149,7 @@ class RouteOptimiser:
                 "correspondent": str(peer),
                 "optimised": registration.known_to_peer,
                 "bindings": [
-                    {
-                        "bid": binding.bid,
-                        "care_of_address": str(binding.care_of_address) if binding.care_of_address else None,
-                        "registered": str(binding.registered) if binding.registered else None,
-                        "remaining_s": round(binding.expires - now, 3) if binding.registered else None,
-                        "refused": binding.refused,
-                    }
+                    describe_binding(binding, now)
                     for _, binding in sorted(registration.bindings.items())
                 ],
                 "flows": [describe_listed(listed) for _, listed in sorted(registration.flows.items())],

@@ -1,6 +1,7 @@
 """A binding update list entry's parts (RFC 6275 §11.1): what is wanted beside what the receiver has.
 
-Classes: `ListedBinding`, `ListedFlow`, `Outstanding`. Functions: `option_length`, `describe_listed`.
+Classes: `ListedBinding`, `ListedFlow`, `Outstanding`. Functions: `option_length`,
+`describe_binding`, `describe_listed`.
 """
 
 from dataclasses import dataclass, field
@@ -63,6 +64,17 @@ def option_length(option: FlowIdentification) -> int:
     references = option.binding_reference
     selector = 0 if option.selector is None else 5 + len(bytes(option.selector))
     return 10 + (0 if references is None else 2 + 2 * len(references)) + selector
+
+
+def describe_binding(binding: ListedBinding, now: float) -> dict[str, Any]:
+    """The state of a BID: what is wanted, what is registered, for how many seconds."""
+    return {
+        "bid": binding.bid,
+        "care_of_address": str(binding.care_of_address) if binding.care_of_address else None,
+        "registered": str(binding.registered) if binding.registered else None,
+        "remaining_s": round(binding.expires - now, 3) if binding.registered else None,
+        "refused": binding.refused,
+    }
 
 
 def describe_listed(listed: ListedFlow) -> dict[str, Any]:

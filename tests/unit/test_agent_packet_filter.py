@@ -61,6 +61,28 @@ def test_icmpv6_messages_of_mobile_ipv6_are_accepted(accepts):
             assert accepts(bytes(whole)) == (144 <= kind <= 147)
 
 
+def test_messages_inside_tunnels_are_accepted_where_that_is_wanted(accepts):
+    sending, receiving = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    receiving.setblocking(False)
+    attach(receiving, mobility_header_filter(tunnelled=True))
+
+    def accepted(data):
+        sending.send(data)
+        try:
+            return receiving.recv(65536) == data
+        except BlockingIOError:
+            return False
+
+    outer = bytes(6) + bytes([41, 64]) + bytes(32)
+    with sending, receiving:
+        for inner in (packet(), packet((43, 2)), packet((60, 2))):
+            assert accepted(outer + inner) and accepted(inner)
+            assert not accepts(outer + inner)
+        tcp = packet()[:6] + bytes([6]) + packet()[7:]
+        assert not accepted(outer + tcp) and not accepted(tcp)
+        assert not accepted(outer)
+
+
 def test_what_is_cut_off_before_it_says_what_it_is_is_dropped(accepts):
     whole = packet((60, 2), (43, 2))
     assert not any(accepts(whole[:length]) for length in range(1, 65))

@@ -49,7 +49,9 @@ class World(Simulation):
         self.add("ha", self.agent, HOME_AGENT)
         self.anchors = []
         for name, address in (("map1", FIRST), ("map2", SECOND)):
-            configuration = AnchorPointConfiguration(address, (REGIONS[address],), keys=(LOCAL_KEY,), **anchor)
+            configuration = AnchorPointConfiguration(
+                address, (REGIONS[address],), keys=(LOCAL_KEY,), **anchor
+            )
             self.anchors.append(AnchorPoint(configuration, self.now))
             self.add(name, self.anchors[-1], address)
         configuration = MobileNodeConfiguration(HOME_ADDRESS, HOME_AGENT, INTERFACES, 60, association=KEY)
@@ -124,7 +126,8 @@ def test_the_uplink_is_a_tunnel_within_a_tunnel(world):
     world.run(1)
     wanted = world.node.home_binding(HOME_ADDRESS)
     assert {(path.local, path.remote) for path in wanted.paths} == {(RCOA, HOME_AGENT)}
-    assert {(p.bid, p.via.local, p.via.remote) for p in wanted.paths} == {(1, WLAN, FIRST), (2, CELLULAR, FIRST)}
+    outer = {(path.bid, path.via.local, path.via.remote) for path in wanted.paths}
+    assert outer == {(1, WLAN, FIRST), (2, CELLULAR, FIRST)}
     assert wanted.default_bid == 2 and [rule.bids for rule in wanted.rules] == [(1,)]
     regional = world.node.home_binding(RCOA)
     assert {(path.local, path.remote) for path in regional.paths} == {(WLAN, FIRST), (CELLULAR, FIRST)}
