@@ -101,7 +101,9 @@ class CorrespondentNode(Registrar):
     ) -> None:
         """A packet was dropped for its Home Address option: no binding of `home_address` to `source`.
         RFC 6275 §9.3.1, §9.3.3: a Binding Error, status 1, tells its sender, at a limited rate."""
-        if not is_unicast_routable(source) or not self._refusals.allows(source, now):
+        if not is_unicast_routable(source) or not is_unicast_routable(home_address):
+            return
+        if not self._refusals.allows(source, now):
             return
         error = BindingError(BindingErrorStatus.UNKNOWN_BINDING, home_address)
         self._send(Packet(destination, source, error))
