@@ -19,6 +19,7 @@ maximum segment size; `postrouting` completes the outer header.
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network
 
 from testbed.datapath import mark
@@ -110,6 +111,10 @@ def chain_of(home_address: IPv6Address) -> str:
 def counter_of(home_address: IPv6Address, fid: int | None) -> str:
     """Name of the counter of a flow binding, or of the default."""
     return f"{chain_of(home_address)}." + ("default" if fid is None else f"fid{fid}")
+
+
+#: Mobile nodes tend to want the same.
+_matches = lru_cache(maxsize=1024)(matches)
 
 
 @dataclass(frozen=True, slots=True)
@@ -402,7 +407,7 @@ class Classifier:
             selector = rule.selector
             if selector is not None and not self._anchor:
                 selector = selector.mirrored()
-            found = matches(selector)
+            found = _matches(selector)
             if regional:
                 found = [protocol_is(IPV6) + match for match in matches_inside(selector)] + found
             flows.append((rule.fid, found, action))

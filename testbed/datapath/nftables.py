@@ -10,6 +10,7 @@ import hashlib
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from testbed.datapath.netlink import CREATE, attribute, attribute_list, attributes, nested, text
 
@@ -51,6 +52,11 @@ def _expression(name: str, *parts: bytes) -> bytes:
     return nested(1, text(1, name), nested(2, *parts))
 
 
+#: The same few expressions stand in the rules of every home address.
+_remembered = lru_cache(maxsize=1024)
+
+
+@_remembered
 def load(base: int, offset: int, length: int, register: int = 1) -> bytes:
     """Octets of the packet; TRANSPORT starts behind all extension headers."""
     return _expression(
@@ -72,6 +78,7 @@ def store(base: int, offset: int, length: int, register: int = 1, address: bool 
     )
 
 
+@_remembered
 def load_meta(key: int, register: int = 1) -> bytes:
     return _expression("meta", _number(2, key), _number(1, register))
 
@@ -120,6 +127,7 @@ def load_destination_type() -> bytes:
     return _expression("fib", _number(1, 1), _number(2, 3), _number(3, 2))
 
 
+@_remembered
 def compare(operation: int, value: bytes, register: int = 1) -> bytes:
     return _expression("cmp", _number(1, register), _number(2, operation), nested(3, attribute(1, value)))
 
@@ -148,6 +156,7 @@ def immediate(value: bytes, register: int = 1) -> bytes:
     return _expression("immediate", _number(1, register), nested(2, attribute(1, value)))
 
 
+@_remembered
 def found_in(set_name: str) -> bytes:
     """Register 1 (and on) is an element of the set."""
     return _expression("lookup", text(1, set_name), _number(2, 1))
@@ -168,6 +177,7 @@ def dispatch(map_name: str) -> bytes:
     return _expression("lookup", text(1, map_name), _number(2, 1), _number(3, 0))
 
 
+@_remembered
 def verdict(code: int, chain: str | None = None) -> bytes:
     return _expression("immediate", _number(1, 0), nested(2, _verdict(code, chain)))
 
@@ -181,6 +191,7 @@ def count(counter: str) -> bytes:
     return _expression("objref", _number(1, _COUNTER), text(2, counter))
 
 
+@_remembered
 def set_mark(value: int, kept: int) -> bytes:
     """Mark = mark & kept | value; value has no bit of kept."""
     return (
