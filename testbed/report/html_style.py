@@ -47,19 +47,31 @@ summary { cursor: pointer; font-weight: 600; }
 
 SCRIPT = """
 function openAll(open) { document.querySelectorAll('details').forEach(d => { d.open = open; }); }
+
 function openTarget() {
   const target = location.hash && document.getElementById(location.hash.slice(1));
   if (target && target.tagName === 'DETAILS') { target.open = true; target.scrollIntoView(); }
-} addEventListener('hashchange', openTarget); openTarget(); document.querySelectorAll('.matrix a,
-.sortable a').forEach(a => a.addEventListener('click', () => setTimeout(openTarget)));
-addEventListener('beforeprint', () => openAll(true)); document.querySelectorAll('.sortable thead
-th').forEach((th, column) => th.addEventListener('click', () => {
-  const body = th.closest('table').tBodies[0], down = th.dataset.order !== 'up';
-  const value = row => { const text = row.cells[column].textContent, n = parseFloat(text);
-    return column === 0 ? text : isNaN(n) ? Infinity : n; };
-  const rows = [...body.rows].sort((a, b) => value(a) < value(b) ? -1 : value(a) > value(b) ? 1 : 0);
-  if (!down) rows.reverse();
-  th.dataset.order = down ? 'up' : 'down';
+}
+
+function sortBy(heading, column) {
+  const body = heading.closest('table').tBodies[0];
+  const value = row => {
+    const text = row.cells[column].textContent, number = parseFloat(text);
+    return column === 0 ? text : isNaN(number) ? Infinity : number;
+  };
+  const order = (a, b) => value(a) < value(b) ? -1 : value(a) > value(b) ? 1 : 0;
+  const rows = [...body.rows].sort(order);
+  const descending = heading.dataset.order === 'up';
+  if (descending) rows.reverse();
+  heading.dataset.order = descending ? 'down' : 'up';
   rows.forEach(row => body.append(row));
-}));
+}
+
+const links = document.querySelectorAll('.matrix a, .sortable a');
+links.forEach(link => link.addEventListener('click', () => setTimeout(openTarget)));
+const headings = document.querySelectorAll('.sortable thead th');
+headings.forEach((heading, column) => heading.addEventListener('click', () => sortBy(heading, column)));
+addEventListener('hashchange', openTarget);
+addEventListener('beforeprint', () => openAll(true));
+openTarget();
 """
