@@ -33,7 +33,8 @@ from testbed.emulation.process import (
 from testbed.isolation import PRIVATE_DIRECTORY
 
 PROJECT = Path(__file__).resolve().parents[2]
-AGENT_START_TIMEOUT_S = 60.0  # an emulated machine takes its time; one that ends at its start is noticed at once
+#: An emulated machine takes its time; an agent that ends at its start is noticed at once.
+AGENT_START_TIMEOUT_S = 60.0
 BRIDGE_FILTER = "/proc/sys/net/bridge/bridge-nf-call-ip6tables"
 IFA_F_DADFAILED, IFA_F_TENTATIVE = 0x08, 0x40  # linux/if_addr.h
 
@@ -45,9 +46,10 @@ SYSCTLS = {f"net/ipv6/conf/{scope}/{name}": value for scope in ("all", "default"
     "disable_ipv6": 0, "accept_dad": 0, "dad_transmits": 0, "use_tempaddr": 0, "router_solicitation_delay": 0,
 }.items()} | {"net/ipv6/conf/lo/disable_ipv6": 0}
 #: The same TCP whatever the machine's default: what is measured is not to depend on that, nor on earlier
-#: connections. Some kernels list congestion controls that they refuse in a namespace: the first that is taken.
-TCP_SETTINGS = ("{ echo 1 >/proc/sys/net/ipv4/tcp_no_metrics_save; cd /proc/sys/net/ipv4; "
-                "echo cubic >tcp_congestion_control || echo reno >tcp_congestion_control; } 2>/dev/null || true")
+#: connections. Some kernels list congestion controls that they refuse in a namespace: the first one that is
+#: taken.
+TCP_SETTINGS = ("{ cd /proc/sys/net/ipv4; echo 1 >tcp_no_metrics_save; "
+                "echo cubic >tcp_congestion_control || echo reno >tcp_congestion_control; } 2>/dev/null || :")
 HOST_SYSCTLS = {f"net/ipv6/conf/{scope}/{name}": value for scope in ("all", "default") for name, value in {
     "forwarding": 0, "accept_ra": 2, "autoconf": 1}.items()}
 ROUTER_SYSCTLS = {f"net/ipv6/conf/{scope}/{name}": value for scope in ("all", "default") for name, value in {
