@@ -175,7 +175,7 @@ class BulkTransfer(Traffic):
             *(["--reverse"] if self.key.downlink else [])])
 
 
-def start_traffic(traffic: Iterable[Traffic], timeout_s: float = 10.0) -> None:
+def start_traffic(traffic: Iterable[Traffic], timeout_s: float = 60.0) -> None:
     """Start all, the listeners first. Raises MeasurementError for the first that does not get ready."""
     traffic = list(traffic)
     for one in traffic:
