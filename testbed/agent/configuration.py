@@ -164,6 +164,7 @@ class MobileNodeFile(Table, tag_field="role", tag="mobile-node"):
     security: Security | None = None
     accept_unauthenticated: bool = False
     mobile_network: MobileNetworkTable | None = None
+    flow_updates: Literal["together", "each"] = "together"
     hierarchical: bool = False
     map_security: Security | None = None
     datapath: DatapathTable = field(default_factory=DatapathTable)

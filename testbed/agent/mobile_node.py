@@ -82,6 +82,7 @@ class MobileNodeAgent(Agent):
                 association=association(file.security) if file.security else None,
                 dialect=file.dialect,
                 home_prefix=file.home_prefix,
+                flow_updates=file.flow_updates,
                 **mobile_network(file),
             )
             self.role = self._make_role(configuration)

@@ -11,8 +11,9 @@ from typing import Any
 
 from testbed.mobility.authentication import Signer
 from testbed.mobility.binding import FlowBinding, wanted_rules
+from testbed.mobility.detours import Detours
 from testbed.mobility.dialect import Draft
-from testbed.mobility.forwarding import Action, FlowRule, HomeBinding, Pair, Path, RouteOptimisation, Side
+from testbed.mobility.forwarding import HomeBinding, Pair, Path, RouteOptimisation
 from testbed.mobility.home_discovery import (
     DISCOVER,
     INITIAL_DHAAD_TIMEOUT,
@@ -92,6 +93,7 @@ class MobileNode(Role):
         )
         #: The interface that is on the home link, None if there is none.
         self.home_interface: str | None = None
+        self._detours = Detours() if configuration.flow_updates == "each" else None
         self._routes_kept: list[IPv6Address] = []
         self.registration = Registration(
             configuration.home_agent or UNKNOWN,
@@ -334,14 +336,20 @@ class MobileNode(Role):
     def replace_flow(self, flow: FlowBinding, now: float) -> None:
         """Change a flow binding; no selector keeps the one it has. Raises FlowError."""
         self.flow_registration.replace_flow(self._with_bids(flow))
+        self._forget_detour(flow.fid)
         self._note("flow-requested", fid=flow.fid, operation="replace")
         self._update(now)
 
     def remove_flow(self, fid: int, now: float) -> None:
         """Remove a flow binding. Raises FlowError."""
         self.flow_registration.remove_flow(fid)
+        self._forget_detour(fid)
         self._note("flow-requested", fid=fid, operation="remove")
         self._update(now)
+
+    def _forget_detour(self, fid: int) -> None:
+        if self._detours is not None:
+            self._detours.forget(fid)
 
     def optimise(self, correspondent: IPv6Address, now: float) -> None:
         """Exchange packets with this node directly (RFC 6275 §11.7.2), as soon as it agrees."""
@@ -408,28 +416,7 @@ class MobileNode(Role):
         return {} if wanted is None else {wanted.home_address: wanted}
 
     def optimisations(self) -> dict[Pair, RouteOptimisation]:
-        """Where packets to correspondent nodes leave: by what these have acknowledged."""
-        wanted = {}
-        home_address = self.configuration.home_address
-        n_cast = tuple(
-            FlowRule(flow.fid, flow.priority, flow.selector, Action.N_CAST)
-            for flow in (listed.registered for listed in self.flow_registration.flows.values())
-            if flow is not None and flow.action is Action.N_CAST
-        )
-        for peer, registration in self.optimiser.correspondents.items():
-            paths, default = self._paths(registration)
-            if default is not None and not registration.leaving:
-                flows = [listed.registered for listed in registration.flows.values() if listed.registered]
-                rules = n_cast + wanted_rules(flows, [path.bid for path in paths])
-                wanted[home_address, peer] = RouteOptimisation(
-                    home_address,
-                    peer,
-                    Side.MOBILE,
-                    paths,
-                    default,
-                    tuple(sorted(rules, key=lambda rule: (rule.priority, rule.fid))),
-                )
-        return wanted
+        return self.optimiser.wanted(self._paths, self.flow_registration.flows.values())
 
     def optimisation_changes(self) -> dict[Pair, RouteOptimisation | None]:
         before, self._optimised = self._optimised, self.optimisations()
@@ -470,7 +457,10 @@ class MobileNode(Role):
         """What a restart needs to go on: the sequence number and the flow bindings asked for. JSON-able."""
         return {
             "sequence": self.registration.sequence,
-            "flows": [flow_to_snapshot(listed.flow) for listed in self.flow_registration.flows.values()],
+            "flows": [
+                flow_to_snapshot(self._detours.wanted(listed.flow) if self._detours else listed.flow)
+                for listed in self.flow_registration.flows.values()
+            ],
             "correspondents": [str(peer) for peer in self.optimiser.correspondents],
         }
 
@@ -523,13 +513,17 @@ class MobileNode(Role):
     def _bind(self, registration: Registration) -> None:
         """Give every BID the care-of address of its own interface, else of the most preferred one."""
         preferred = self._by_preference()
+        each = self._detours is not None
         for interface in self.configuration.interfaces:
             own = next((a for a in preferred if a.interface == interface), None)
-            at = own or (preferred[0] if preferred and interface.bid in self._seen else None)
+            at = own or (preferred[0] if preferred and interface.bid in self._seen and not each else None)
             registration.bind(interface.bid, interface.priority, at.care_of_address if at else None)
+        registration.removes_bids = each
 
     def _update(self, now: float) -> None:
         """Tell everyone what has changed, the home agent first."""
+        if self._detours is not None:
+            self._detours.apply(self.flow_registration, [a.interface.bid for a in self._by_preference()])
         self.registration.update(now)
         self._optimise(now)
 

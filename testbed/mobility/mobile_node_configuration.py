@@ -24,6 +24,8 @@ class MobileNodeConfiguration:
     """`lifetime_s`: what is asked for, a multiple of 4 (RFC 6275 §6.1.7). `correspondents`: nodes to
     optimise the route to from the start.
 
+    `flow_updates`: how flows follow when their interface is lost (draft §6.2): "together", by one Binding
+    Identifier option, or "each" by a Flow Identification option of its own.
     `home_agent` None: it is looked for on the link of `home_prefix` (RFC 6275 §11.4.1).
     `prefixes`: the mobile network prefixes of a mobile router (RFC 3963), none for a mobile host;
     `explicit_prefixes`, `prefix_fall_back`: see MobileNetwork. `dialect`: how flow bindings are
@@ -42,3 +44,4 @@ class MobileNodeConfiguration:
     prefix_fall_back: bool = False
     dialect: str = "draft"
     home_prefix: IPv6Network | None = None
+    flow_updates: str = "together"

@@ -71,6 +71,8 @@ class Registration:
         self.mobile_network = mobile_network
         self.dialect = DIALECTS[dialect]()
         self.local = local
+        #: Whether a BID that is to be nowhere is removed at the receiver (RFC 5648 §5.4).
+        self.removes_bids = False
         self.leaving = False
         self.left = False
         #: Called when the receiver does not answer or serve us; returns whether there is another one.
@@ -157,8 +159,14 @@ class Registration:
             if all(self._outstanding.bids.get(b.bid) == b.care_of_address for b in dirty):
                 return
         elif not dirty and not any(self._sendable(listed) for listed in self.flows.values()):
-            return
+            if not self._abandoned():
+                return
         self._send(now, self._initial_timeout)
+
+    def _abandoned(self) -> list[ListedBinding]:
+        """BIDs that the receiver still has, but that are to be nowhere."""
+        bindings = self.bindings.values() if self.removes_bids else ()
+        return [binding for binding in bindings if binding.registered and binding.care_of_address is None]
 
     def leave(self, now: float) -> None:
         """De-register everything (RFC 6275 §11.7.1, RFC 5648 §5.4); `left` tells when it is done."""
@@ -244,6 +252,8 @@ class Registration:
         sequence = (self.sequence + 1) % 65536
         dirty_first = sorted(bids, key=lambda binding: (not binding.dirty, binding.priority))
         sent_from = None
+        if not bids and not self.leaving:
+            bids = self._abandoned()
         if bids or self.leaving:
             message = self._binding_update(sequence, bids, flows)
             sent_from = self._transmit(message, [binding.care_of_address for binding in dirty_first], now)
@@ -291,7 +301,7 @@ class Registration:
         prefixes = network.options() if network and bids else ()
         return BindingUpdate(
             sequence,
-            self.lifetime_s if bids else 0,
+            self.lifetime_s if any(binding.care_of_address for binding in bids) else 0,
             acknowledge=True,
             home_registration=not self.local,
             map_registration=self.local,
@@ -421,7 +431,9 @@ class Registration:
         lifetime_s: int,
     ) -> None:
         binding.refresh_due = False
-        if status < 128:
+        if care_of_address is None:
+            binding.registered = None
+        elif status < 128:
             binding.registered = care_of_address
             binding.expires = outstanding.sent_at + lifetime_s
         else:
@@ -504,6 +516,8 @@ class Registration:
         )
 
     def _rejected(self, message: BindingAcknowledgement, outstanding: Outstanding, now: float) -> None:
+        if outstanding.bids and not any(outstanding.bids.values()):  # the receiver has none of these any more
+            return self._accepted(message, outstanding, now)
         self._note("registration-refused", peer=str(self.peer), status=int(message.status))
         if message.status == Status.MCOA_NON_MCOA_BINDING_EXISTS:
             self.known_to_peer = False  # RFC 5648 §5.7: the next one replaces it (O flag)

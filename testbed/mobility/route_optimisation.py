@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterable
 from ipaddress import IPv6Address
 from typing import Any
 
-from testbed.mobility.binding import FlowBinding
+from testbed.mobility.binding import FlowBinding, wanted_rules
 from testbed.mobility.correspondent_registration import CorrespondentRegistration
+from testbed.mobility.forwarding import Action, FlowRule, Pair, Path, RouteOptimisation, Side
+from testbed.mobility.registration import Registration
 from testbed.mobility.role import Timers
-from testbed.mobility.update_list import ListedBinding, describe_binding, describe_listed
+from testbed.mobility.update_list import ListedBinding, ListedFlow, describe_binding, describe_listed
 from testbed.wire.codec import Codec
 from testbed.wire.message import (
     BindingAcknowledgement,
@@ -141,6 +143,34 @@ class RouteOptimiser:
         if registration is not None:
             registration.handle_timer(kind, now)
             self._forget_gone()
+
+    def wanted(
+        self,
+        paths_of: Callable[[Registration], tuple[tuple[Path, ...], int | None]],
+        flows: Iterable[ListedFlow],
+    ) -> dict[Pair, RouteOptimisation]:
+        """Where packets to correspondent nodes leave: by what these have acknowledged. `flows`: those of the
+        home agent, whose n-casting is not for correspondent nodes."""
+        wanted = {}
+        n_cast = tuple(
+            FlowRule(flow.fid, flow.priority, flow.selector, Action.N_CAST)
+            for flow in (listed.registered for listed in flows)
+            if flow is not None and flow.action is Action.N_CAST
+        )
+        for peer, registration in self.correspondents.items():
+            paths, default = paths_of(registration)
+            if default is not None and not registration.leaving:
+                registered = [item.registered for item in registration.flows.values() if item.registered]
+                rules = n_cast + wanted_rules(registered, [path.bid for path in paths])
+                wanted[self.home_address, peer] = RouteOptimisation(
+                    self.home_address,
+                    peer,
+                    Side.MOBILE,
+                    paths,
+                    default,
+                    tuple(sorted(rules, key=lambda rule: (rule.priority, rule.fid))),
+                )
+        return wanted
 
     def describe(self, now: float) -> list[dict[str, Any]]:
         """One dictionary a correspondent node: its bindings and flow bindings; for people and programs."""

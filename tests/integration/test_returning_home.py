@@ -75,6 +75,29 @@ def test_movement_between_access_networks(network, agents):
     assert answered(network["cn"], HOME_ADDRESS)
 
 
+@requirement("draft §6.2: one flow identification option per flow, PRO 1, no description")
+def test_flows_that_are_updated_each_by_itself(network, agents):
+    ha, _ = agents
+    network["mn"].stop_agent()
+    mn = network["mn"].start_agent(
+        network.topo.mobile_node_configuration(flows=FLOWS, flow_updates="each", preferred="cellular"))
+    wait_until(lambda: registered(network), 10, "the registration")
+    before, link = bound(ha), network["mn"].link("mn-wlan")
+    link.set_carrier(False)
+    try:
+        wait_until(lambda: set(bound(ha)) == set(before) - {1}, 10, "the end of the BID")
+        (flow,) = ha.ask("flows")
+        assert flow["bids"] == [2] and flow["description"] == mn.ask("flows")[0]["description"]
+        sent = [e for e in events(network, "mn", "binding-update-sent") if "1" in e["flows"]]
+        assert sent[-1]["flows"]["1"] == "replace"
+        assert answered(network["cn"], HOME_ADDRESS)
+    finally:
+        link.set_carrier(True)
+    wait_until(lambda: registered(network) and bound(ha) == before, 15, "the return")
+    assert ha.ask("flows")[0]["bids"] == [1]
+    assert answered(network["cn"], HOME_ADDRESS)
+
+
 @requirement("RFC 6275 §11.5.5: returning home and leaving it")
 @requirement("draft §6.4: returning home removes all bindings and flow bindings")
 def test_returning_home_and_leaving(network, agents):
