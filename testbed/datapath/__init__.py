@@ -8,6 +8,7 @@ Modules, each standing on those above it:
 - `route`: routes, policy rules, addresses, proxy neighbours, links as netlink messages
 - `mark`: what the bits of the packet mark mean, table numbers, rule priorities
 - `match`: an RFC 6088 traffic selector as nf_tables expressions
+- `recent_flows`: which rule a connection has met, where there are many
 - `tunnel`: the kernel's ways to encapsulate (RFC 2473)
 - `classifier`: the nf_tables table: its base, and what each home address adds to it
 - `routing`: the routes and rules that each home address needs

@@ -8,4 +8,6 @@ traffic and scenarios as data files).
 Many: `case` (one case, in a process of its own), `steering` and `load` (the kinds of cases), `series` (order,
 repeats, resuming), `matrix` (strategies × scenarios × links), `sweep` (grids from a file), `cluster` (on
 other machines).
+
+Of the testbed itself: `bench` (what benchmarks share).
 """
