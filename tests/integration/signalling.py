@@ -62,11 +62,15 @@ def checksummed(header: bytes, source: str, destination: str) -> bytes:
 
 
 def sign(
-    kind: int, data: bytes, care_of_address: str, timestamp: float | None = None, key: str = KEY,
+    kind: int, data: bytes, care_of_address: str, timestamp: float | int | None = None, key: str = KEY,
     home_address: str = HOME_ADDRESS,
 ) -> bytes:  # fmt: skip
-    """A Mobility Header with time stamp and authenticator at its end (RFC 4285), without its checksum."""
-    stamp = int(((time.time() if timestamp is None else timestamp) + 2_208_988_800) * 2**32)
+    """A Mobility Header with time stamp and authenticator at its end (RFC 4285), without its checksum.
+
+    `timestamp`: seconds since 1970, a whole number means NTP's 64 bits; by default it is that of now.
+    """
+    seconds = time.time() if timestamp is None else timestamp
+    stamp = seconds if isinstance(seconds, int) else int((seconds + 2_208_988_800) * 2**32)
     claim = b"\1" + struct.pack("!I", SPI) + bytes(12)
     data = with_options(data, (10, 8, 2, struct.pack("!Q", stamp)), (9, 4, 1, claim))
     return resign(mobility_header(kind, data), len(data) + 6, care_of_address, key, home_address)

@@ -1,0 +1,307 @@
+"""The IPv6 Ready cases for mobile nodes: a tester in the home agent's place, over real links to a real agent.
+
+A case is named by its number; docs/ipv6-ready.md has all of them.
+"""
+
+import struct
+import time
+from ipaddress import IPv6Address
+
+import pytest
+from agent_network import HOME_ADDRESS, HOME_AGENT, Agent, AgentNetwork
+from datapath_network import Capture, send_raw, wait_for
+from signalling import BA, BE, BRR, BU, ipv6_packet, mobility_header, parameter_problems, sign, with_options
+
+from testbed.wire.codec import Codec
+from testbed.wire.error import ParseError
+from testbed.wire.flow import FlowIdentification
+from testbed.wire.option import BindingIdentifier, MessageIdentifier
+from testbed.wire.packet import parse_packet
+
+
+def case(*names, what):
+    """Mark a test with the cases that it is."""
+
+    def mark(function):
+        for name in names:
+            function = pytest.mark.requirement(f"IPv6-Ready {name}: {what}")(function)
+        return function
+
+    return mark
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    network = AgentNetwork(tmp_path_factory.mktemp("network"))
+    yield network
+    network.close()
+
+
+class HomeAgent:
+    """Hears what the mobile node sends to its home agent, and answers as it is told."""
+
+    def __init__(self, network) -> None:
+        self.node = network.ha
+        self._capture = Capture(network.ha, "core")
+        self.heard = []
+
+    def read(self):
+        now = time.monotonic()
+        self.heard += [(now, data) for data in self._capture.packets() if data[24:40] == HA]
+        return self.heard
+
+    def messages(self, kind):
+        found = []
+        for when, data in self.read():
+            try:
+                packet = parse_packet(data, Codec())
+            except ParseError:
+                continue
+            if packet.message.mh_type == kind:
+                found.append((when, packet))
+        return found
+
+    def updates(self):
+        return [packet for _, packet in self.messages(BU)]
+
+    def next_update(self, after=0):
+        """The Binding Update that comes after the first `after` ones."""
+        return wait_for(lambda: self.updates()[after:])[0]
+
+    def acknowledgement(
+        self, update, status=0, sequence=None, lifetime=15, options=None, authentic=True
+    ):  # fmt: skip
+        """The acknowledgement of an update, a whole packet; its options come back unless others are given."""
+        number = update.message.sequence if sequence is None else sequence
+        data = struct.pack("!BBHH", status, 0, number, lifetime)
+        if options is None:
+            options = answers(update)
+        stamp = update.message.option(MessageIdentifier).timestamp
+        care_of_address = str(update.source)
+        if authentic:
+            made = sign(BA, with_options(data, *options), care_of_address, timestamp=stamp)
+        else:
+            made = mobility_header(BA, with_options(data, *options))
+        return ipv6_packet(HOME_AGENT, care_of_address, made, routing_address=HOME_ADDRESS)
+
+    def send(self, *packets):
+        for data in packets:
+            send_raw(self.node, data)
+
+    def accept_all(self, mn, **changes):
+        """Answer until the mobile node is content."""
+        answered = 0
+
+        def content():
+            nonlocal answered
+            for update in self.updates()[answered:]:
+                answered += 1
+                self.send(self.acknowledgement(update, **changes))
+            return registered(mn)
+
+        wait_for(content)
+        return answered
+
+    def close(self):
+        self._capture.close()
+
+
+HA = IPv6Address(HOME_AGENT).packed
+
+
+def answers(update):
+    """Binding Identifier and flow options of an acknowledgement: all is well."""
+    found = []
+    for option in update.message.options:
+        if isinstance(option, BindingIdentifier):
+            found.append((35, 2, 0, struct.pack("!HBB", option.bid, 0, option.priority)))
+        elif isinstance(option, FlowIdentification):
+            fixed = struct.pack("!BHBBB", option.priority, option.fid, option.action, 0, int(option.pro) << 4)
+            found.append((18, 2, 0, fixed))
+    return found
+
+
+def registered(mn):
+    return all(b["registered"] == b["care_of_address"] for b in mn.ask("bindings")) and all(
+        f["state"] == "registered" for f in mn.ask("flows")
+    )
+
+
+@pytest.fixture
+def ha(network):
+    ha = HomeAgent(network)
+    yield ha
+    ha.close()
+
+
+@pytest.fixture
+def mn(network, tmp_path, ha):
+    with Agent(network.mn, tmp_path) as mn:
+        yield mn
+
+
+# -- Binding Updates to the home agent
+
+
+@case("MN-2-1-1-1-001", what="a Binding Update after moving away: A and H bits, Home Address option")
+@case("MN-2-1-1-1-004", what="the K bit is clear with keys configured by hand")
+def test_first_update(network, ha, mn):
+    update = ha.next_update()
+    message = update.message
+    assert message.acknowledge and message.home_registration and not message.key_management
+    assert str(update.home_address) == HOME_ADDRESS and str(update.destination) == HOME_AGENT
+    assert str(update.source) in (network.address("mn-wlan"), network.address("mn-cellular"))
+    assert message.lifetime_s == 60 and update.mobility_header[3] == 0
+
+
+@case("MN-2-1-1-1-013", what="the first retransmission after 1.5 s, then twice that; new sequence numbers")
+def test_retransmissions(ha, mn):
+    wait_for(lambda: len(ha.updates()) >= 3)
+    (first, a), (second, b), (third, c) = ha.messages(BU)[:3]
+    assert 1.4 < second - first < 2.2 and 2.9 < third - second < 3.8
+    assert b.message.sequence - a.message.sequence == c.message.sequence - b.message.sequence == 1
+
+
+@case("MN-2-2-1-1-001", "MN-2-2-1-1-002", "MN-2-2-1-1-033", what="statuses below 128: accepted")
+@pytest.mark.parametrize("status", [0, 1, 2, 64, 127])
+def test_accepted(ha, mn, status):
+    update = ha.next_update()
+    ha.send(ha.acknowledgement(update, status=status))
+    wait_for(lambda: mn.ask("status")["registered"])
+
+
+@case("MN-2-2-1-1-003", "MN-2-2-1-1-004", "MN-2-2-1-1-005", "MN-2-2-1-1-006", what="rejected: no binding")
+@case("MN-2-2-1-1-007", "MN-2-2-1-1-009", "MN-2-2-1-1-035", what="rejected: no binding")
+@pytest.mark.parametrize("status", [128, 129, 130, 131, 132, 134, 255])
+def test_rejected(ha, mn, status):
+    update = ha.next_update()
+    ha.send(ha.acknowledgement(update, status=status))
+    wait_for(lambda: mn.events("registration-refused"))
+    assert mn.events("registration-refused")[0]["status"] == status
+    assert not mn.ask("status")["registered"]
+    assert all(binding["registered"] is None for binding in mn.ask("bindings"))
+
+
+@case("MN-2-2-1-1-010", "MN-2-2-1-1-016", what="status 135: the next sequence number follows the one told")
+@pytest.mark.parametrize(("told", "then"), [(300, 301), (65535, 0)])
+def test_sequence_number_out_of_window(ha, mn, told, then):
+    update = ha.next_update()
+    if told == 65535:  # numbers half a cycle away count as newer
+        ha.send(ha.acknowledgement(update, status=135, sequence=30000))
+        update = ha.next_update(1)
+        ha.send(ha.acknowledgement(update, status=135, sequence=60000))
+        update = ha.next_update(2)
+    count = len(ha.updates())
+    ha.send(ha.acknowledgement(update, status=135, sequence=told))
+    assert ha.next_update(count).message.sequence == then
+
+
+@case("MN-2-2-1-1-017", what="an acknowledgement of another sequence number is ignored")
+@case("MN-2-2-1-1-038", what="an acknowledgement that is not protected is ignored")
+@case("MN-6-2-1-1-004", what="an acknowledgement with a wrong checksum is ignored")
+def test_ignored(ha, mn):
+    update = ha.next_update()
+    good = ha.acknowledgement(update)
+    ha.send(
+        ha.acknowledgement(update, sequence=update.message.sequence + 1),
+        ha.acknowledgement(update, authentic=False),
+        good[:68] + bytes((good[68] ^ 1,)) + good[69:],
+    )
+    wait_for(lambda: mn.ask("counters")["messages"]["received"] == 3)
+    assert not mn.ask("status")["registered"] and not mn.events("registration-refused")
+    ha.send(ha.acknowledgement(update))
+    wait_for(lambda: mn.ask("status")["registered"])
+
+
+@case("MN-2-2-1-1-039", "MN-2-2-1-1-014", what="reserved fields of an acknowledgement are ignored")
+def test_reserved_fields(ha, mn):
+    update = ha.next_update()
+    stamp = update.message.option(MessageIdentifier).timestamp
+    data = with_options(struct.pack("!BBHH", 0, 0x1F, update.message.sequence, 15), *answers(update))
+    made = sign(BA, data, str(update.source), timestamp=stamp)
+    ha.send(ipv6_packet(HOME_AGENT, str(update.source), made, routing_address=HOME_ADDRESS))
+    wait_for(lambda: mn.ask("status")["registered"])
+
+
+@case("MN-2-2-1-1-020", what="a shorter lifetime than asked for counts")
+@case("MN-2-1-2-1-004", what="a Binding Update before the registration expires")
+def test_shorter_lifetime(ha, mn):
+    count = ha.accept_all(mn, lifetime=1)
+    assert all(binding["remaining_s"] <= 4 for binding in mn.ask("bindings"))
+    begun = time.monotonic()
+    ha.next_update(count)
+    assert 1.5 < time.monotonic() - begun + 0.5 < 4.5
+
+
+@case("MN-2-2-1-1-026", what="Binding Refresh Advice brings the next Binding Update forward")
+def test_refresh_advice(ha, mn):
+    answered, begun = 0, time.monotonic()
+
+    def content():
+        nonlocal answered
+        for update in ha.updates()[answered:]:
+            answered += 1
+            options = [(2, 2, 0, struct.pack("!H", 1)), *answers(update)]
+            ha.send(ha.acknowledgement(update, options=options))
+        return registered(mn)
+
+    wait_for(content)
+    ha.next_update(answered)
+    assert time.monotonic() - begun < 8
+
+
+@case("MN-2-1-2-1-001", what="a Binding Update after moving from one foreign network to another")
+def test_movement(network, ha, mn):
+    count = ha.accept_all(mn)
+    network.set_link("cellular", False)
+    try:
+        update = ha.next_update(count)
+        moved = {o.bid: str(o.care_of_address) for o in update.message.all_options(BindingIdentifier)}
+        assert moved[2] == network.address("mn-wlan")
+    finally:
+        network.set_link("cellular", True)
+        wait_for(lambda: network.address("mn-cellular"))
+
+
+@case("MN-2-1-1-1-008", what="a Binding Update when a registration has expired")
+def test_after_expiry(ha, mn):
+    ha.accept_all(mn, lifetime=1)
+    wait_for(lambda: mn.events("binding-expired"))
+    count = len(ha.updates())
+    ha.next_update(count)
+
+
+# -- errors
+
+
+@case("MN-6-2-1-1-003", what="an unknown MH Type from the home agent: Binding Error, status 2")
+@case("MN-6-2-1-1-001", what="Payload Proto other than none: Parameter Problem, at Payload Proto")
+@case("MN-6-2-1-1-002", what="Header Len too small: Parameter Problem, at Header Len")
+def test_malformed(ha, mn):
+    update = ha.next_update()
+    away = str(update.source)
+
+    def packet(header):
+        return ipv6_packet(HOME_AGENT, away, header, routing_address=HOME_ADDRESS)
+
+    ha.send(packet(mobility_header(99, bytes(2))))
+    ((_, error),) = wait_for(lambda: ha.messages(BE))
+    assert error.message.status == 2
+    good = struct.pack("!BBHH", 0, 0, update.message.sequence, 15)
+    ha.send(packet(mobility_header(BA, good, payload=6)), packet(mobility_header(BA, good, length=0)))
+    wait_for(lambda: parameter_problems([data for _, data in ha.read()]) == [(0, 64), (0, 65)])
+    assert not mn.ask("status")["registered"]
+
+
+@case("MN-3-4-1-2-001", "MN-3-4-1-2-006", what="a Binding Refresh Request is answered by a Binding Update")
+@case("MN-3-4-1-2-005", what="one of an unknown node is not")
+@pytest.mark.parametrize("reserved", [b"\0\0", b"\xff\xff"])
+def test_refresh_request(network, ha, mn, reserved):
+    count = ha.accept_all(mn)
+    away = network.address("mn-wlan")
+    request = mobility_header(BRR, reserved)
+    ha.send(ipv6_packet("2001:db8:100::2", away, request, routing_address=HOME_ADDRESS))
+    wait_for(lambda: mn.ask("counters")["messages"]["dropped"])
+    assert len(ha.updates()) == count
+    ha.send(ipv6_packet(HOME_AGENT, away, request, routing_address=HOME_ADDRESS))
+    assert ha.next_update(count).message.lifetime_s == 60
