@@ -258,6 +258,7 @@ def test_invalid_addresses(tester):
     tester.authorise()
     silent(
         tester,
+        tester.update(source="ff0e::1", care_of_address="ff0e::1"),
         tester.update(home_address="ff0e::1"),
         tester.update(home_address="fe80::1"),
         tester.update(home_address="::"),
@@ -268,12 +269,14 @@ def test_invalid_addresses(tester):
     assert tester.bound() is None
 
 
+@case("CN-2-6-4", what="a deletion from a source address that cannot be: the binding stays")
 @case("CN-2-6-5", what="a deletion with an alternate care-of address that cannot be: the binding stays")
 def test_deletion_with_invalid_alternate(tester):
     tester.register()
     silent(
         tester,
         *(tester.update(alternate(a), lifetime=0, deletes=True) for a in ("ff0e::1", "fe80::1", "::")),
+        *(tester.update(source=a, lifetime=0, deletes=True) for a in ("ff0e::1", "::1")),
     )
     assert tester.bound() == tester.care_of_address
 
