@@ -1,10 +1,11 @@
 """The multihomed network with the home agent or the correspondent node far away.
 
-Class: `DistanceTopology`. For Mininet's own command, too:
+Classes: `DistanceTopology`, `DistantHierarchicalTopology`. For Mininet's own command, too:
 `mn --custom topologies/distance.py --topo distance,ha_distance_ms=100`.
 """
 
 from testbed.emulation.link import LinkParameters
+from topologies.hierarchical import HierarchicalTopology
 from topologies.multihome import MultihomeTopology
 
 
@@ -36,6 +37,10 @@ class DistanceTopology(MultihomeTopology):
         far = [f"{name} is {distance_ms:g} ms away from core" for name, distance_ms in self._distances.items()
                if distance_ms]  # fmt: skip
         return super().draw() + "".join(f" {line}\n" for line in far)
+
+
+class DistantHierarchicalTopology(HierarchicalTopology, DistanceTopology):
+    """The same of the network with mobility anchor points."""
 
 
 topos = {"distance": DistanceTopology}

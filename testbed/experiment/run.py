@@ -71,6 +71,8 @@ class Run:
         #: Parts of the run that get figures of their own: name -> begin and end.
         self.windows: dict[str, tuple[float, float]] = {}
         self.origin_s = self.end_s = 0.0
+        #: The node to whose agent Binding Updates of a handover go.
+        self.binder = "ha"
         self._whole_packets = whole_packets
         self._events = None
         self._stack = contextlib.ExitStack()
@@ -120,6 +122,11 @@ class Run:
     def start_correspondent_agent(self) -> None:
         """Let the correspondent node take bindings itself (RFC 6275 §9)."""
         self.cn.start_agent({"role": "correspondent-node", "name": "cn"})
+
+    def start_anchor_point(self, name: str) -> None:
+        """Let this anchor point take the bindings of its domain (RFC 5380)."""
+        self.network[name].start_agent(self.topology.anchor_point_configuration(name))
+        self.binder = name
 
     def ask(self, command: str, **arguments: Any) -> Any:
         """One command to the mobile node's agent. Raises EmulationError with its sentence."""
@@ -237,7 +244,7 @@ class Run:
         self.narrator.progress_done()
 
     def _check_alive(self) -> None:
-        for node in (self.mn, self.ha, self.cn):
+        for node in {self.mn, self.ha, self.cn, self.network[self.binder]}:
             if node.agent is not None and node.agent.process.poll() is not None:
                 raise RunError(f"the agent of {node.name} has died: see {self.logs}/{node.name}-agent.log")
         for link in self.network.links:
@@ -279,6 +286,7 @@ class Run:
             errors=self.errors,
             windows=self.windows,
             mobile_node=self.mn.name,
+            home_agent=self.binder,
         )
 
     def backends(self) -> dict[str, str]:

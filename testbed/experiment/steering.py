@@ -36,7 +36,7 @@ from testbed.report.flow_figures import FlowBinding
 from testbed.report.result import Result
 from testbed.strategy.registry import find_strategy, strategy_names
 from testbed.strategy.strategy import Binding, Carrier, Event, Flow, Link, Strategy
-from topologies.distance import DistanceTopology
+from topologies.distance import DistanceTopology, DistantHierarchicalTopology
 from topologies.multihome import HOME_AGENT
 from topologies.nemo import NemoTopology
 from topologies.sdn import SdnTopology
@@ -46,6 +46,10 @@ UNDER_WAY_S = 0.4
 CORRESPONDENT = "2001:db8:300::2"
 #: What `SPRAYED` marks every second packet with, and binds to the second network.
 SPRAY_CLASS, SPRAY_FID = 0x20, 1000
+#: What has flow bindings that can be changed.
+_BY_AGENTS = (Carrier.HOME_AGENT, Carrier.CORRESPONDENT, Carrier.SWITCHES, Carrier.ANCHOR_POINT)
+#: Where both access networks are.
+ANCHOR_POINT = "map1"
 #: Table of the routes from care-of addresses where no agent cares for them.
 _PLAIN_TABLE = 7000
 
@@ -75,7 +79,7 @@ class Steering:
 
     @property
     def by_agents(self) -> bool:
-        return self.strategy.carrier in (Carrier.HOME_AGENT, Carrier.CORRESPONDENT, Carrier.SWITCHES)
+        return self.strategy.carrier in _BY_AGENTS
 
     # -- what the strategy is given
 
@@ -249,7 +253,12 @@ def _network(
         return SwitchedRun(
             SdnTopology(**common), folder, narrator, mirrored=True, whole_packets=whole_packets
         )
-    topology = NemoTopology(**common) if router else DistanceTopology(**distances, **common)
+    if router:
+        topology = NemoTopology(**common)
+    elif strategy.carrier is Carrier.ANCHOR_POINT:
+        topology = DistantHierarchicalTopology(**distances, **common)
+    else:
+        topology = DistanceTopology(**distances, **common)
     return Run(topology, folder, narrator, whole_packets=whole_packets)
 
 
@@ -274,6 +283,8 @@ def _set_up(run: Run, steering: Steering) -> Host:
     if carrier is Carrier.SPRAYED:
         more["flows"] = [{"fid": SPRAY_FID, "bids": [2], "traffic_class": str(SPRAY_CLASS)}]
         _spray(run)
+    if carrier is Carrier.ANCHOR_POINT:
+        run.start_anchor_point(ANCHOR_POINT)
     if carrier is Carrier.CORRESPONDENT:
         run.start_correspondent_agent()
         more["correspondent"] = [{"address": CORRESPONDENT}]
@@ -281,6 +292,10 @@ def _set_up(run: Run, steering: Steering) -> Host:
     run.await_bindings()
     wait_until(lambda: all(flow["state"] == "registered" for flow in run.ask("flows")), 15.0,
                "all flow bindings registered")  # fmt: skip
+    if carrier is Carrier.ANCHOR_POINT:
+        keys = ("registered_with_anchor_point", "registered")
+        wait_until(lambda: all(run.ask("status").get(key) for key in keys), 15.0,
+                   "registration with anchor point and home agent")  # fmt: skip
     if isinstance(run, SwitchedRun):
         run.await_mirrored(*(flow["fid"] for flow in more["flows"]))
     if carrier is Carrier.CORRESPONDENT:

@@ -22,9 +22,6 @@ class Anchored(Static):
     summary = "by application, bindings at a mobility anchor point"
     carrier = Carrier.ANCHOR_POINT
 
-    def missing(self) -> str | None:
-        return "this testbed cannot run it yet: experiments have no network with a mobility anchor point"
-
 
 class Mirrored(Static):
     """As `static`, with the bindings mirrored into rules of OpenFlow switches."""
