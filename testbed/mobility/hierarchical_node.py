@@ -173,8 +173,7 @@ class HierarchicalMobileNode(MobileNode):
     def _register_at_home(self, now: float) -> None:
         """Bring the home agent to the regional address, or back to the others: it forgets the rest."""
         registration = self.registration
-        registration.known_to_peer = False  # the next message replaces everything (RFC 5648 §5.9)
-        registration._forget_registered()
+        registration.resume()  # the next message replaces everything (RFC 5648 §5.9)
         registration.lifetime_s = self.configuration.lifetime_s
         if self.local is None:
             registration.bindings.pop(0, None)
