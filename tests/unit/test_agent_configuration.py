@@ -143,7 +143,7 @@ def test_a_wrong_mobile_network(tables, sentence):
 
 def test_a_mobile_router_has_one_entry_in_the_prefix_table():
     router = {"home_address": "2001:db8:100::100", "prefixes": ["2001:db8:1000::/64"]}
-    with pytest.raises(ConfigurationError, match=r"^mobile_router\[1\].home_address: '2001:db8:100::100' is used"):
+    with pytest.raises(ConfigurationError, match=r"^mobile_router\[1\].home_address: '2001:db8:100::100' is"):
         check({**HOME_AGENT, "mobile_router": [router, router]})
 
 
@@ -288,6 +288,8 @@ def test_a_file_is_named_in_the_sentence(tmp_path):
         load(str(file))
 
 
-@pytest.mark.parametrize("example", ["mobile-node.toml", "home-agent.toml"])
+@pytest.mark.parametrize(
+    "example", ["mobile-node.toml", "mobile-router.toml", "home-agent.toml", "anchor-point.toml"]
+)
 def test_the_examples_are_valid(example, request):
     load(str(request.config.rootpath / "examples" / example))
