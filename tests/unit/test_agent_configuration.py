@@ -184,10 +184,14 @@ INTERFACE = MOBILE_NODE["interface"][0]
 @pytest.mark.parametrize(
     ("tables", "sentence"),
     [
-        ({}, 'role: is missing; expected "mobile-node", "home-agent", "anchor-point" or "correspondent-node"'),
+        (
+            {},
+            'role: is missing; expected "mobile-node", "home-agent", "anchor-point" or "correspondent-node"',
+        ),
         (
             changed(MOBILE_NODE, role="router"),
-            "role: 'router' is not known; expected one of mobile-node, home-agent, anchor-point, correspondent-node",
+            "role: 'router' is not known; expected one of mobile-node, home-agent, anchor-point, "
+            "correspondent-node",
         ),
         (changed(MOBILE_NODE, home_agent=None), "home_agent: is missing"),
         (
