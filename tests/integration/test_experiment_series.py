@@ -18,7 +18,7 @@ SWEEP = """
 name = "short"
 repeat = 1
 [grid]
-strategy = ["static", "ncast-always", "per-packet", "none", "mptcp", "route-optimised"]
+strategy = ["static", "ncast-always", "per-packet", "none", "mptcp", "route-optimised", "anchored"]
 scenario = ["announced-loss"]
 links = [["wlan", "4g"]]
 pace = [0.4]
