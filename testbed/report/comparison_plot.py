@@ -278,7 +278,7 @@ def draw_against(collection: Collection, parameter: str) -> "Figure | None":
                                                linewidth=1.2, **style(index))  # fmt: skip
         panel.set_ylabel(metric.unit)
         panel.set_title(metric.title, fontsize=9, loc="left")
-        panel.set_ylim(bottom=0)
+        panel.set_ylim(0, panel.get_ylim()[1] * 1.05)
     panels[-1, 0].set_xlabel(parameter.replace("_", " "))
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2, fontsize=8)
     return figure
