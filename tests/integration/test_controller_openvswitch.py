@@ -207,7 +207,8 @@ def test_rules_follow_within_50_ms_and_flows_that_stay_lose_nothing(network, bou
     for number in range(50):
         port = "s0-s2" if number % 2 == 0 else "s0-s1"
         network.bind("replace", 11, bids=["mn-cellular" if number % 2 == 0 else "mn-wlan"])
-        wait_until(lambda port=port: f'output:"{port}"' in "".join(network.rules("s0", fid=11)[:1]), 10, "the change")
+        output = f'output:"{port}"'
+        wait_until(lambda wanted=output: wanted in "".join(network.rules("s0", fid=11)), 10, "the change")
     (arrived,) = network.finish(stays)
     assert arrived.lost == 0 and arrived.duplicates == 0
     assert arrived.sent > 100
