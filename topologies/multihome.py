@@ -156,7 +156,8 @@ class MultihomeTopology(Topo):
         self._connect_to_core("cn", IPv6Network("2001:db8:300::/64"))
 
     def _add_home_network(self, agents: bool, advertise: bool) -> None:
-        self.addHost("ha", cls=HomeAgent, home_interface=HOME_INTERFACE, home_prefix=str(HOME_PREFIX), advertise=advertise,
+        self.addHost("ha", cls=HomeAgent, home_interface=HOME_INTERFACE, home_prefix=str(HOME_PREFIX),
+                     advertise=advertise,
                      addresses={HOME_INTERFACE: [f"{HOME_AGENT}/64"]},
                      agent_configuration=self.home_agent_configuration() if agents else None)
         self._connect_to_core("ha", CORE_PREFIXES[0], behind=HOME_PREFIX)

@@ -95,7 +95,7 @@ class MobileRouter(Table):
 
 
 class DatapathTable(Table):
-    """How the kernel is to carry the packets. `native_uplink` (of a mobile node): answer without a tunnel where
+    """How the kernel carries the packets. `native_uplink` (of a mobile node): answer without a tunnel where
     packets come without one (see `testbed.datapath.native_uplink`)."""
 
     tunnel_backend: Literal["auto", "seg6", "ip6tnl"] = "auto"

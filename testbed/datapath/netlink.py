@@ -28,7 +28,7 @@ _RECEIVE = 1 << 18
 #: Route messages sent at once: their acknowledgements must fit the receive buffer.
 _CHUNK = 256
 
-#: Thousands of tunnel routes at once use up the memory per CPU that the kernel has at hand; it gets more in the
+#: Thousands of tunnel routes at once use up the memory per CPU that the kernel has ready; it gets more in the
 #: background, and says nothing when it has.
 _MEMORY_ATTEMPTS, _MEMORY_PAUSE_S = 500, 0.002
 

@@ -168,7 +168,8 @@ def test_home_agents_hear_each_other(network, agents):
     file = hn.run_directory / "radvd.conf"
     file.write_text("interface hn-ha { AdvSendAdvert on; MinRtrAdvInterval 3; MaxRtrAdvInterval 4; "
                     "AdvDefaultLifetime 0; AdvHomeAgentFlag on; AdvHomeAgentInfo on; HomeAgentPreference 9; "
-                    "HomeAgentLifetime 60; prefix 2001:db8:100::2/64 { AdvRouterAddr on; AdvAutonomous off; };"
+                    "HomeAgentLifetime 60; "
+                    "prefix 2001:db8:100::2/64 { AdvRouterAddr on; AdvAutonomous off; };"
                     " };\n")
     process = hn.spawn("radvd", "--nodaemon", "--config", str(file), "--pidfile",
                        str(hn.run_directory / "radvd.pid"), "--logmethod", "stderr", log="hn-radvd.log")
