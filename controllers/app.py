@@ -11,6 +11,7 @@ thread is only interrupted where it waits.
 import json
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 from controllers import openflow
@@ -77,11 +78,10 @@ class FlowBindingMirror(App):
 
     def withdraw(self) -> None:
         """Remove all rules, and wait until the switches have been told."""
+        # what is under way, in another thread perhaps, would be installed after we have left
+        self._carry_out_until(lambda: all(s.is_quiet for s in self.mirror.switches.values()), 2.0)
         self.mirror.withdraw()
-        self._carry_out()
-        deadline = time.monotonic() + 1.0
-        while any(c.commit for c in self._connections.values()) and time.monotonic() < deadline:
-            hub.sleep(POLL_S)
+        self._carry_out_until(lambda: not any(c.commit for c in self._connections.values()), 2.0)
         if self._control:
             self._control.close()
 
@@ -130,6 +130,15 @@ class FlowBindingMirror(App):
             self._events.write(json.dumps(line) + "\n")
 
     # -- what the mirror wants
+
+    def _carry_out_until(self, done: Callable[[], bool], seconds: float) -> None:
+        """Send what the mirror wants sent until that is done, but no longer than `seconds`."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self._carry_out()
+            if not self._carrying_out and done():
+                return
+            hub.sleep(POLL_S)
 
     def _carry_out(self) -> None:
         """Send what the mirror wants sent. Sending may wait; what others want meanwhile is sent
