@@ -117,6 +117,21 @@ def counter_of(home_address: IPv6Address, fid: int | None) -> str:
 _matches = lru_cache(maxsize=1024)(matches)
 
 
+def clamp_segments(mtu: int) -> bytes:
+    """Expressions that have TCP leave room for a header: segments fit packets of `mtu` octets."""
+    size = struct.pack(">H", mtu - _TCP_HEADERS)
+    return (
+        protocol_is(TCP)
+        + load(TRANSPORT, 13, 1)
+        + masked(b"\6")
+        + compare(EQUAL, b"\2")
+        + load_maximum_segment_size()
+        + compare(MORE, size)
+        + immediate(size)
+        + store_maximum_segment_size()
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class HomeRules:
     """What the table has for one home address: `chains` with their rules, `counters`, elements of sets.
@@ -276,17 +291,7 @@ class Classifier:
         return tuple(rules)
 
     def _clamp(self) -> bytes:
-        size = struct.pack(">H", self._mtu - _TCP_HEADERS)
-        return (
-            protocol_is(TCP)
-            + load(TRANSPORT, 13, 1)
-            + masked(b"\6")
-            + compare(EQUAL, b"\2")
-            + load_maximum_segment_size()
-            + compare(MORE, size)
-            + immediate(size)
-            + store_maximum_segment_size()
-        )
+        return clamp_segments(self._mtu)
 
     def _neighbour_discovery(self) -> bytes:
         return protocol_is(ICMPV6) + load(TRANSPORT, 0, 1) + within(*_NEIGHBOUR_DISCOVERY)

@@ -13,18 +13,16 @@ from collections.abc import Mapping
 from ipaddress import IPv6Address
 
 from testbed.datapath import mark
-from testbed.datapath.classifier import MOBILITY_HEADER, TCP, HomeRules
+from testbed.datapath.classifier import MOBILITY_HEADER, HomeRules, clamp_segments
 from testbed.datapath.match import PORT_PROTOCOLS, WITH_PORTS, matches
 from testbed.datapath.nftables import (
     ACCEPT,
     DROP,
     EQUAL,
     LOCAL,
-    MORE,
     NETWORK,
     OUTPUT,
     PREROUTING,
-    TRANSPORT,
     TYPE_ADDRESS,
     TYPE_PROTOCOL,
     TYPE_VERDICT,
@@ -34,15 +32,11 @@ from testbed.datapath.nftables import (
     compare,
     count,
     dispatch,
-    immediate,
     load,
     load_destination_type,
     load_extension,
-    load_maximum_segment_size,
-    masked,
     protocol_is,
     set_mark,
-    store_maximum_segment_size,
     verdict,
 )
 from testbed.mobility.forwarding import Action, RouteOptimisation, Side
@@ -50,7 +44,6 @@ from testbed.mobility.forwarding import Action, RouteOptimisation, Side
 #: Marks of route optimisation; those of the tunnels lie below.
 FIRST_NUMBER = 8192
 PAIRS = "pairs"
-_TCP_HEADERS = 60
 _HOME_ADDRESS_OPTION = 0xC9
 
 
@@ -139,14 +132,4 @@ class OptimisationClassifier:
 
     def _clamp(self) -> bytes:
         """The other end is to leave room for the header."""
-        size = struct.pack(">H", self._mtu - _TCP_HEADERS)
-        return (
-            protocol_is(TCP)
-            + load(TRANSPORT, 13, 1)
-            + masked(b"\6")
-            + compare(EQUAL, b"\2")
-            + load_maximum_segment_size()
-            + compare(MORE, size)
-            + immediate(size)
-            + store_maximum_segment_size()
-        )
+        return clamp_segments(self._mtu)
