@@ -148,17 +148,42 @@ class Correspondent(Table):
     address: IPv6Address
 
 
-class MobileNodeFile(Table, tag_field="role", tag="mobile-node"):
-    """The configuration of a mobile node."""
+class AgentTables(Table, kw_only=True):
+    """What the configurations of all roles have."""
 
     name: Name
+    state: str = ""
+    datapath: DatapathTable = field(default_factory=DatapathTable)
+    control: Control = field(default_factory=Control)
+    log: Log = field(default_factory=Log)
+
+
+class ReceiverTables(AgentTables, kw_only=True):
+    """What those have that receive Binding Updates."""
+
+    max_lifetime_s: Lifetime = 3600
+    max_refusals_per_s: Rate = 100
+    max_refusals_per_sender_per_s: Rate = 10
+    policy: PolicyTable = field(default_factory=PolicyTable)
+
+
+class RegistrarTables(ReceiverTables, kw_only=True):
+    """What home agents and mobility anchor points have."""
+
+    address: IPv6Address
+    accept_unauthenticated: bool = False
+    duplicate_address_detection: bool = True
+
+
+class MobileNodeFile(AgentTables, tag_field="role", tag="mobile-node", kw_only=True):
+    """The configuration of a mobile node."""
+
     home_address: IPv6Address
     interface: Annotated[list[Interface], Meta(min_length=1)]
     home_agent: IPv6Address | None = None
     home_prefix: IPv6Network | None = None
     lifetime_s: Lifetime = 60
     dialect: DialectName = "draft"
-    state: str = ""
     flow: list[Flow] = []
     correspondent: list[Correspondent] = []
     security: Security | None = None
@@ -167,54 +192,27 @@ class MobileNodeFile(Table, tag_field="role", tag="mobile-node"):
     flow_updates: Literal["together", "each"] = "together"
     hierarchical: bool = False
     map_security: Security | None = None
-    datapath: DatapathTable = field(default_factory=DatapathTable)
-    control: Control = field(default_factory=Control)
-    log: Log = field(default_factory=Log)
 
 
-class HomeAgentFile(Table, tag_field="role", tag="home-agent"):
+class HomeAgentFile(RegistrarTables, tag_field="role", tag="home-agent", kw_only=True):
     """The configuration of a home agent."""
 
-    name: Name
-    address: IPv6Address
     home_interface: InterfaceName
     home_prefixes: Annotated[list[IPv6Network], Meta(min_length=1)]
     dialect: DialectName = "draft"
     mobile_router: list[MobileRouter] = []
     security_association: list[HomeSecurity] = []
-    accept_unauthenticated: bool = False
-    max_refusals_per_s: Rate = 100
-    max_refusals_per_sender_per_s: Rate = 10
-    duplicate_address_detection: bool = True
     preference: Annotated[int, Meta(ge=0, le=65535)] = 0
     prefix_interval_s: tuple[Seconds, Seconds] = (MIN_MOB_PFX_ADV_INTERVAL, MAX_MOB_PFX_ADV_INTERVAL)
-    max_lifetime_s: Lifetime = 3600
-    state: str = ""
-    policy: PolicyTable = field(default_factory=PolicyTable)
-    datapath: DatapathTable = field(default_factory=DatapathTable)
-    control: Control = field(default_factory=Control)
-    log: Log = field(default_factory=Log)
 
 
-class AnchorPointFile(Table, tag_field="role", tag="anchor-point"):
+class AnchorPointFile(RegistrarTables, tag_field="role", tag="anchor-point", kw_only=True):
     """The configuration of a mobility anchor point (RFC 5380)."""
 
-    name: Name
-    address: IPv6Address
     regional_interface: InterfaceName
     regional_prefixes: Annotated[list[IPv6Network], Meta(min_length=1)]
     local_prefixes: list[IPv6Network] = []
     security_association: list[Security] = []
-    accept_unauthenticated: bool = False
-    max_refusals_per_s: Rate = 100
-    max_refusals_per_sender_per_s: Rate = 10
-    duplicate_address_detection: bool = True
-    max_lifetime_s: Lifetime = 3600
-    state: str = ""
-    policy: PolicyTable = field(default_factory=PolicyTable)
-    datapath: DatapathTable = field(default_factory=DatapathTable)
-    control: Control = field(default_factory=Control)
-    log: Log = field(default_factory=Log)
 
     @property
     def home_interface(self) -> str:
@@ -222,22 +220,14 @@ class AnchorPointFile(Table, tag_field="role", tag="anchor-point"):
         return self.regional_interface
 
 
-class CorrespondentNodeFile(Table, tag_field="role", tag="correspondent-node"):
+class CorrespondentNodeFile(ReceiverTables, tag_field="role", tag="correspondent-node", kw_only=True):
     """The configuration of a correspondent node: a host that mobile nodes register with."""
 
-    name: Name
     max_lifetime_s: Annotated[int, Meta(ge=4, le=MAX_RR_BINDING_LIFETIME, multiple_of=4)] = (
         MAX_RR_BINDING_LIFETIME
     )
     max_tests_per_s: Rate = 1000
     max_tests_per_sender_per_s: Rate = 30
-    max_refusals_per_s: Rate = 100
-    max_refusals_per_sender_per_s: Rate = 10
-    state: str = ""
-    policy: PolicyTable = field(default_factory=PolicyTable)
-    datapath: DatapathTable = field(default_factory=DatapathTable)
-    control: Control = field(default_factory=Control)
-    log: Log = field(default_factory=Log)
 
 
 AgentFile = MobileNodeFile | HomeAgentFile | AnchorPointFile | CorrespondentNodeFile
@@ -382,7 +372,7 @@ def socket_path(file: AgentFile) -> str:
     return file.control.socket or f"{SOCKET_FOLDER}/{file.name}.sock"
 
 
-def policy(file: HomeAgentFile | CorrespondentNodeFile) -> Policy:
+def policy(file: ReceiverTables) -> Policy:
     """The policy of a node that others register with."""
     return Policy(**msgspec.structs.asdict(file.policy))
 
