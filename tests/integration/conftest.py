@@ -1,12 +1,17 @@
 """What integration tests share."""
 
 import subprocess
+from collections.abc import Iterator
 
 import pytest
 
-pytest.register_assert_rewrite("machine")
+pytest.register_assert_rewrite("datapath_bed", "machine")
 
+from datapath_bed import Bed  # noqa: E402
+from datapath_network import needed  # noqa: E402
 from machine import assert_untouched, snapshot  # noqa: E402
+
+from testbed.datapath.probe import BACKENDS  # noqa: E402
 
 
 @pytest.fixture
@@ -20,3 +25,11 @@ def untouched():
         assert_untouched(before)
     finally:
         subprocess.run(["umount", "--lazy", "/tmp"], check=True)
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def bed(request: pytest.FixtureRequest) -> Iterator[Bed]:
+    """Of each tunnel backend."""
+    bed = Bed(needed(request.param))
+    yield bed
+    bed.close()

@@ -4,8 +4,8 @@ they change."""
 from collections.abc import Iterator
 
 import pytest
+from datapath_bed import DCCP, SCTP, TCP, UDP, Bed, mirrored, packet
 from datapath_network import HOME_ADDRESS, binding, needed, send_raw
-from test_datapath_flows import DCCP, SCTP, TCP, UDP, Bed, mirrored, packet
 
 from testbed.datapath.probe import BACKENDS
 from testbed.datapath.recent_flows import MANY_RULES, RECENT_FLOWS
