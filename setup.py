@@ -16,8 +16,12 @@ setup(
     long_description=README.read_text(encoding="utf-8") if README.exists() else "",
     long_description_content_type="text/markdown",
     python_requires=">=3.10",
-    packages=find_packages(include=["testbed", "testbed.*", "topologies", "topologies.*",
-                                    "controllers", "controllers.*", "experiments", "experiments.*"]),
+    packages=[
+        *find_packages(include=["testbed", "testbed.*", "topologies", "topologies.*",
+                                "controllers", "controllers.*", "experiments", "experiments.*"]),
+        "profiles",  # data files alone; they stand beside the packages, as in the checkout
+    ],
+    package_data={"profiles": ["*/*.toml", "*/traces/*"]},
     install_requires=[
         "iperf3>=0.1.11",
         "matplotlib>=3.8",
