@@ -11,12 +11,13 @@ from testbed.environment import reexec_in_project_environment  # noqa: E402
 reexec_in_project_environment()
 
 import json  # noqa: E402
-import statistics  # noqa: E402
 import time  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 from testbed.emulation.process import wait_until  # noqa: E402
+from testbed.experiment import bench  # noqa: E402
 from testbed.experiment import options as command_line  # noqa: E402
+from testbed.experiment.bench import Figure  # noqa: E402
 from testbed.experiment.narrator import Narrator  # noqa: E402
 from testbed.experiment.run import guarded  # noqa: E402
 from testbed.experiment.switched_run import SwitchedRun  # noqa: E402
@@ -144,38 +145,21 @@ def main() -> int:
         changes, stays = change_bindings(run, repeat)
         lost = [lose_controller(run, number) for number in range(1, deaths + 1)]
         facts = {"library": run.controller.ask("status")["library"], "datapath": run.network.daemon.datapath}
-    summary = {
-        **facts,
-        "change_to_rules_ms": {
-            "median": statistics.median(changes),
-            "min": min(changes),
-            "max": max(changes),
-            "count": len(changes),
-        },
-        "flow_that_stays": stays,
-        "controller_deaths": lost,
-        "goal_ms": GOAL_MS,
-    }
-    met = summary["change_to_rules_ms"]["median"] <= GOAL_MS and stays["lost"] == 0
-    if arguments.json:
-        print(json.dumps(summary))
-        return 0 if met else 1
-    print(f"{facts['library']}, Open vSwitch datapath {facts['datapath']}")
-    print(
-        "change of bindings to switch rules: median {median:.1f} ms, {min:.1f} to {max:.1f}, {count} times"
-        " (goal: at most 50)".format(**summary["change_to_rules_ms"])
-    )
-    print("  the flow that stays: {sent} packets sent, {lost} lost".format(**stays))
-    print(f"controller killed and started again, {deaths} times:")
+    shown = [
+        Figure("change of bindings to switch rules", "ms", changes, GOAL_MS, at_most=True),
+        Figure("packets lost by the flow that stays", "", [stays["lost"]], 0, at_most=True),
+    ]
     for direction in lost[0]:
+        name = f"controller killed and started: {direction}"
         gaps = [one[direction]["longest_gap_ms"] for one in lost]
-        print(
-            f"  {direction}: longest gap median {statistics.median(gaps):.1f} ms, at most {max(gaps):.1f} ms;"
-            f" lost {sum(one[direction]['lost'] for one in lost)} of"
-            f" {sum(one[direction]['sent'] for one in lost)}"
-        )
-    print("goal met" if met else "goal missed")
-    return 0 if met else 1
+        shown.append(Figure(f"{name}, longest gap", "ms", gaps))
+        shown.append(Figure(f"{name}, lost", "%", [_lost_percent(one[direction]) for one in lost]))
+    arguments.repetitions = repeat
+    return bench.finish("controller", arguments, shown, **facts, flow_that_stays=stays, deaths=deaths)
+
+
+def _lost_percent(felt: dict) -> float:
+    return 100 * felt["lost"] / felt["sent"]
 
 
 if __name__ == "__main__":

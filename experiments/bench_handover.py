@@ -14,12 +14,13 @@ from testbed.environment import reexec_in_project_environment  # noqa: E402
 
 reexec_in_project_environment()
 
-import json  # noqa: E402
 import re  # noqa: E402
 import statistics  # noqa: E402
 
 from testbed.emulation.process import EmulationError  # noqa: E402
+from testbed.experiment import bench  # noqa: E402
 from testbed.experiment import options as command_line  # noqa: E402
+from testbed.experiment.bench import Figure  # noqa: E402
 from testbed.experiment.narrator import Narrator  # noqa: E402
 from testbed.experiment.run import Run, guarded  # noqa: E402
 from testbed.measure.traffic import UdpProbe  # noqa: E402
@@ -91,39 +92,28 @@ def main() -> int:
         result = run.finish("bench-handover", {"seed": arguments.seed, "backends": run.backends()})
     losses = handovers_ms(result, "first_packet")
     round_trip = statistics.median(round_trips)
-    summary = {
-        "round_trip_ms": round_trip,
-        "first_packet_ms": {
-            "median": statistics.median(losses) if losses else None,
-            "min": min(losses, default=None),
-            "max": max(losses, default=None),
-            "all": losses,
-        },
-        "over_round_trip_ms": statistics.median(losses) - round_trip if losses else None,
-        "stages_ms": {
-            stage: statistics.median(values)
-            for stage in result.handovers[0].stages_ms
-            if (values := handovers_ms(result, stage))
-        },
-        "goal_ms": round_trip + GOAL_MS,
-        "handovers": len(losses),
-        "backends": result.metadata["backends"],
-        "warnings": result.warnings,
-    }
-    met = len(losses) == repeat and summary["first_packet_ms"]["median"] <= summary["goal_ms"]
-    if arguments.json:
-        print(json.dumps(summary))
-        return 0 if met else 1
-    print(f"round trip mobile node - home agent over {second}: {round_trip:.1f} ms")
-    print(f"loss of {first} to first packet over {second}, {len(losses)} of {repeat} times:")
-    print("  median {median:.1f} ms, from {min:.1f} to {max:.1f} ms".format(**summary["first_packet_ms"]))
-    print(f"  that is {summary['over_round_trip_ms']:.1f} ms over one round trip (goal: at most {GOAL_MS:g})")
-    for stage, value in summary["stages_ms"].items():
-        print(f"    {stage.replace('_', ' '):34} {value:8.2f} ms")
+    if len(losses) < repeat:
+        raise EmulationError(f"only {len(losses)} of {repeat} losses were followed by a packet")
+    shown = [
+        Figure(f"round trip mobile node - home agent over {second}", "ms", round_trips),
+        Figure("loss to the first packet", "ms", losses),
+        Figure(
+            "loss to the first packet, less one round trip",
+            "ms",
+            [loss - round_trip for loss in losses],
+            GOAL_MS,
+            at_most=True,
+        ),
+    ]
+    for stage in result.handovers[0].stages_ms:
+        values = handovers_ms(result, stage)
+        if values:
+            shown.append(Figure(f"stage: {stage.replace('_', ' ')}", "ms", values))
     for warning in result.warnings:
-        print(f"Warning: {warning}")
-    print("goal met" if met else "goal missed")
-    return 0 if met else 1
+        bench.say(f"Warning: {warning}")
+    arguments.repetitions = repeat
+    backends = result.metadata["backends"]
+    return bench.finish("handover", arguments, shown, backends=backends, warnings=result.warnings)
 
 
 if __name__ == "__main__":

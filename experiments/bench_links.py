@@ -1,25 +1,10 @@
 #!/usr/bin/env python3
-"""Measure how exact and how fast links are: delay, jitter, rate, loss, events, throughput, each backend here.
+"""How exact and how fast links are: delay, jitter, rate, loss, events, throughput, each backend here."""
 
-    sudo python experiments/bench_links.py [--quick] [--json] [--backend wire]
-
-How it measures: two anonymous namespaces and one link. Delay, jitter and loss: UDP packets of 200 octets at
-regular times, the time of sending in each, the time of arrival stamped by the kernel. Rate: UDP at 1.3 times
-the rate, octets counted by the receiving device. Events: the duration of the call, after which the first
-end's kernel has told the news. Throughput: one TCP connection (cubic). Each figure is the median of the
-repetitions, which are interleaved between backends; beside it are the lowest and the highest. Accuracy is for
-a machine that does nothing else. Exit status 1 when a median is outside its tolerance.
-"""
-
-import argparse
-import json
-import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -40,8 +25,21 @@ from testbed.emulation.link_probe import (  # noqa: E402
 )
 from testbed.emulation.link_veth import VethCable  # noqa: E402
 from testbed.emulation.netem import has_netem  # noqa: E402
+from testbed.experiment import bench  # noqa: E402
 from testbed.isolation import isolate  # noqa: E402
 
+DESCRIPTION = """\
+Two namespaces and one link. Delay, jitter and loss: UDP packets of 200 octets at regular times, the time of
+sending in each, the time of arrival stamped by the kernel. Rate: UDP at 1.3 times the rate, octets counted by
+the receiving device. Events: the duration of the call, after which the first end's kernel has told the news.
+Throughput: one TCP connection (cubic). The repetitions are interleaved between backends.
+"""
+EPILOG = """\
+Accuracy is for a machine that does nothing else. Exit status 1 when a median is outside its tolerance.
+Examples:
+  sudo ./run bench links
+  sudo ./run bench links --quick --backend wire --json
+"""
 DELAY_TOLERANCE_MS = 1.0
 RATE_TOLERANCE = 0.05
 LOSS_TOLERANCE_POINTS = 0.5
@@ -164,74 +162,39 @@ def cpu_seconds(pid: int) -> float:
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
-def measure_all(backends: list[str], quick: bool, repetitions: int,
-                progress: Callable[[str], None]) -> list[dict]:
-    """Rows: backend, case, figure, unit, value (median), low, high, wanted, tolerance, ok."""
-    rows = []
+def measure_all(backends: list[str], quick: bool, repetitions: int) -> list[bench.Figure]:
+    """Case by case, all backends one after the other."""
+    shown = []
     with private_namespaces(2) as namespaces:
         for case in cases(quick):
             usable = [name for name in backends if name != "veth" or not case.parameters.shaped]
             results: dict[str, list[list[Figure]]] = {name: [] for name in usable}
             for number in range(repetitions):
                 for backend in usable:
-                    progress(f"{case.name}: {backend} ({number + 1}/{repetitions})")
+                    bench.say(f"{case.name}: {backend} ({number + 1}/{repetitions})")
                     results[backend].append(run(case, backend, namespaces))
             for backend, runs in results.items():
                 for figures in zip(*runs, strict=True):
-                    rows.append(summary(backend, case, figures))
-    return rows
+                    shown.append(summary(backend, case, figures))
+    return shown
 
 
-def summary(backend: str, case: Case, figures: tuple[Figure, ...]) -> dict:
+def summary(backend: str, case: Case, figures: tuple[Figure, ...]) -> bench.Figure:
     first, values = figures[0], [figure.value for figure in figures]
-    value = median(values)
-    ok = None if first.tolerance is None else abs(value - first.wanted) <= first.tolerance
-    return {"backend": backend, "case": case.name, "figure": first.name, "unit": first.unit,
-            "value": round(value, 3), "low": round(min(values), 3), "high": round(max(values), 3),
-            "wanted": first.wanted, "tolerance": first.tolerance, "ok": ok}
-
-
-def table(rows: list[dict]) -> str:
-    columns = "{:34} {:8} {:12} {:>10} {:>22} {:>8}  {}"
-    lines = [columns.format("case", "backend", "figure", "measured", "(low - high)", "asked", "unit")]
-    previous = None
-    for row in rows:
-        case = row["case"] if row["case"] != previous else ""
-        previous = row["case"]
-        wanted = "" if row["wanted"] is None else f"{row['wanted']:g}"
-        spread = f"({row['low']:g} - {row['high']:g})"
-        verdict = {None: "", True: "  ok", False: "  OUT OF TOLERANCE"}[row["ok"]]
-        lines.append(columns.format(case, row["backend"], row["figure"], f"{row['value']:g}", spread, wanted,
-                                    row["unit"] + verdict))
-    return "\n".join(lines)
+    name = f"{backend}: {case.name}: {first.name}"
+    return bench.Figure(name, first.unit, values, first.wanted, tolerance=first.tolerance)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true",
-                        help="fewer cases, once each: half a minute a backend")
-    parser.add_argument("--repetitions", type=int, metavar="N", help="of each case (3; with --quick 1)")
-    parser.add_argument("--backend", action="append", choices=("veth", "netem", "wire"),
-                        help="only this one; may be given several times (all that are here)")
-    parser.add_argument("--json", action="store_true", help="standard output is one JSON document")
-    options = parser.parse_args()
-    repetitions = (1 if options.quick else 3) if options.repetitions is None else options.repetitions
-    if repetitions < 1:
-        parser.error("--repetitions: expected 1 or more")
+    made = bench.parser("links", DESCRIPTION, EPILOG, 3, "fewer cases, once each: half a minute a backend")
+    made.add_argument("--backend", action="append", choices=("veth", "netem", "wire"),
+                      help="only this one; may be given several times (all that are here)")
+    options = bench.parse(made)
     backends = options.backend or ["veth", *(["netem"] if has_netem() else []), "wire"]
     if "netem" in backends and not has_netem():
-        parser.error("--backend netem: this kernel has no netem, or tc is not installed")
+        made.error("--backend netem: this kernel has no netem, or tc is not installed")
     isolate()
-    rows = measure_all(backends, options.quick, repetitions, partial(print, file=sys.stderr, flush=True))
-    document = {"kernel": platform.release(), "python": platform.python_version(),
-                "processors": os.cpu_count(), "load": os.getloadavg()[0], "repetitions": repetitions,
-                "rows": rows}
-    print(table(rows), file=sys.stderr if options.json else sys.stdout)
-    if options.json:
-        json.dump(document, sys.stdout, indent=1)
-        print()
-    return 0 if all(row["ok"] is not False for row in rows) else 1
+    return bench.finish("links", options, measure_all(backends, options.quick, options.repetitions))
 
 
 if __name__ == "__main__":

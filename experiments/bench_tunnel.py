@@ -1,20 +1,7 @@
 #!/usr/bin/env python3
-"""Measure what the home agent's tunnels cost: TCP through them against plain routing on the same path.
+"""What the home agent's tunnels cost: TCP through them against plain routing on the same path."""
 
-    sudo python experiments/bench_tunnel.py [--duration 30] [--backend seg6] [--json]
-
-How it measures: correspondent node, home agent, access router and mobile node are anonymous namespaces in
-a row; nothing is shaped. One TCP connection (iperf3) goes to the mobile node's care-of address while no
-datapath is there (plain routing), or to its home address through the tunnel, with a few flow bindings on the
-way. The two take turns, in both directions, so that whatever else the machine does hits both. Each figure is
-the median; beside it are the lowest and the highest. A ratio is that of two neighbouring runs; the median of
-all of them decides: exit status 1 when it is below the goal.
-"""
-
-import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 import time
@@ -23,7 +10,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from pathlib import Path as FilePath
-from statistics import median
 
 sys.path.insert(0, str(FilePath(__file__).resolve().parents[1]))
 
@@ -35,10 +21,24 @@ from testbed.datapath.datapath import Datapath, DatapathConfiguration  # noqa: E
 from testbed.datapath.error import DatapathError  # noqa: E402
 from testbed.datapath.probe import BACKENDS, choose_tunnel_backend  # noqa: E402
 from testbed.emulation.link_probe import private_namespaces  # noqa: E402
+from testbed.experiment import bench  # noqa: E402
+from testbed.experiment.bench import Figure  # noqa: E402
 from testbed.isolation import isolate  # noqa: E402
 from testbed.mobility.forwarding import Action, FlowRule, HomeBinding, Path, Side  # noqa: E402
 from testbed.wire.selector import IPv6TrafficSelector  # noqa: E402
 
+DESCRIPTION = """\
+Correspondent node, home agent, access router and mobile node are namespaces in a row; nothing is shaped. One
+TCP connection (iperf3) goes to the mobile node's care-of address while no datapath is there (plain routing),
+or to its home address through the tunnel, with a few flow bindings on the way. The two take turns, in both
+directions, so that whatever else the machine does hits both. A ratio is that of two neighbouring runs.
+"""
+EPILOG = """\
+The goal is a median ratio of 0.9 or more, of all runs of a backend; exit status 1 if it is missed. Examples:
+  sudo ./run bench tunnel
+  sudo ./run bench tunnel --backend seg6 --repetitions 20 --duration 80
+  sudo ./run bench tunnel --quick --json
+"""
 GOAL = 0.9
 HOME_AGENT, HOME_ADDRESS = IPv6Address("2001:db8:100::1"), IPv6Address("2001:db8:100::100")
 CARE_OF_ADDRESS, ROUTER = IPv6Address("2001:db8:201::2"), IPv6Address("2001:db8:201::1")
@@ -62,13 +62,6 @@ class Series:
     @property
     def ratios(self) -> list[float]:
         return [tunnel / plain for tunnel, plain in zip(self.tunnel, self.plain, strict=True)]
-
-    def summary(self) -> dict:
-        figures = {"plain_bps": self.plain, "tunnel_bps": self.tunnel, "ratio": self.ratios}
-        return {
-            name: {"median": median(values), "low": min(values), "high": max(values)}
-            for name, values in figures.items()
-        }
 
 
 class Bench:
@@ -187,62 +180,52 @@ class Bench:
 
 def measure(backend: str, repetitions: int, duration_s: int, flows: int) -> dict[str, Series]:
     series = {"down": Series(), "up": Series()}
-    with Bench(backend, flows) as bench:
+    with Bench(backend, flows) as network:
         for number in range(repetitions):
-            print(f"{backend}: run {number + 1} of {repetitions}", file=sys.stderr, flush=True)
+            bench.say(f"{backend}: run {number + 1} of {repetitions}")
             for direction, runs in series.items():
                 reverse = direction == "up"
                 # who goes first changes, too
                 for kind in ("plain", "tunnel") if number % 2 else ("tunnel", "plain"):
                     if kind == "plain":
-                        runs.plain.append(bench.measure(CARE_OF_ADDRESS, reverse, duration_s))
+                        runs.plain.append(network.measure(CARE_OF_ADDRESS, reverse, duration_s))
                     else:
-                        with bench.tunnels():
-                            runs.tunnel.append(bench.measure(HOME_ADDRESS, reverse, duration_s))
+                        with network.tunnels():
+                            runs.tunnel.append(network.measure(HOME_ADDRESS, reverse, duration_s))
     return series
 
 
-def table(results: dict[str, dict[str, dict]]) -> str:
-    lines = [f"{'backend':8} {'direction':10} {'plain routing':>26} {'tunnel':>26} {'ratio':>20}"]
-
-    def shown(figure: dict, scale: float, unit: str) -> str:
-        median_, low, high = (figure[key] / scale for key in ("median", "low", "high"))
-        return f"{median_:.2f}{unit} ({low:.2f} - {high:.2f})"
-
-    for backend, directions in results.items():
-        for direction, figures in directions.items():
-            lines.append(
-                f"{backend:8} {direction:10} {shown(figures['plain_bps'], 1e9, ' Gbit/s'):>26} "
-                f"{shown(figures['tunnel_bps'], 1e9, ' Gbit/s'):>26} {shown(figures['ratio'], 1, ''):>20}"
-            )
-    return "\n".join(lines)
+def figures(backend: str, series: dict[str, Series]) -> list[Figure]:
+    """Both directions count for the goal, each run against its neighbour."""
+    shown = []
+    for direction, runs in series.items():
+        name = f"{backend}, {direction}"
+        shown.append(Figure(f"{name}: TCP, plain routing", "Gbit/s", [bps / 1e9 for bps in runs.plain]))
+        shown.append(Figure(f"{name}: TCP, tunnel", "Gbit/s", [bps / 1e9 for bps in runs.tunnel]))
+        shown.append(Figure(f"{name}: TCP, ratio", "", runs.ratios))
+    ratios = [ratio for runs in series.values() for ratio in runs.ratios]
+    return [*shown, Figure(f"{backend}: TCP, ratio of tunnel to plain routing", "", ratios, GOAL)]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="bench tunnel", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
+    made = bench.parser("tunnel", DESCRIPTION, EPILOG, 10, "one repetition, of 1 s")
+    made.add_argument(
         "--duration",
         type=float,
         default=40,
         metavar="S",
         help="seconds of measuring in all, shared by the runs (40)",
     )
-    parser.add_argument("--repetitions", type=int, default=10, metavar="N", help="of each run (10)")
-    parser.add_argument(
-        "--flows", type=int, default=3, metavar="N", help="flow bindings that do not match (3)"
-    )
-    parser.add_argument(
+    made.add_argument("--flows", type=int, default=3, metavar="N", help="flow bindings that do not match (3)")
+    made.add_argument(
         "--backend",
         action="append",
         choices=BACKENDS,
         help="only this one; may be given several times (all that this kernel has)",
     )
-    parser.add_argument("--json", action="store_true", help="standard output is one JSON document")
-    options = parser.parse_args()
-    if options.repetitions < 1 or options.flows < 0 or options.duration <= 0:
-        parser.error("--repetitions must be 1 or more, --flows 0 or more, --duration more than 0")
+    options = bench.parse(made)
+    if options.flows < 0 or options.duration <= 0:
+        made.error("--flows must be 0 or more, --duration more than 0")
     isolate()
     backends = []
     for backend in options.backend or BACKENDS:
@@ -250,50 +233,20 @@ def main() -> int:
             backends.append(choose_tunnel_backend(backend))
         except ValueError as error:
             if options.backend:
-                parser.error(str(error))
+                made.error(str(error))
     if not backends:
-        parser.error("this kernel has no tunnels for IPv6 in IPv6: ./run check says more")
+        made.error("this kernel has no tunnels for IPv6 in IPv6: ./run check says more")
     runs = 4 * options.repetitions * len(backends)
-    each_s = max(round(options.duration / runs), 1)
-    try:
-        measured = {
-            backend: measure(backend, options.repetitions, each_s, options.flows) for backend in backends
-        }
-    except DatapathError as error:
-        print(f"bench tunnel: {error}", file=sys.stderr)
-        return 2
-    results = {
-        backend: {direction: runs.summary() for direction, runs in series.items()}
-        for backend, series in measured.items()
-    }
-    ratios = {
-        backend: median(ratio for runs in series.values() for ratio in runs.ratios)
-        for backend, series in measured.items()
-    }
-    ratio = min(ratios.values())
-    document = {
-        "kernel": platform.release(),
-        "processors": os.cpu_count(),
-        "load": os.getloadavg()[0],
-        "repetitions": options.repetitions,
-        "seconds_each": each_s,
-        "flows": options.flows,
-        "backends": results,
-        "ratios": ratios,
-        "ratio": ratio,
-        "goal": GOAL,
-        "reached": ratio >= GOAL,
-    }
-    print(table(results), file=sys.stderr if options.json else sys.stdout)
-    verdict = "reached" if ratio >= GOAL else "MISSED"
-    print(
-        f"ratio {ratio:.3f}, goal {GOAL}: {verdict}", file=sys.stderr if options.json else sys.stdout
-    )
-    if options.json:
-        json.dump(document, sys.stdout, indent=1)
-        print()
-    return 0 if ratio >= GOAL else 1
+    each_s = 1 if options.quick else max(round(options.duration / runs), 1)
+    shown = []
+    for backend in backends:
+        shown += figures(backend, measure(backend, options.repetitions, each_s, options.flows))
+    return bench.finish("tunnel", options, shown, backends=backends, seconds_each=each_s, flows=options.flows)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except (DatapathError, OSError, subprocess.CalledProcessError) as problem:
+        print(f"bench tunnel: {problem}", file=sys.stderr)
+        sys.exit(2)

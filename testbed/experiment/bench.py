@@ -1,6 +1,6 @@
 """What benchmarks of the testbed share: command line, figures with their spread, the document.
 
-Class: `Figure`. Functions: `parser`, `quantile`, `finish`.
+Class: `Figure`. Functions: `parser`, `parse`, `quantile`, `say`, `print_table`, `finish`.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import TextIO
 
 from testbed.experiment.options import Parser
 
@@ -21,19 +22,29 @@ BUSY_LOAD = 0.75
 @dataclass(frozen=True, slots=True)
 class Figure:
     """One measured quantity: a value a repetition, in `unit`. `goal` for the median: at least that much, at
-    most if `at_most`; None where there is none."""
+    most if `at_most`, no more than `tolerance` away if there is one; None where there is none."""
 
     name: str
     unit: str
     values: Sequence[float]
     goal: float | None = None
     at_most: bool = False
+    tolerance: float | None = None
 
     @property
     def reached(self) -> bool | None:
         if self.goal is None:
             return None
-        return median(self.values) <= self.goal if self.at_most else median(self.values) >= self.goal
+        value = median(self.values)
+        if self.tolerance is not None:
+            return abs(value - self.goal) <= self.tolerance
+        return value <= self.goal if self.at_most else value >= self.goal
+
+    @property
+    def _goal_is(self) -> str:
+        if self.tolerance is not None:
+            return f"within {self.tolerance:g} of"
+        return "at most" if self.at_most else "at least"
 
     def to_json(self) -> dict:
         """Median, lowest, highest, all values, goal and whether it is reached."""
@@ -45,18 +56,25 @@ class Figure:
             "high": max(self.values),
             "values": list(self.values),
             "goal": self.goal,
-            "goal_is": "at most" if self.at_most else "at least",
+            "goal_is": self._goal_is,
+            "tolerance": self.tolerance,
             "reached": self.reached,
         }
 
-    def row(self) -> str:
-        """A line of the table."""
+    @classmethod
+    def from_json(cls, saved: dict) -> "Figure":
+        """The inverse of `to_json`."""
+        at_most = saved["goal_is"] == "at most"
+        return cls(saved["name"], saved["unit"], saved["values"], saved["goal"], at_most, saved["tolerance"])
+
+    def row(self, width: int) -> str:
+        """A line of the table; `width`: of the column of names."""
         shown = f"{_digits(median(self.values))} ({_digits(min(self.values))} - {_digits(max(self.values))})"
         verdict = ""
         if self.goal is not None:
-            sign = "<=" if self.at_most else ">="
+            sign = {"at most": "<=", "at least": ">="}.get(self._goal_is, self._goal_is)
             verdict = f"  goal {sign} {_digits(self.goal)}: {'reached' if self.reached else 'MISSED'}"
-        return f"{self.name:56} {shown:>32} {self.unit:10}{verdict}".rstrip()
+        return f"{self.name:{width}} {shown:>32} {self.unit:10}{verdict}".rstrip()
 
 
 def parser(name: str, description: str, epilog: str, repetitions: int, quick: str) -> Parser:
@@ -96,14 +114,20 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def print_table(figures: Sequence[Figure], out: TextIO) -> None:
+    """For people."""
+    width = max([len(figure.name) for figure in figures], default=0)
+    print(f"{'median (lowest - highest)':>{width + 33}}", file=out)
+    for figure in figures:
+        print(figure.row(width), file=out)
+
+
 def finish(name: str, options: argparse.Namespace, figures: Sequence[Figure], **parameters: object) -> int:
     """Print the figures as a table, or as JSON; returns the exit status: 1 where a goal is missed."""
     load = os.getloadavg()[0]
     busy = load > BUSY_LOAD * (os.cpu_count() or 1)
     out = sys.stderr if options.json else sys.stdout
-    print(f"{'median (lowest - highest)':>89}", file=out)
-    for figure in figures:
-        print(figure.row(), file=out)
+    print_table(figures, out)
     if busy:
         print(f"Warning: the load is {load:.1f}: times are those of a busy machine.", file=out)
     met = all(figure.reached is not False for figure in figures)

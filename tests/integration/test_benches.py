@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 300
 
 DOCUMENT = {"bench", "kernel", "python", "processors", "load", "busy", "quick", "repetitions", "figures"}
-FIGURE = {"name", "unit", "median", "low", "high", "values", "goal", "goal_is", "reached"}
+FIGURE = {"name", "unit", "median", "low", "high", "values", "goal", "goal_is", "tolerance", "reached"}
 
 
 def run(program: str, *arguments: str) -> tuple[int, dict]:
@@ -56,6 +56,22 @@ def test_core_needs_no_root():
 
 
 @pytest.mark.quick
+def test_several_give_one_document():
+    need_root()
+    status, document = run("bench_all", "security", "tunnel", "--quick", "--json")
+    assert [one["bench"] for one in document["benches"]] == ["security", "tunnel"]
+    assert document["failed"] == [] and status == (0 if document["reached"] else 1)
+    for one in document["benches"]:
+        assert DOCUMENT <= one.keys() and one["quick"]
+
+
+def test_all_are_run_by_name():
+    command = [sys.executable, str(ROOT / "experiments" / "bench_all.py"), "nothing"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2 and "there is no measurement named nothing: there are control" in done.stderr
+
+
+@pytest.mark.quick
 def test_simulation_gives_the_same_signalling_again():
     arguments = ("--quick", "--json", "--nodes", "200", "--lifetime", "120", "--handovers-per-hour", "60")
     documents = [run("simulate_scale", *arguments)[1] for _ in range(2)]
@@ -67,8 +83,8 @@ def test_simulation_gives_the_same_signalling_again():
     assert first["decision_us"] > 0 and first["state_octets_per_node"] > 0
 
 
-@pytest.mark.parametrize("name", ["bench_control", "bench_scale", "bench_start", "simulate_scale"])
+@pytest.mark.parametrize("name", ["control", "scale", "start", "tunnel", "links"])
 def test_help_says_what_is_measured(name: str):
-    command = [sys.executable, str(ROOT / "experiments" / f"{name}.py"), "--help"]
+    command = [sys.executable, str(ROOT / "experiments" / f"bench_{name}.py"), "--help"]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "--quick" in text and "--json" in text and "Examples:" in text and len(text.splitlines()) > 20

@@ -40,7 +40,6 @@ def test_help_lists_the_commands(option):
     (["--fly"], "run: unknown command --fly; ./run --help lists the commands.\n"),
     (["../setup"], "run: unknown command ../setup; ./run --help lists the commands.\n"),
     (["__init__"], "run: unknown command __init__; ./run --help lists the commands.\n"),
-    (["bench"], "run: bench needs a name; ./run --help lists them.\n"),
     (["bench", "nothing"], "run: there is no measurement named nothing; ./run --help lists them.\n"),
 ])
 def test_errors_are_one_sentence(arguments, sentence):
