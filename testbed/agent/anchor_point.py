@@ -22,6 +22,7 @@ class AnchorPointAgent(HomeAgentAgent):
             file.max_lifetime_s,
             policy(file),
             accept_unauthenticated=file.accept_unauthenticated,
+            dialect=file.dialect,
             duplicate_address_detection=file.duplicate_address_detection,
             max_refusals_per_s=file.max_refusals_per_s,
             max_refusals_per_sender_per_s=file.max_refusals_per_sender_per_s,

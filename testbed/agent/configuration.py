@@ -152,6 +152,7 @@ class AgentTables(Table, kw_only=True):
     """What the configurations of all roles have."""
 
     name: Name
+    dialect: DialectName = "draft"
     state: str = ""
     datapath: DatapathTable = field(default_factory=DatapathTable)
     control: Control = field(default_factory=Control)
@@ -183,7 +184,6 @@ class MobileNodeFile(AgentTables, tag_field="role", tag="mobile-node", kw_only=T
     home_agent: IPv6Address | None = None
     home_prefix: IPv6Network | None = None
     lifetime_s: Lifetime = 60
-    dialect: DialectName = "draft"
     flow: list[Flow] = []
     correspondent: list[Correspondent] = []
     security: Security | None = None
@@ -199,7 +199,6 @@ class HomeAgentFile(RegistrarTables, tag_field="role", tag="home-agent", kw_only
 
     home_interface: InterfaceName
     home_prefixes: Annotated[list[IPv6Network], Meta(min_length=1)]
-    dialect: DialectName = "draft"
     mobile_router: list[MobileRouter] = []
     security_association: list[HomeSecurity] = []
     preference: Annotated[int, Meta(ge=0, le=65535)] = 0

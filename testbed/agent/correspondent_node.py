@@ -52,6 +52,7 @@ class CorrespondentNodeAgent(Agent):
             file.max_tests_per_sender_per_s,
             file.max_refusals_per_s,
             file.max_refusals_per_sender_per_s,
+            file.dialect,
         )
         self.role = CorrespondentNode(configuration, self.started, self.codec)
 

@@ -87,7 +87,7 @@ class Agent:
         self.counters: Counter[str] = Counter(
             received=0, sent=0, malformed=0, dropped=0, not_sent=0, flooded=0, problems_sent=0
         )
-        self.codec = Codec(getattr(file, "dialect", "draft"), require_alignment=True)
+        self.codec = Codec(file.dialect, require_alignment=True)
         try:
             self.events = EventLog(file.name, file.log.events)
         except OSError as error:

@@ -67,7 +67,10 @@ class AnchorPoint(HomeAgent):
     ) -> None:
         super().__init__(configuration, now, codec, time_of_day)
         self.verifier = SpiVerifier(
-            configuration.keys, configuration.accept_unauthenticated, time_of_day, codec or Codec()
+            configuration.keys,
+            configuration.accept_unauthenticated,
+            time_of_day,
+            codec or Codec(configuration.dialect),
         )
         self.configuration: AnchorPointConfiguration = configuration
         #: With which key each regional address was registered: no other node gets it meanwhile.

@@ -46,8 +46,9 @@ ANY_OF_OURS = IPv6Address(0)
 
 @dataclass(frozen=True, slots=True)
 class CorrespondentNodeConfiguration:
-    """`max_lifetime_s` is never more than MAX_RR_BINDING_LIFETIME. The rest are limits against floods, in
-    answers a second: to return routability tests, and to what could not be authenticated."""
+    """`max_lifetime_s` is never more than MAX_RR_BINDING_LIFETIME. `dialect`: how flow bindings are spoken
+    of, "draft" or "rfc6089" (see module `dialect`), as the codec has it. The rest are limits against floods,
+    in answers a second: to return routability tests, and to what could not be authenticated."""
 
     max_lifetime_s: int = MAX_RR_BINDING_LIFETIME
     policy: Policy = field(default_factory=Policy)
@@ -55,6 +56,7 @@ class CorrespondentNodeConfiguration:
     max_tests_per_sender_per_s: int = 30
     max_refusals_per_s: int = 100
     max_refusals_per_sender_per_s: int = 10
+    dialect: str = "draft"
 
 
 class CorrespondentNode(Registrar):
@@ -62,7 +64,7 @@ class CorrespondentNode(Registrar):
 
     Knows nothing of a mobile node before its Binding Update is authenticated (RFC 6275 §5.2.5). Several
     care-of addresses come in one Binding Update each, authorised by its own care-of test; a flow is bound
-    to one of them, never to several (draft §7.1).
+    to one of them, never to several (draft §7.1, and a matter of policy in RFC 6089 §5.3.5).
     """
 
     #: As long as its nonces may be valid, or else an old message could be played back (RFC 6275 §5.2.8).
@@ -77,9 +79,10 @@ class CorrespondentNode(Registrar):
     ) -> None:
         # RFC 5648 §6.2: one care-of address a message; draft §7.1: no n-casting
         policy = replace(configuration.policy, bulk_registration=False, n_cast=False)
-        super().__init__(policy, min(configuration.max_lifetime_s, MAX_RR_BINDING_LIFETIME))
+        lifetime_s = min(configuration.max_lifetime_s, MAX_RR_BINDING_LIFETIME)
+        super().__init__(policy, lifetime_s, dialect=configuration.dialect)
         self.configuration = configuration
-        self._codec = codec or Codec()
+        self._codec = codec or Codec(configuration.dialect)
         self._nonces = Nonces(random)
         limits = configuration
         self._tests = RateLimit(limits.max_tests_per_s, limits.max_tests_per_sender_per_s)

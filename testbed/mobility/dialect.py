@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from testbed.mobility.binding import FlowBinding
+from testbed.mobility.binding import NO_BID, FlowBinding
 from testbed.mobility.binding_cache import CacheEntry
 from testbed.mobility.forwarding import Action
 from testbed.mobility.policy import Policy
@@ -78,7 +78,8 @@ class RFC6089(Draft):
     }
 
     def __init__(self) -> None:
-        self._priorities: dict[int, int] = {}
+        #: The FID-PRI that the receiver may have of each FID: the acknowledged one, then what is asked for.
+        self._priorities: dict[int, list[int]] = {}
 
     # -- the sender's half
 
@@ -96,9 +97,8 @@ class RFC6089(Draft):
     def options(self, flows: Sequence[FlowIdentification]) -> tuple[MobilityOption, ...]:
         told: list[MobilityOption] = []
         kept = []
-        for flow in flows:
-            if flow.pro == Pro.REMOVE:
-                self._priorities.pop(flow.fid, None)
+        mentioned = {flow.fid for flow in flows if flow.pro != Pro.REMOVE}
+        self._priorities = {fid: known for fid, known in self._priorities.items() if fid in mentioned}
         for flow in flows:
             if flow.pro == Pro.REFRESH:
                 kept.append(flow.fid)
@@ -110,13 +110,22 @@ class RFC6089(Draft):
 
     def _priority(self, flow: FlowIdentification) -> int:
         """A FID-PRI of its own (§4.2): the priority, and in the low octet a number to tell it from others."""
-        before = self._priorities.get(flow.fid)
-        if before is None or before >> 8 != flow.priority:
-            used = {number for fid, number in self._priorities.items() if fid != flow.fid}
+        known = self._priorities.setdefault(flow.fid, [])
+        if not known or known[-1] >> 8 != flow.priority:
+            others = [numbers for fid, numbers in self._priorities.items() if fid != flow.fid]
+            used = {number for numbers in others for number in numbers}
             first = flow.priority << 8
             free = (number for number in range(first + 1, first + 256) if number not in used)
-            self._priorities[flow.fid] = next(free, first + 255)
-        return self._priorities[flow.fid]
+            known.append(next(free, first + 255))
+        return known[-1]
+
+    def _priority_answered(self, fid: int, accepted: bool) -> None:
+        """The receiver has the FID-PRI that it was asked for last, or still the one before."""
+        known = self._priorities.get(fid, [])
+        if accepted:
+            del known[:-1]
+        elif len(known) > 1:
+            known.pop()
 
     def statuses(self, message: BindingAcknowledgement, asked: Asked) -> dict[int, int] | None:
         """§5.2.6: Flow Identification options come back, summaries and what is left out do not, unless a FID
@@ -129,6 +138,8 @@ class RFC6089(Draft):
         for fid in asked:
             status = answers.get(fid, RFC6089FlowStatus.REASON_UNSPECIFIED if fid in told else 0)
             found[fid] = self._statuses.get(status, FlowStatus.REASON_UNSPECIFIED)
+            if fid in told:
+                self._priority_answered(fid, accepted=found[fid] < 128)
         return found
 
     # -- the receiver's half
@@ -167,7 +178,7 @@ class RFC6089(Draft):
             selector, bids = selector or known.selector, bids or known.bids
         if option.malformed is not None or 0 in (option.fid, option.priority) or not (selector and bids):
             return RFC6089FlowStatus.MALFORMED
-        if any(bid not in entry.bindings for bid in option.binding_reference or ()):
+        if any(bid == NO_BID or bid not in entry.bindings for bid in option.binding_reference or ()):
             return RFC6089FlowStatus.BID_NOT_FOUND
         bids = tuple(dict.fromkeys(bids))
         action = Action.N_CAST if len(bids) > 1 else Action.FORWARD

@@ -33,10 +33,14 @@ class Simulation:
     """Carries the transmissions of roles to each other. `fate(packet)` gives the delays, in seconds, after
     which copies of a packet arrive: `[0.01]` is a good network, `[]` loses it, two values duplicate it."""
 
-    def __init__(self, fate: Callable[[Packet], list[float]] = lambda packet: [0.01]) -> None:
+    def __init__(
+        self, fate: Callable[[Packet], list[float]] = lambda packet: [0.01], dialect: str = "draft"
+    ) -> None:
         self.now = 1000.0
         self.fate = fate
-        self.codec = Codec()
+        self.codec = Codec(dialect)
+        #: Of roles that have another one.
+        self.codecs: dict[str, Codec] = {}
         self.roles: dict[str, Role] = {}
         self.addresses: dict[IPv6Address, str] = {}
         self.history: list[tuple[float, str, Event]] = []
@@ -81,7 +85,8 @@ class Simulation:
             if arrival <= timer:
                 _, _, name, octets = heapq.heappop(self._flying)
                 if name in self.roles:
-                    self.roles[name].receive(parse_packet(octets, self.codec), "eth0", self.now)
+                    packet = parse_packet(octets, self.codecs.get(name, self.codec))
+                    self.roles[name].receive(packet, "eth0", self.now)
             else:
                 self.roles[name].handle_timer(self.now)
             self.settle()
@@ -93,7 +98,7 @@ class Simulation:
         if name is None or (packet.source in self.cut or packet.destination in self.cut):
             return
         for delay in self.fate(packet):
-            octets = build_packet(packet, self.codec)
+            octets = build_packet(packet, self.codecs.get(self.addresses.get(packet.source), self.codec))
             heapq.heappush(self._flying, (self.now + delay, next(self._count), name, octets))
 
     def _through_tunnel(self, destination: IPv6Address) -> IPv6Address:
@@ -113,16 +118,19 @@ def pair(
     *,
     lifetime_s: int = 60,
     key: SecurityAssociation | None = KEY,
+    dialect: str = "draft",
     **home_agent: object,
 ) -> tuple[Simulation, MobileNode, HomeAgent]:
     """A mobile node, not attached yet, and its home agent. Without `key` nothing is authenticated."""
-    simulation = Simulation(fate)
+    simulation = Simulation(fate, dialect)
     security = {"associations": {HOME_ADDRESS: key}} if key else {"accept_unauthenticated": True}
-    home_agent = {**security, **home_agent}
+    home_agent = {**security, "dialect": dialect, **home_agent}
     configuration = HomeAgentConfiguration(HOME_AGENT, (HOME_PREFIX,), **home_agent)
     agent = HomeAgent(configuration, simulation.now)
     node = MobileNode(
-        MobileNodeConfiguration(HOME_ADDRESS, HOME_AGENT, INTERFACES, lifetime_s, association=key),
+        MobileNodeConfiguration(
+            HOME_ADDRESS, HOME_AGENT, INTERFACES, lifetime_s, association=key, dialect=dialect
+        ),
         simulation.now,
         sequence=65530,
     )
@@ -148,7 +156,9 @@ def trio(
 ) -> tuple[Simulation, MobileNode, CorrespondentNode]:
     """A mobile node with both interfaces registered, its home agent, and a correspondent node."""
     simulation, node, _ = attached_pair(fate, **keywords)
-    configuration = CorrespondentNodeConfiguration(policy=policy or Policy())
+    configuration = CorrespondentNodeConfiguration(
+        policy=policy or Policy(), dialect=simulation.roles["ha"].configuration.dialect
+    )
     correspondent = CorrespondentNode(configuration, simulation.now)
     simulation.add("cn", correspondent, CORRESPONDENT)
     return simulation, node, correspondent

@@ -54,6 +54,22 @@ def test_a_mobile_node_needs_few_keys():
     assert socket_path(file) == "/run/flowbind/mn.sock"
 
 
+def test_every_role_has_a_dialect():
+    anchor = {
+        "role": "anchor-point",
+        "name": "map1",
+        "address": "2001:db8:500::1",
+        "regional_interface": "region0",
+        "regional_prefixes": ["2001:db8:500::/64"],
+        "accept_unauthenticated": True,
+    }
+    for tables in (MOBILE_NODE, HOME_AGENT, anchor, {"role": "correspondent-node", "name": "cn"}):
+        assert check(tables).dialect == "draft"
+        assert check({**tables, "dialect": "rfc6089"}).dialect == "rfc6089"
+        with pytest.raises(ConfigurationError, match=r"^dialect: .*rfc"):
+            check({**tables, "dialect": "rfc4242"})
+
+
 def test_a_mobile_router_and_its_home_agent():
     table = {"prefixes": ["2001:db8:1000::/64"], "interfaces": ["lan0"], "mode": "implicit"}
     file = check({**MOBILE_NODE, "mobile_network": table})
