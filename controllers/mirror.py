@@ -67,6 +67,7 @@ class Mirror:
         self._numbers = 0
         self._unknown: set[int] = set()
         self._outputs: list[Read | Commit | Renew] = []
+        self._withdrawn = False
         self._now = 0.0
         self._networks: list[IPv6Network] | None = None
 
@@ -288,24 +289,17 @@ class Mirror:
                 self._read(switch, now)
 
     def withdraw(self) -> None:
-        """Close all gates and remove all rules of ours: the controller ends in good order."""
+        """Close all gates and remove all rules of ours: the controller ends in good order, and whatever
+        happens from now on, nothing is installed any more."""
         for switch in self.switches.values():
-            if switch.rules is None:
-                continue
-            rules = [rule for rules in switch.rules.values() for rule in rules.values()]
+            rules, groups = switch.everything()
             self._numbers += 1
-            self._outputs.append(
-                Commit(
-                    switch.number,
-                    self._numbers,
-                    (),
-                    (*self._gates(switch), *rules),
-                    (),
-                    tuple(switch.groups.values()),
-                    {},
-                )
-            )
-            switch.forget()
+            self._want(Commit(switch.number, self._numbers, (), (*self._gates(switch), *rules), (), groups, {}))
+        self._withdrawn = True
+
+    def _want(self, output: Read | Commit | Renew) -> None:
+        if not self._withdrawn:
+            self._outputs.append(output)
 
     def _touch_all(self) -> None:
         """Anything may have changed: look at every home address that is bound, or that a switch has
@@ -318,7 +312,7 @@ class Mirror:
     def _read(self, switch: Switch, now: float) -> None:
         switch.reading_since = now
         switch.read_number = switch.committed
-        self._outputs.append(Read(switch.number))
+        self._want(Read(switch.number))
 
     def _ports_of(self, number: int) -> list[str]:
         """Names of the ports that matter."""
@@ -458,7 +452,7 @@ class Mirror:
         if switch.settled_at is not None and now - switch.settled_at <= self.fabric.lease_s:
             gates = self._gates(switch)
             if gates:
-                self._outputs.append(Renew(switch.number, gates))
+                self._want(Renew(switch.number, gates))
 
     # -- from what is there to what is wanted
 
@@ -498,7 +492,7 @@ class Mirror:
         switch.busy = switch.change_to(self._numbers, wanted, groups)
         switch.busy_since = now
         switch.committed = self._numbers
-        self._outputs.append(switch.busy)
+        self._want(switch.busy)
 
 
 def _by_key(rules: Iterable[Rule]) -> Rules:

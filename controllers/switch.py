@@ -100,6 +100,16 @@ class Switch:
         """Everything is as wanted, as far as is known."""
         return self.rules is not None and not self.busy and not self.dirty
 
+    def everything(self) -> tuple[tuple[Rule, ...], tuple[Group, ...]]:
+        """All rules and groups that it may have of ours: those that it has, those that are under way."""
+        groups = dict(self.groups)
+        owned = list((self.rules or {}).values())
+        if self.busy:
+            owned += self.busy.wanted.values()
+            groups |= {group.number: group for group in self.busy.new_groups}
+        rules = {key: rule for rules in owned for key, rule in rules.items()}
+        return tuple(rules.values()), tuple(groups.values())
+
     def set_rules(self, rules: dict[int, Rules], groups: dict[int, Group]) -> None:
         """It has exactly these."""
         self.rules, self.groups = rules, groups

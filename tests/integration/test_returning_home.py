@@ -62,6 +62,7 @@ def test_movement_between_access_networks(network, agents):
     link.move(network["ar3"], AccessRouter.bridge)
     try:
         wait_until(lambda: bound(ha)[1].startswith("2001:db8:203:"), 15, "the new care-of address")
+        wait_until(lambda: registered(network), 5, "its acknowledgement")
         assert {bid: address for bid, address in bound(ha).items() if bid != 1} == {
             bid: address for bid, address in before.items() if bid != 1}
         counted = {c["fid"]: c["packets"] for c in ha.ask("counters")["flows"]}

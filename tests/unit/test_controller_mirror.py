@@ -341,12 +341,21 @@ def test_unknown_datapaths_are_left_alone():
     assert world.mirror.outputs() == []
 
 
-def test_withdrawal_removes_everything():
-    world = a_world()
-    world.feed({a: binding_of(a, action=Action.N_CAST, bids=(1, 2)) for a in HOMES}, complete=True)
+@given(st.lists(st.integers(0, 2), max_size=25), st.sampled_from([0.0, 0.25, 3.0, 60.0]))
+def test_withdrawal_removes_everything_whatever_is_under_way(steps, seconds):
+    world = World()
+    for number in PORTS:
+        world.up(number)
     world.settle()
+    world.feed({a: binding_of(a, action=Action.N_CAST, bids=(1, 2)) for a in HOMES}, complete=True)
+    for index in steps:
+        if world.pending:
+            world.step(index)
     world.mirror.withdraw()
+    world.upset = True  # the switches are told in no order
     world.collect()
+    world.tick(seconds)
+    world.feed({HOMES[0]: binding_of(HOMES[0])})
     world.settle()
     for switch in world.switches.values():
         assert switch.ours() == [] and not switch.groups and FOREIGN in switch.rules.values()
