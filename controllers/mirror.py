@@ -293,8 +293,9 @@ class Mirror:
         happens from now on, nothing is installed any more."""
         for switch in self.switches.values():
             rules, groups = switch.everything()
+            rules = (*self._gates(switch), *rules)
             self._numbers += 1
-            self._want(Commit(switch.number, self._numbers, (), (*self._gates(switch), *rules), (), groups, {}))
+            self._want(Commit(switch.number, self._numbers, (), rules, (), groups, {}))
         self._withdrawn = True
 
     def _want(self, output: Read | Commit | Renew) -> None:

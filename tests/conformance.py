@@ -1,7 +1,8 @@
 """Which test shows which requirement: `pytest --conformance docs/conformance.md` writes the table.
 
 Tests carry `@pytest.mark.requirement("draft §8.1: what it says")`, document and section before the colon.
-Functions: `requirements`, `row`, `summary`. The rest are pytest's hooks; this file is a plugin of `tests/conftest.py`.
+Functions: `requirements`, `row`, `summary`. The rest are pytest's hooks; this file is a plugin of
+`tests/conftest.py`.
 """
 
 import re
@@ -38,7 +39,7 @@ def name(item: pytest.Item) -> str:
 
 
 def summary(outcomes: list[str]) -> str:
-    """The outcomes of a test with all its parameters in a word: what this kernel lacks does not hide the rest."""
+    """The outcomes of a test with all its parameters: what this kernel lacks does not hide the rest."""
     if "failed" in outcomes:
         return "failed"
     skipped = outcomes.count("skipped")
