@@ -11,7 +11,8 @@ from typing import Any
 from testbed.mobility.authentication import SecurityAssociation, Verifier
 from testbed.mobility.forwarding import HomeBinding
 from testbed.mobility.home_agent import HomeAgent, HomeAgentConfiguration
-from testbed.mobility.registrar import Refused, Registrar
+from testbed.mobility.refusal import Refused
+from testbed.mobility.registrar import Registrar
 from testbed.wire.codec import Codec
 from testbed.wire.message import BindingUpdate, Status
 from testbed.wire.option import MobilityMessageAuthentication

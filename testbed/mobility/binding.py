@@ -13,6 +13,8 @@ from testbed.wire.selector import TrafficSelector
 
 #: The BID under which a binding without a Binding Identifier option (RFC 6275) is kept; 0 is reserved.
 NO_BID = 0
+#: A Binding Refresh Request goes out when this part of the lifetime is over and nobody has refreshed.
+REFRESH_REQUEST_AT = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,11 @@ class Binding:
     def preference(self) -> tuple[int, int]:
         """Sort key: the smallest is the default binding (draft §4.3)."""
         return (self.priority or 128, self.bid)
+
+    @property
+    def refresh_due(self) -> float:
+        """When the mobile node is asked to refresh it, on the clock of `expires`."""
+        return self.expires - (1 - REFRESH_REQUEST_AT) * self.lifetime_s
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ Classes: `CacheEntry`, `BindingCache`.
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address, IPv6Network
+from typing import Any
 
 from testbed.mobility.binding import Binding, FlowBinding, wanted_rules
 from testbed.mobility.forwarding import Action, HomeBinding, Path
@@ -43,6 +44,25 @@ class CacheEntry:
         """The most preferred BID that is bound to `care_of_address`."""
         found = [b for b in self.bindings.values() if b.care_of_address == care_of_address]
         return min(found, key=lambda binding: binding.preference).bid if found else None
+
+    def describe(self, now: float) -> list[dict[str, Any]]:
+        """One dictionary a binding, the default marked; for people and programs."""
+        return [
+            {
+                "home_address": str(self.home_address),
+                "bid": binding.bid,
+                "care_of_address": str(binding.care_of_address),
+                "priority": binding.priority,
+                "default": binding is self.default_binding(),
+                "lifetime_s": binding.lifetime_s,
+                "remaining_s": round(binding.expires - now, 3),
+            }
+            for binding in sorted(self.bindings.values(), key=lambda binding: binding.bid)
+        ]
+
+    def flows_in_order(self) -> list[FlowBinding]:
+        """The flow bindings in the order in which they are tried."""
+        return sorted(self.flows.values(), key=lambda flow: (flow.priority, flow.fid))
 
     def forget_bids(self, bids: list[int], keep_flows: bool = False) -> list[int]:
         """Remove bindings, and the flow bindings that are left without any; returns the FIDs of these.

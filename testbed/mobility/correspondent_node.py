@@ -1,6 +1,6 @@
 """The correspondent node (RFC 6275 §9; RFC 5648 §6; draft-soliman-monami6-flow-binding-05 §7).
 
-Classes: `CorrespondentNodeConfiguration`, `CorrespondentNode`.
+Classes: `CorrespondentNodeConfiguration`, `CorrespondentDraft`, `CorrespondentNode`.
 """
 
 import os
@@ -10,6 +10,7 @@ from ipaddress import IPv6Address
 
 from testbed.mobility.binding import is_unicast_routable
 from testbed.mobility.binding_cache import CacheEntry
+from testbed.mobility.dialect import Draft
 from testbed.mobility.forwarding import Action, HomeBinding, Pair, RouteOptimisation, Side
 from testbed.mobility.policy import Policy
 from testbed.mobility.rate_limit import RateLimit
@@ -59,6 +60,24 @@ class CorrespondentNodeConfiguration:
     dialect: str = "draft"
 
 
+class CorrespondentDraft(Draft):
+    """Flow bindings at a correspondent node (draft §7.1)."""
+
+    def judge(self, option: FlowIdentification, entry: CacheEntry, policy: Policy, bid: int) -> FlowStatus:
+        known = entry.flows.get(option.fid)
+        if option.pro in (Pro.REPLACE, Pro.REFRESH) and known is None:
+            return FlowStatus.FID_NOT_FOUND
+        if option.pro == Pro.REPLACE or (option.pro == Pro.ADD and known is None):
+            if option.action == Action.N_CAST:
+                return FlowStatus.N_CAST_NOT_SUPPORTED
+        if option.pro == Pro.REMOVE and known is not None and bid in entry.bindings:
+            # §6.1.2: only bindings associated with the care-of address of this very message
+            addresses = {entry.bindings[b].care_of_address for b in known.bids if b in entry.bindings}
+            if entry.bindings[bid].care_of_address not in addresses:
+                return FlowStatus.ADMINISTRATIVELY_PROHIBITED
+        return super().judge(option, entry, policy, bid)
+
+
 class CorrespondentNode(Registrar):
     """Sends its packets straight to the care-of addresses of mobile nodes that have proven to be there.
 
@@ -81,6 +100,8 @@ class CorrespondentNode(Registrar):
         policy = replace(configuration.policy, bulk_registration=False, n_cast=False)
         lifetime_s = min(configuration.max_lifetime_s, MAX_RR_BINDING_LIFETIME)
         super().__init__(policy, lifetime_s, dialect=configuration.dialect)
+        if configuration.dialect == Draft.name:
+            self.dialect = CorrespondentDraft()
         self.configuration = configuration
         self._codec = codec or Codec(configuration.dialect)
         self._nonces = Nonces(random)
@@ -213,36 +234,8 @@ class CorrespondentNode(Registrar):
             return BindingAcknowledgement(Status.BINDING_UPDATE_ACCEPTED, update.sequence, 0)
         return super()._deregister(packet, update, entry, now)
 
-    def _process_flows(
-        self, packet: Packet, update: BindingUpdate, entry: CacheEntry, with_bids: bool
-    ) -> list[FlowStatus]:
-        """Draft §7.1, each option by itself."""
-        identifier = update.option(BindingIdentifier)
-        bid = identifier.bid if identifier is not None else None
-        options = update.all_options(FlowIdentification)
-        if not with_bids:
-            return [FlowStatus.POORLY_FORMED] * len(options)
-        statuses = []
-        for option in options:
-            status = self._refusal(option, entry, bid)
-            statuses.append(entry.process(option, bid, self.policy) if status is None else status)
-        return statuses
-
-    @staticmethod
-    def _refusal(option: FlowIdentification, entry: CacheEntry, bid: int | None) -> FlowStatus | None:
-        """What a correspondent node refuses other than a home agent does."""
-        known = entry.flows.get(option.fid)
-        if option.pro in (Pro.REPLACE, Pro.REFRESH) and known is None:
-            return FlowStatus.FID_NOT_FOUND
-        if option.pro == Pro.REPLACE or (option.pro == Pro.ADD and known is None):
-            if option.action == Action.N_CAST:
-                return FlowStatus.N_CAST_NOT_SUPPORTED
-        if option.pro == Pro.REMOVE and known is not None and bid in entry.bindings:
-            # §6.1.2: only bindings associated with the care-of address of this very message
-            addresses = {entry.bindings[b].care_of_address for b in known.bids if b in entry.bindings}
-            if entry.bindings[bid].care_of_address not in addresses:
-                return FlowStatus.ADMINISTRATIVELY_PROHIBITED
-        return None
+    def _subject(self, packet: Packet, update: BindingUpdate, entry: CacheEntry) -> int:
+        return update.option(BindingIdentifier).bid
 
     # -- what is sent
 

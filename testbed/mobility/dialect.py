@@ -55,6 +55,26 @@ class Draft:
             return None
         return {fid: answers.get(fid, FlowStatus.REASON_UNSPECIFIED) for fid in asked}
 
+    def process(
+        self, update: BindingUpdate, entry: CacheEntry, policy: Policy, bid: int | None, renewed: set[int]
+    ) -> tuple[tuple[FlowIdentification, ...], list[int]]:
+        """Do what a Binding Update that has been accepted says of flows: the options of the answer, and the
+        FIDs of what is removed. Its bindings, which renew the BIDs `renewed`, are in `entry` already.
+
+        `bid`: the one that the message as a whole is about; None where it has none, and may not have flows.
+        Each option is judged by itself; a copy of its 8 octets comes back (§4.8, §8.2).
+        """
+        answers = []
+        for option in update.all_options(FlowIdentification):
+            status = FlowStatus.POORLY_FORMED if bid is None else self.judge(option, entry, policy, bid)
+            answers.append(option.answer(status))
+        mentioned = {option.fid for option in answers}
+        return tuple(answers), entry.forget_flows_unmentioned(renewed, mentioned)
+
+    def judge(self, option: FlowIdentification, entry: CacheEntry, policy: Policy, bid: int) -> FlowStatus:
+        """Do what one option says, if that can be done; the status says so."""
+        return entry.process(option, bid, policy)
+
 
 class RFC6089(Draft):
     """RFC 6089: a Flow Identification option adds or changes, a Flow Summary keeps, omission removes.
@@ -145,10 +165,9 @@ class RFC6089(Draft):
     # -- the receiver's half
 
     def process(
-        self, update: BindingUpdate, entry: CacheEntry, policy: Policy
+        self, update: BindingUpdate, entry: CacheEntry, policy: Policy, bid: int | None, renewed: set[int]
     ) -> tuple[tuple[FlowIdentification, ...], list[int]]:
-        """Do what a Binding Update that has been accepted says of flows (§5.3.2 to §5.3.4): the options of
-        the answer, and the FIDs of what is removed. Its bindings are in `entry` already (§5.3.1)."""
+        """§5.3.2 to §5.3.4, after the bindings (§5.3.1): which of these were renewed makes no difference."""
         options = update.all_options(FlowIdentification)
         times = Counter(option.fid for option in options)
         summary = dict.fromkeys(fid for listed in update.all_options(FlowSummary) for fid in listed.fids)

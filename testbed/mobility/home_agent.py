@@ -20,7 +20,8 @@ from testbed.mobility.prefix_advertiser import (
 )
 from testbed.mobility.prefix_table import PrefixTable
 from testbed.mobility.rate_limit import MAX_REFUSALS_PER_S, MAX_REFUSALS_PER_SENDER_PER_S, RateLimit
-from testbed.mobility.registrar import Held, Refused, Registrar
+from testbed.mobility.refusal import Held, Refused
+from testbed.mobility.registrar import Registrar
 from testbed.wire.codec import Codec
 from testbed.wire.icmpv6 import (
     HomeAgentAddressDiscoveryReply,

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from ipaddress import IPv6Address, IPv6Network
 
 from testbed.mobility.binding_cache import BindingCache
-from testbed.mobility.registrar import Refused
+from testbed.mobility.refusal import Refused
 from testbed.wire.message import BindingUpdate, Status
 from testbed.wire.option import MalformedOption, MobileNetworkPrefix
 

@@ -11,14 +11,16 @@ from typing import Any
 from testbed.mobility.authentication import Verifier
 from testbed.mobility.binding import NO_BID, Binding, FlowBinding, is_unicast_routable, sequence_is_newer
 from testbed.mobility.binding_cache import BindingCache, CacheEntry
-from testbed.mobility.dialect import DIALECTS, RFC6089
+from testbed.mobility.dialect import DIALECTS
 from testbed.mobility.forwarding import HomeBinding
+from testbed.mobility.identifiers import Identifiers, acknowledged_bids
 from testbed.mobility.policy import Policy
 from testbed.mobility.rate_limit import RateLimit
+from testbed.mobility.refusal import Held, Refused
 from testbed.mobility.role import Role, Transmission
 from testbed.mobility.snapshot import entry_from_snapshot, entry_to_snapshot
 from testbed.wire.address import text
-from testbed.wire.flow import FlowIdentification, FlowStatus
+from testbed.wire.flow import FlowIdentification
 from testbed.wire.message import (
     BindingAcknowledgement,
     BindingRefreshRequest,
@@ -29,7 +31,6 @@ from testbed.wire.message import (
 from testbed.wire.option import (
     AlternateCareOfAddress,
     BindingIdentifier,
-    MalformedOption,
     MessageIdentifier,
     MobileNetworkPrefix,
     MobilityMessageAuthentication,
@@ -39,20 +40,6 @@ from testbed.wire.packet import Packet
 
 #: How long the sequence number of a de-registered home address is remembered (RFC 6275 §10.3.2, §12).
 MAX_DELETE_BCE_TIMEOUT = 10.0
-#: A Binding Refresh Request goes out when this part of the lifetime is over and nobody has refreshed.
-REFRESH_REQUEST_AT = 0.9
-
-
-class Refused(Exception):
-    """The Binding Update as a whole is refused with `status`."""
-
-    def __init__(self, status: Status) -> None:
-        super().__init__(status)
-        self.status = status
-
-
-class Held(Exception):
-    """The Binding Update is answered later."""
 
 
 class Registrar(Role):
@@ -147,27 +134,11 @@ class Registrar(Role):
 
     def bindings(self, now: float) -> list[dict[str, Any]]:
         """One dictionary a binding, the default of each home address marked; for people and programs."""
-        return [
-            {
-                "home_address": str(entry.home_address),
-                "bid": binding.bid,
-                "care_of_address": str(binding.care_of_address),
-                "priority": binding.priority,
-                "default": binding is entry.default_binding(),
-                "lifetime_s": binding.lifetime_s,
-                "remaining_s": round(binding.expires - now, 3),
-            }
-            for entry in self.cache
-            for binding in sorted(entry.bindings.values(), key=lambda binding: binding.bid)
-        ]
+        return [described for entry in self.cache for described in entry.describe(now)]
 
     def flows(self) -> list[tuple[IPv6Address, FlowBinding]]:
         """The flow bindings, each with its home address, in the order in which they are tried."""
-        return [
-            (entry.home_address, flow)
-            for entry in self.cache
-            for flow in sorted(entry.flows.values(), key=lambda flow: (flow.priority, flow.fid))
-        ]
+        return [(entry.home_address, flow) for entry in self.cache for flow in entry.flows_in_order()]
 
     def datapath_failed(self, home_address: IPv6Address, reason: str, now: float) -> None:
         """The kernel did not take what the last update asked for: go back to what was before, and say
@@ -261,8 +232,8 @@ class Registrar(Role):
         self, packet: Packet, update: BindingUpdate, home_address: IPv6Address, status: Status
     ) -> None:
         """Answer a Binding Update that is refused as a whole."""
-        flow_statuses = [self.dialect.unspecified] * len(update.all_options(FlowIdentification))
-        options = _acknowledged_bids(update, {}) + _acknowledged_flows(update, flow_statuses)
+        flows = tuple(o.answer(self.dialect.unspecified) for o in update.all_options(FlowIdentification))
+        options = acknowledged_bids(update, {}) + flows
         self._acknowledge(
             packet, home_address, BindingAcknowledgement(status, update.sequence, 0, options=options)
         )
@@ -275,7 +246,7 @@ class Registrar(Role):
         entry: CacheEntry | None,
         now: float,
     ) -> BindingAcknowledgement:
-        identifiers = self._check_identifiers(update, entry)
+        identifiers = Identifiers(update, self.policy, entry)
         if entry is None:
             if len(self.cache) >= self.policy.max_mobile_nodes:
                 raise Refused(Status.INSUFFICIENT_RESOURCES)
@@ -283,32 +254,29 @@ class Registrar(Role):
         elif entry.bindings and entry.mobile_router != update.mobile_router:
             raise Refused(Status.REGISTRATION_TYPE_CHANGE_DISALLOWED)  # RFC 3963 §6.2
         granted, status = self._grant(update, home_address, now)
-        bid_statuses: dict[int, int] = {}
-        if identifiers:
-            bindings = self._judge_identifiers(packet, update, entry, identifiers, bid_statuses, granted, now)
+        if identifiers.options:
+            bindings = identifiers.bindings(entry, self._care_of_status, granted, now)
         else:
             care_of_address = self._care_of_address(packet, update)
             if not is_unicast_routable(care_of_address):
                 raise Refused(Status.REASON_UNSPECIFIED)
-            if self._care_of_status(care_of_address) is not Status.BINDING_UPDATE_ACCEPTED:
-                raise Refused(self._care_of_status(care_of_address))
+            if (refusal := self._care_of_status(care_of_address)) is not Status.BINDING_UPDATE_ACCEPTED:
+                raise Refused(refusal)
             bindings = [Binding(NO_BID, care_of_address, 0, granted, now + granted)]
-        care_of_addresses = [binding.care_of_address for binding in bindings]
-        prefixes = ()
-        if update.mobile_router:
-            prefixes = self._prefixes(update, home_address, care_of_addresses)
+        addresses = [binding.care_of_address for binding in bindings]
+        prefixes = self._prefixes(update, home_address, addresses) if update.mobile_router else ()
         if not entry.bindings:
             self._check_first(packet, update, home_address)
         entry.mobile_router, entry.prefixes = update.mobile_router, prefixes
-        if not identifiers or update.overwrite:
+        if not identifiers.options or update.overwrite:
             entry.bindings.clear()
-            if not (identifiers and self.dialect.renews_all):
+            if not (identifiers.options and self.dialect.renews_all):
                 entry.flows.clear()
         entry.local = packet.destination
         entry.bindings.update({binding.bid: binding for binding in bindings})
         self.cache.put(entry)
         renewed = {binding.bid for binding in bindings}
-        flows, lost = self._answer_flows(packet, update, entry, bool(identifiers), renewed)
+        flows, lost = self._answer_flows(packet, update, entry, bool(identifiers.options), renewed)
         self._changed[home_address] = None
         self._schedule(home_address)
         self._note(
@@ -320,101 +288,25 @@ class Registrar(Role):
             flows_lost=lost,
         )
         return BindingAcknowledgement(
-            Status.MCOA_NOTCOMPLETE if any(bid_statuses.values()) else status,
+            Status.MCOA_NOTCOMPLETE if identifiers.statuses else status,
             update.sequence,
             granted,
             mobile_router=entry.mobile_router,
-            options=_acknowledged_bids(update, bid_statuses) + flows,
+            options=identifiers.answers() + flows,
         )
-
-    def _check_identifiers(
-        self, update: BindingUpdate, entry: CacheEntry | None
-    ) -> tuple[BindingIdentifier, ...]:
-        """The Binding Identifier options, if the message may carry these (RFC 5648 §6.2)."""
-        if any(
-            option.type == BindingIdentifier.option_type for option in update.all_options(MalformedOption)
-        ):
-            raise Refused(Status.MCOA_MALFORMED)
-        identifiers = update.all_options(BindingIdentifier)
-        bids = [identifier.bid for identifier in identifiers]
-        if NO_BID in bids or len(set(bids)) != len(bids):
-            raise Refused(Status.MCOA_MALFORMED)
-        if identifiers and not self.policy.multiple_care_of_addresses:
-            raise Refused(Status.MCOA_PROHIBITED)
-        if len(identifiers) > 1 and not self.policy.bulk_registration:
-            raise Refused(Status.MCOA_BULK_REGISTRATION_PROHIBITED)
-        if identifiers and entry is not None and NO_BID in entry.bindings and not update.overwrite:
-            raise Refused(Status.MCOA_NON_MCOA_BINDING_EXISTS)
-        return identifiers
-
-    def _judge_identifiers(
-        self,
-        packet: Packet,
-        update: BindingUpdate,
-        entry: CacheEntry,
-        identifiers: tuple[BindingIdentifier, ...],
-        statuses: dict[int, int],
-        granted: int,
-        now: float,
-    ) -> list[Binding]:
-        """The bindings that the options ask for; the refused ones leave their status in `statuses`."""
-        alternate = update.option(AlternateCareOfAddress)
-        kept = {} if update.overwrite else entry.bindings
-        room = self.policy.max_bindings - len(kept)
-        bindings = []
-        for identifier in identifiers:
-            known = kept.get(identifier.bid)
-            care_of_address = identifier.care_of_address
-            if care_of_address is None and alternate is not None:
-                care_of_address = alternate.care_of_address
-            if care_of_address is None and known is not None:
-                care_of_address = known.care_of_address
-            status = Status.BINDING_UPDATE_ACCEPTED
-            if identifier.home:
-                status = Status.MCOA_SIMULTANEOUS_HOME_AND_FOREIGN_PROHIBITED
-            elif care_of_address is None:
-                status = Status.MCOA_UNKNOWN_COA
-            elif not is_unicast_routable(care_of_address) or care_of_address == entry.home_address:
-                status = Status.MCOA_MALFORMED
-            elif known is None and room <= 0:
-                status = Status.INSUFFICIENT_RESOURCES
-            else:
-                status = self._care_of_status(care_of_address)
-            if status is Status.BINDING_UPDATE_ACCEPTED:
-                room -= known is None
-                bindings.append(
-                    Binding(identifier.bid, care_of_address, identifier.priority, granted, now + granted)
-                )
-            else:
-                statuses[identifier.bid] = status
-        if not bindings:
-            raise Refused(Status(statuses[identifiers[0].bid]))
-        return bindings
 
     def _answer_flows(
         self, packet: Packet, update: BindingUpdate, entry: CacheEntry, with_bids: bool, renewed: set[int]
     ) -> tuple[tuple[FlowIdentification, ...], list[int]]:
         """Do what a message says of flows: the options of the answer, and the FIDs that are lost because the
         message, which renews the BIDs `renewed`, leaves them out."""
-        if isinstance(self.dialect, RFC6089):
-            return self.dialect.process(update, entry, self.policy)
-        statuses = self._process_flows(packet, update, entry, with_bids)
-        mentioned = {option.fid for option in update.all_options(FlowIdentification)}
-        lost = entry.forget_flows_unmentioned(renewed, mentioned)
-        return _acknowledged_flows(update, statuses), lost
+        bid = self._subject(packet, update, entry) if with_bids else None
+        return self.dialect.process(update, entry, self.policy, bid, renewed)
 
-    def _process_flows(
-        self, packet: Packet, update: BindingUpdate, entry: CacheEntry, with_bids: bool
-    ) -> list[FlowStatus]:
-        """Judge the Flow Identification options, each by itself; their statuses, in order."""
-        options = update.all_options(FlowIdentification)
+    def _subject(self, packet: Packet, update: BindingUpdate, entry: CacheEntry) -> int:
+        """The BID that a message with Binding Identifier options as a whole is about."""
         bid = entry.bid_of(self._care_of_address(packet, update))
-        if bid is None and with_bids:
-            bid = update.option(BindingIdentifier).bid
-        return [
-            entry.process(option, bid, self.policy) if with_bids else FlowStatus.POORLY_FORMED
-            for option in options
-        ]
+        return update.option(BindingIdentifier).bid if bid is None else bid
 
     def _deregister(
         self, packet: Packet, update: BindingUpdate, entry: CacheEntry | None, now: float
@@ -422,14 +314,13 @@ class Registrar(Role):
         """RFC 6275 §10.3.2, RFC 5648 §5.4, §6.2: all bindings, or those that are named."""
         if entry is None or not entry.bindings:
             raise Refused(Status.NOT_HOME_AGENT_FOR_THIS_MOBILE_NODE)
-        identifiers = self._check_identifiers(update, None)
-        named = [identifier.bid for identifier in identifiers]
+        identifiers = Identifiers(update, self.policy)
+        named = identifiers.bids
         found = [bid for bid in named if bid in entry.bindings] if named else list(entry.bindings)
         if not found:
             raise Refused(Status.NOT_HOME_AGENT_FOR_THIS_MOBILE_NODE)
-        statuses = {
-            bid: Status.NOT_HOME_AGENT_FOR_THIS_MOBILE_NODE for bid in named if bid not in entry.bindings
-        }
+        unknown = [bid for bid in named if bid not in entry.bindings]
+        identifiers.statuses.update(dict.fromkeys(unknown, Status.NOT_HOME_AGENT_FOR_THIS_MOBILE_NODE))
         lost = entry.forget_bids(found, self.dialect.keeps_inactive)
         flows, left_out = self._answer_flows(packet, update, entry, bool(entry.bindings), set())
         self._changed[entry.home_address] = None
@@ -444,10 +335,10 @@ class Registrar(Role):
             cause="request",
         )
         return BindingAcknowledgement(
-            Status.MCOA_NOTCOMPLETE if statuses else Status.BINDING_UPDATE_ACCEPTED,
+            Status.MCOA_NOTCOMPLETE if unknown else Status.BINDING_UPDATE_ACCEPTED,
             update.sequence,
             0,
-            options=_acknowledged_bids(update, statuses) + flows,
+            options=identifiers.answers() + flows,
         )
 
     @staticmethod
@@ -512,7 +403,7 @@ class Registrar(Role):
         """Draft §8.3: an entry that is going to expire is announced; RFC 5648 §6.4: with its BIDs."""
         if entry.default_binding() is None:
             return
-        late = [binding for binding in entry.bindings.values() if _refresh_due(binding) <= now]
+        late = [binding for binding in entry.bindings.values() if binding.refresh_due <= now]
         options = tuple(BindingIdentifier(b.bid, priority=b.priority) for b in late if b.bid != NO_BID)
         self._send(
             Packet(
@@ -533,13 +424,13 @@ class Registrar(Role):
         """Arm the timers of one entry; no refresh is asked for again up to the time `after`."""
         entry = self.cache.get(home_address)
         bindings = entry.bindings.values() if entry else ()
-        expiry = min((binding.expires for binding in bindings), default=None)
-        refresh = min((due for due in map(_refresh_due, bindings) if due > after), default=None)
-        for kind, when in (("expire", expiry), ("refresh", refresh)):
-            if when is None:
-                self.timers.cancel((kind, home_address))
+        expiries = [binding.expires for binding in bindings]
+        refreshes = [binding.refresh_due for binding in bindings if binding.refresh_due > after]
+        for kind, whens in (("expire", expiries), ("refresh", refreshes)):
+            if whens:
+                self.timers.set((kind, home_address), min(whens))
             else:
-                self.timers.set((kind, home_address), when)
+                self.timers.cancel((kind, home_address))
         if bindings:
             self.timers.cancel(("forget", home_address))
 
@@ -563,24 +454,3 @@ class Registrar(Role):
     def _expired(self, entry: CacheEntry, now: float) -> None:
         """The last binding of an entry has run out."""
         self.cache.remove(entry.home_address)
-
-
-
-def _refresh_due(binding: Binding) -> float:
-    return binding.expires - (1 - REFRESH_REQUEST_AT) * binding.lifetime_s
-
-
-def _acknowledged_bids(update: BindingUpdate, statuses: dict[int, int]) -> tuple[BindingIdentifier, ...]:
-    """RFC 5648 §6.2: all Binding Identifier options come back, without care-of address."""
-    return tuple(
-        BindingIdentifier(option.bid, statuses.get(option.bid, 0), option.home, option.priority)
-        for option in update.all_options(BindingIdentifier)
-    )
-
-
-def _acknowledged_flows(update: BindingUpdate, statuses: list[FlowStatus]) -> tuple[FlowIdentification, ...]:
-    """Draft §4.8, §8.2: a copy of the 8 octets of each option comes back, with its own status."""
-    return tuple(
-        option.answer(status)
-        for option, status in zip(update.all_options(FlowIdentification), statuses, strict=True)
-    )
