@@ -24,9 +24,9 @@ from testbed.experiment import bench  # noqa: E402
 from testbed.mobility.binding import FlowBinding  # noqa: E402
 from testbed.mobility.forwarding import Action  # noqa: E402
 from testbed.mobility.home_agent import HomeAgent, HomeAgentConfiguration  # noqa: E402
-from testbed.mobility.mobile_node import (  # noqa: E402
+from testbed.mobility.mobile_node import MobileNode  # noqa: E402
+from testbed.mobility.mobile_node_configuration import (  # noqa: E402
     InterfaceConfiguration,
-    MobileNode,
     MobileNodeConfiguration,
 )
 from testbed.mobility.policy import Policy  # noqa: E402

@@ -44,13 +44,9 @@ from testbed.datapath.native_uplink import TUNNEL_DEVICE, NativeUplink
 from testbed.mobility.binding import FlowBinding
 from testbed.mobility.forwarding import HomeBinding, Pair, Side
 from testbed.mobility.hierarchical_node import HierarchicalMobileNode
-from testbed.mobility.mobile_node import (
-    MAX_LEAVE_TIME,
-    InterfaceConfiguration,
-    MobileNode,
-    MobileNodeConfiguration,
-)
-from testbed.mobility.registration import FlowError
+from testbed.mobility.listed_flows import FlowError
+from testbed.mobility.mobile_node import MAX_LEAVE_TIME, MobileNode
+from testbed.mobility.mobile_node_configuration import InterfaceConfiguration, MobileNodeConfiguration
 from testbed.mobility.role import Transmission
 from testbed.wire.router_advertisement import MobilityAnchorPoint, SourceLinkLayerAddress
 
@@ -422,10 +418,10 @@ class MobileNodeAgent(Agent):
     async def _change(self, fid: int, change: Callable[[], None], timeout_s: float) -> dict[str, Any]:
         """Make a change of a flow binding and wait for the home agent's answer, which is the result."""
         refusals: list[int] = []
-        home_agent = str(self.role.home_agent)
+        receiver = str(self.role.flow_registration.peer)
 
         def answered(event: dict[str, Any]) -> bool:
-            if event.get("peer", home_agent) != home_agent:
+            if event.get("peer", receiver) != receiver:
                 return False  # a correspondent node's answer
             if event["event"] == "registration-refused":
                 refusals.append(event["status"])

@@ -3,24 +3,18 @@
 Class: `CorrespondentRegistration`.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from ipaddress import IPv6Address
 
-from testbed.mobility.binding import FlowBinding
-from testbed.mobility.forwarding import Action
+from testbed.mobility.composition import MAX_OPTIONS_LENGTH, Composition, flow_option
+from testbed.mobility.correspondent_flows import CorrespondentFlows
 from testbed.mobility.registration import (
     INITIAL_BINDACK_TIMEOUT,
     MAX_BINDACK_TIMEOUT,
-    MAX_OPTIONS_LENGTH,
     MAX_UPDATE_RATE,
     REFRESH_AT,
-    FlowError,
-    ListedBinding,
-    ListedFlow,
-    Outstanding,
     Registration,
-    option_length,
 )
 from testbed.mobility.return_routability import (
     COOKIE_OCTETS,
@@ -32,6 +26,7 @@ from testbed.mobility.return_routability import (
     is_authorised,
 )
 from testbed.mobility.role import Timers
+from testbed.mobility.update_list import ListedBinding, ListedFlow, Outstanding, option_length
 from testbed.wire.codec import Codec
 from testbed.wire.flow import FlowIdentification, Pro
 from testbed.wire.message import (
@@ -105,7 +100,7 @@ class CorrespondentRegistration(Registration):
         self._codec = codec
         self._home_test = _Test()
         self._care_of_tests: dict[IPv6Address, _Test] = {}
-        self._refused_flows: dict[int, FlowBinding] = {}
+        self.flows = CorrespondentFlows(peer, self.bindings, self.dialect, self._note_of_peer)
         self._refresh_at: dict[int, float] = {}
         #: Messages about a BID since it was last acknowledged: one that is cut off does not hold up others.
         self._tries: dict[int, int] = {}
@@ -115,45 +110,6 @@ class CorrespondentRegistration(Registration):
         #: Of the last Binding Update: its key, and the address that the key is good for.
         self._key: tuple[bytes, IPv6Address] | None = None
         self._now = 0.0
-
-    # -- what is wanted
-
-    def want_flows(self, flows: Iterable[FlowBinding]) -> None:
-        """Want these flow bindings, which name BIDs in order of preference; takes effect with `update`.
-
-        Each is bound to the first of its BIDs that is bound here. What cannot be had of a correspondent
-        node is left out: n-casting (draft §7.1), what this one has refused, flows of other nodes.
-        """
-        wanted = {}
-        for flow in flows:
-            bids = [bid for bid in flow.bids if (b := self.bindings.get(bid)) and b.care_of_address]
-            usable = [bid for bid in bids if self.bindings[bid].refused is None]
-            if not self.flows_supported or flow.action is Action.N_CAST or not usable:
-                continue
-            if self._concerns_peer(flow):
-                narrowed = replace(flow, bids=(usable[0],))
-                if self._refused_flows.get(flow.fid) != narrowed:
-                    wanted[flow.fid] = narrowed
-        for fid in [fid for fid in self.flows if fid not in wanted]:
-            if self.flows[fid].operation is not Pro.REMOVE:
-                self.remove_flow(fid)
-        for fid, flow in wanted.items():
-            listed = self.flows.get(fid)
-            if listed is None:
-                try:
-                    self.add_flow(flow)
-                except FlowError as error:
-                    self._refused_flows[fid] = flow
-                    self._note("flow-not-optimised", peer=str(self.peer), fid=fid, reason=str(error))
-            elif listed.operation is Pro.REMOVE or listed.flow != flow:
-                listed.flow = flow
-                listed.operation = Pro.ADD if listed.registered is None else Pro.REPLACE
-
-    def _concerns_peer(self, flow: FlowBinding) -> bool:
-        source = getattr(flow.selector, "source_address", None)
-        if source is None:
-            return flow.selector is None or flow.selector.ts_format == 2
-        return type(source[0]) is IPv6Address and source[0] <= self.peer <= source[1]
 
     # -- sending
 
@@ -224,7 +180,7 @@ class CorrespondentRegistration(Registration):
             for binding in sorted(self.bindings.values(), key=self._urgency)
             if binding.care_of_address
             and binding.refused is None
-            and (binding.dirty or not self.known_to_peer or (self.flows_supported and binding.bid in pending))
+            and (binding.dirty or not self.known_to_peer or (self.flows.supported and binding.bid in pending))
         ]
 
     def _urgency(self, binding: ListedBinding) -> tuple[int, bool, int, int]:
@@ -248,10 +204,10 @@ class CorrespondentRegistration(Registration):
             return listed.registered.bids[0]
         return listed.flow.bids[0]
 
-    def _compose(self) -> tuple[list[ListedBinding], list[FlowIdentification]]:
+    def _compose(self) -> Composition:
         ready = self._ready(self._now)
         if not ready:
-            return [], []
+            return Composition()
         binding = ready[0]
         self._tries[binding.bid] = self._tries.get(binding.bid, 0) + 1
         options = []
@@ -261,14 +217,14 @@ class CorrespondentRegistration(Registration):
             kept = listed.registered is not None and binding.bid in listed.registered.bids
             # a flow that moves to another care-of address stays here until that one's message asks for it
             asked = listed.operation is not None and self._bid_of(listed) == binding.bid
-            option = self._flow_option(listed, asked)
+            option = flow_option(listed, asked)
             if (kept or asked) and (kept or room >= option_length(option)):
                 options.append(option)
                 room -= option_length(option)
-        return [binding], options if self.flows_supported else []
+        return Composition((binding,), tuple(options) if self.flows.supported else ())
 
     def _binding_update(
-        self, sequence: int, bids: list[ListedBinding], flows: list[FlowIdentification]
+        self, sequence: int, bids: Sequence[ListedBinding], flows: Sequence[FlowIdentification]
     ) -> BindingUpdate:
         """RFC 6275 §11.7.2, RFC 5648 §5.2: one BID; the authenticator comes last."""
         home, care_of_address, care_of = self._home_test.usable(self._now), self.home_address, None
@@ -433,10 +389,6 @@ class CorrespondentRegistration(Registration):
             self._expired_nonces = 0
             super()._rejected(message, outstanding, now)
 
-    def _flow_refused(self, listed: ListedFlow, operation: Pro, status: int) -> None:
-        self._refused_flows[listed.flow.fid] = listed.flow
-        super()._flow_refused(listed, operation, status)
-
     def lost(self, now: float) -> None:
         """The correspondent node has no binding (Binding Error, status 1): register anew (§11.3.6)."""
         self._give_up()
@@ -450,7 +402,7 @@ class CorrespondentRegistration(Registration):
                 self._refresh_at.pop(binding.bid, None)
         if not any(binding.registered for binding in self.bindings.values()):
             self.known_to_peer = False
-        self._forget_flows_of_lost_bids()
+        self.flows.forget_lost()
 
     def _gone(self) -> None:
         self._home_test.cookie = None

@@ -43,4 +43,4 @@ class Detours:
             else:
                 self._wanted[flow.fid] = wanted
             if flow != listed.flow:
-                registration.replace_flow(flow)
+                registration.flows.replace(flow)

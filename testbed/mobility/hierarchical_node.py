@@ -14,9 +14,9 @@ from testbed.mobility.forwarding import HomeBinding, Path
 from testbed.mobility.mobile_node import MobileNode
 from testbed.mobility.mobile_node_configuration import MobileNodeConfiguration
 from testbed.mobility.registration import Registration
+from testbed.mobility.signalling import Signalling
 from testbed.mobility.update_list import ListedFlow
 from testbed.wire.codec import Codec
-from testbed.wire.flow import Pro
 from testbed.wire.message import BindingAcknowledgement, BindingRefreshRequest, BindingUpdate
 from testbed.wire.option import BindingIdentifier
 from testbed.wire.packet import Packet
@@ -77,10 +77,10 @@ class HierarchicalMobileNode(MobileNode):
     def _moved(self, now: float) -> None:
         self._choose(now)
         if self.local is None and not self._undecided():
-            self._bind(self.registration)
+            self.attachments.bind(self.registration)
         for registration in (self.local, self.previous):
             if registration is not None:
-                self._bind(registration)
+                self.attachments.bind(registration)
         if self.previous is not None:
             self.previous.update(now)
         self._changed.update(dict.fromkeys(self._addresses()))
@@ -88,7 +88,7 @@ class HierarchicalMobileNode(MobileNode):
 
     def _undecided(self) -> bool:
         """Whether it is too early to say that there is no MAP: no router has been heard."""
-        attached = self._by_preference()
+        attached = self.attachments.away()
         return bool(attached) and not any(a.interface.name in self._options for a in attached)
 
     def _update(self, now: float) -> None:
@@ -100,9 +100,9 @@ class HierarchicalMobileNode(MobileNode):
 
     def _choose(self, now: float) -> None:
         """RFC 5380 §9: eager to use a new MAP, lazy to leave one; of several, the furthest (§9.1)."""
-        if self._leaving or self.home_interface is not None or not self._by_preference():
+        if self._leaving or self.home_interface is not None or not self.attachments.away():
             return
-        attached = [attachment.interface.name for attachment in self._by_preference()]
+        attached = [attachment.interface.name for attachment in self.attachments.away()]
         heard = [self._options.get(name) for name in attached]
         valid = {
             option.address: option
@@ -131,19 +131,20 @@ class HierarchicalMobileNode(MobileNode):
         if self.previous is not None:
             self._drop_registration(self.previous)
             self.previous = None
-        flows = [item.flow for item in registered_with.flows.values() if item.operation is not Pro.REMOVE]
-        registered_with.flows = {}
+        flows = registered_with.flows.wanted()
+        registered_with.flows.clear()
         self.local = None
         if anchor is not None:
             if self._identifier is None:
-                self._identifier = int(self._by_preference()[0].care_of_address) & _IDENTIFIER
+                self._identifier = int(self.attachments.away()[0].care_of_address) & _IDENTIFIER
             regional = IPv6Address(int(anchor) & ~_IDENTIFIER | self._identifier)
+            signalling = self._regional_signalling(regional)
             self.local = Registration(
                 anchor,
                 regional,
                 self.configuration.lifetime_s,
                 self.timers,
-                self._transmit_local,
+                lambda update, addresses, now: signalling.from_abroad(update, anchor, addresses, now),
                 self._note,
                 local=True,
                 dialect=self.configuration.dialect,
@@ -155,13 +156,13 @@ class HierarchicalMobileNode(MobileNode):
         )
         if left is not None and left.known_to_peer:
             self.previous = left
-            left._transmit = self._transmitter(left)
         elif left is not None:
             self._drop_registration(left)
         now_with = self.flow_registration
         for interface in self.configuration.interfaces:
             now_with.bind(interface.bid, interface.priority, None)
-        now_with.flows = {flow.fid: ListedFlow(flow) for flow in flows}
+        now_with.flows.clear()
+        now_with.flows.update({flow.fid: ListedFlow(flow) for flow in flows})
         if self.local is None:
             self._register_at_home(now)
 
@@ -177,11 +178,11 @@ class HierarchicalMobileNode(MobileNode):
         registration.lifetime_s = self.configuration.lifetime_s
         if self.local is None:
             registration.bindings.pop(0, None)
-            self._bind(registration)
+            self.attachments.bind(registration)
         else:
             preferred = min(self.configuration.interfaces, key=lambda i: (i.priority, i.bid))
-            registration.bindings = {}
-            registration.flows = {}
+            registration.bindings.clear()
+            registration.flows.clear()
             registration.bind(preferred.bid, preferred.priority, self.local.home_address)
         self._changed[self.configuration.home_address] = None
         registration.update(now)
@@ -196,18 +197,10 @@ class HierarchicalMobileNode(MobileNode):
         )
         if registration is None:
             return False
-        message, regional = packet.message, registration.home_address
+        message = packet.message
         if isinstance(message, BindingAcknowledgement):
-            if packet.routing_address != regional:
-                self._drop(packet, "no type 2 routing header with our regional address (RFC 5380 §6.1)")
-            elif self._local_signer and (reason := self._local_signer.check(packet, regional)) is not None:
-                self._drop(packet, reason)
-            else:
-                if self._local_signer and registration.awaits(message):
-                    self._local_signer.learn_time(message, now)
-                if not registration.acknowledged(message, now):
-                    reason = f"acknowledges sequence number {message.sequence}, which is not outstanding"
-                    self._drop(packet, reason)
+            signalling = self._regional_signalling(registration.home_address)
+            self._acknowledged(packet, signalling, registration, now)
         elif isinstance(message, BindingRefreshRequest):
             registration.refresh(now, [option.bid for option in message.all_options(BindingIdentifier)])
         else:
@@ -268,41 +261,15 @@ class HierarchicalMobileNode(MobileNode):
         """To the home agent: from the regional address, through the MAP's tunnel, once that is in place."""
         if self.local is None or self.home_interface is not None:
             return super()._transmit(update, care_of_addresses, now)
-        regional, home_address = self.local.home_address, self.configuration.home_address
+        regional = self.local.home_address
         if care_of_addresses and regional not in care_of_addresses or not self.local.known_to_peer:
             return None
-        if self._signer is not None:
-            update = self._signer.sign(update, regional, home_address, now)
-        packet = Packet(regional, self.home_agent, update, home_address=home_address)
-        self._send(packet, after_datapath=True)
+        self._signalling.send(update, self.home_agent, regional, now, after_datapath=True)
         return regional
 
-    def _transmitter(self, registration: Registration) -> Any:
-        return lambda update, addresses, now: self._send_local(registration, update, addresses, now)
-
-    def _transmit_local(
-        self, update: BindingUpdate, care_of_addresses: list[IPv6Address], now: float
-    ) -> IPv6Address | None:
-        return self._send_local(self.local, update, care_of_addresses, now)
-
-    def _send_local(
-        self,
-        registration: Registration,
-        update: BindingUpdate,
-        care_of_addresses: list[IPv6Address],
-        now: float,
-    ) -> IPv6Address | None:
-        """To a MAP: from an on-link care-of address, which it binds (RFC 5380 §6.1)."""
-        attached = {attachment.care_of_address: attachment for attachment in reversed(self._by_preference())}
-        usable = [address for address in care_of_addresses or attached if address in attached]
-        if not usable:
-            return None
-        regional = registration.home_address
-        if self._local_signer is not None:
-            update = self._local_signer.sign(update, usable[0], regional, now)
-        packet = Packet(usable[0], registration.peer, update, home_address=regional)
-        self._send(packet, attached[usable[0]].interface.name)
-        return usable[0]
+    def _regional_signalling(self, regional: IPv6Address) -> Signalling:
+        """With a MAP: from an on-link care-of address, which it binds (RFC 5380 §6.1)."""
+        return Signalling(regional, self._local_signer, self.attachments, self._send)
 
     # -- what it wants
 
@@ -316,14 +283,14 @@ class HierarchicalMobileNode(MobileNode):
             if registration is not None and registration.home_address == home_address:
                 if not registration.known_to_peer:
                     return None
-                paths, default = self._paths(registration)
+                paths, default = self.attachments.paths(registration)
                 return HomeBinding(home_address, paths, default, self._rules(paths), regional=True)
         if home_address != self.configuration.home_address or self.local is None:
             return super().home_binding(home_address)
         serving = self._serving()
         if serving is None:
             return None
-        outer, default = self._paths(serving)
+        outer, default = self.attachments.paths(serving)
         paths = tuple(
             replace(path, local=serving.home_address, remote=self.home_agent, via=path) for path in outer
         )
@@ -338,8 +305,7 @@ class HierarchicalMobileNode(MobileNode):
         return None
 
     def _rules(self, paths: tuple[Path, ...]) -> tuple:
-        flows = [item.registered for item in self.flow_registration.flows.values() if item.registered]
-        return wanted_rules(flows, [path.bid for path in paths])
+        return wanted_rules(self.flow_registration.flows.registered(), [path.bid for path in paths])
 
     def forwarding(self) -> dict[IPv6Address, HomeBinding]:
         wanted = ((address, self.home_binding(address)) for address in self._addresses())

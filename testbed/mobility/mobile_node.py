@@ -5,15 +5,16 @@ Class: `MobileNode`.
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv6Address
 from typing import Any
 
+from testbed.mobility.attachments import Attachments
 from testbed.mobility.authentication import Signer
 from testbed.mobility.binding import FlowBinding, wanted_rules
 from testbed.mobility.detours import Detours
 from testbed.mobility.dialect import Draft
-from testbed.mobility.forwarding import HomeBinding, Pair, Path, RouteOptimisation
+from testbed.mobility.flow_requests import FlowRequests
+from testbed.mobility.forwarding import HomeBinding, Pair, RouteOptimisation
 from testbed.mobility.home_discovery import (
     DISCOVER,
     INITIAL_DHAAD_TIMEOUT,
@@ -21,15 +22,15 @@ from testbed.mobility.home_discovery import (
     HomeAgentDiscovery,
     PrefixDiscovery,
 )
-from testbed.mobility.mobile_network import MobileNetwork
-from testbed.mobility.mobile_node_configuration import InterfaceConfiguration, MobileNodeConfiguration
-from testbed.mobility.registration import FlowError, Registration
+from testbed.mobility.listed_flows import FlowError
+from testbed.mobility.mobile_node_configuration import MobileNodeConfiguration
+from testbed.mobility.registration import Registration
 from testbed.mobility.role import Role
 from testbed.mobility.route_optimisation import RouteOptimiser
+from testbed.mobility.signalling import Signalling
 from testbed.mobility.snapshot import flow_from_snapshot, flow_to_snapshot
 from testbed.mobility.update_list import describe_binding, describe_listed
 from testbed.wire.codec import Codec
-from testbed.wire.flow import Pro
 from testbed.wire.icmpv6 import (
     HomeAgentAddressDiscoveryReply,
     MobilePrefixAdvertisement,
@@ -53,13 +54,6 @@ UNKNOWN = IPv6Address(0)
 MAX_LEAVE_TIME = 1.5
 
 
-@dataclass(frozen=True, slots=True)
-class _Attachment:
-    interface: InterfaceConfiguration
-    care_of_address: IPv6Address
-    gateway: IPv6Address | None
-
-
 class MobileNode(Role):
     """Registers the care-of addresses of its interfaces and its flow bindings with its home agent.
 
@@ -79,21 +73,17 @@ class MobileNode(Role):
     ) -> None:
         """`time_of_day` turns the role's clock into seconds since 1970 (RFC 4285 §6)."""
         super().__init__()
-        self._signer = (
+        signer = (
             Signer(configuration.association, time_of_day, codec or Codec(configuration.dialect))
             if configuration.association
             else None
         )
         self.configuration = configuration
-        self._attachments: dict[str, _Attachment] = {}
-        self._seen: set[int] = set()
         self._leaving = False
-        self._home_prefix = configuration.home_prefix or IPv6Network(
-            (configuration.home_address, 64), strict=False
-        )
-        #: The interface that is on the home link, None if there is none.
-        self.home_interface: str | None = None
-        self._detours = Detours() if configuration.flow_updates == "each" else None
+        self.attachments = Attachments(configuration, self._note)
+        self._signalling = Signalling(configuration.home_address, signer, self.attachments, self._send)
+        detours = Detours() if configuration.flow_updates == "each" else None
+        self._flow_requests = FlowRequests(configuration.interfaces, detours, self._note)
         self._routes_kept: list[IPv6Address] = []
         self.registration = Registration(
             configuration.home_agent or UNKNOWN,
@@ -103,15 +93,15 @@ class MobileNode(Role):
             self._transmit,
             self._note,
             sequence,
-            self._mobile_network(),
+            configuration.mobile_network(),
             dialect=configuration.dialect,
         )
         self.registration.unserved = self._unserved
         self._discovery = HomeAgentDiscovery(
-            self._home_prefix,
+            configuration.home_link_prefix,
             bool(configuration.prefixes),
             self.timers,
-            self._preferred_address,
+            self.attachments.preferred_address,
             self._send_from,
             self._note,
             random,
@@ -122,17 +112,16 @@ class MobileNode(Role):
         for interface in configuration.interfaces:
             self.registration.bind(interface.bid, interface.priority, None)
         for flow in configuration.flows:
-            self.registration.add_flow(flow)
+            self.registration.flows.add(flow)
         self.optimiser = RouteOptimiser(
             configuration.home_address,
             self.timers,
             self._send_from,
             self._note,
-            self._home_lifetime,
+            self.registration.remaining_s,
             random,
             codec,
         )
-        self._optimised: dict[Pair, RouteOptimisation] = {}
         for correspondent in configuration.correspondents:
             self.optimiser.add(correspondent)
 
@@ -156,26 +145,25 @@ class MobileNode(Role):
         moved = False
         for interface in self.configuration.interfaces:
             if interface.name in attachments:
-                moved |= self._attach(interface, attachments[interface.name])
+                moved |= self.attachments.attach(interface, attachments[interface.name])
         if moved:
             self._look_for_home(now)
             self._moved(now)
 
+    @property
+    def home_interface(self) -> str | None:
+        """The interface that is on the home link, None if there is none."""
+        return self.attachments.home_interface
+
     def _look_for_home(self, now: float) -> None:
-        """RFC 6275 §11.5.5: the node is at home where its home prefix is on-link."""
-        prefix, before = self._home_prefix, self.home_interface
-        at_home = [a for a in self._attachments.values() if a.care_of_address in prefix]
-        if any(attachment.interface.name == before for attachment in at_home):
+        """RFC 6275 §11.5.5: on the home link, nothing is bound."""
+        if not self.attachments.look_for_home():
             return
-        at_home.sort(key=lambda attachment: attachment.interface.priority)
-        self.home_interface = at_home[0].interface.name if at_home else None
-        if before is None and self.home_interface is not None:
-            self._note("home-link-gained", interface=self.home_interface)
+        if self.home_interface is not None:
             self._routes_kept = list(self.optimiser.correspondents)
             self.optimiser.leave(now)
             self.registration.leave(now)
-        elif before is not None and self.home_interface is None:
-            self._note("home-link-lost", interface=before)
+        else:
             self.registration.resume()
             for correspondent in self._routes_kept:
                 self.optimiser.add(correspondent)
@@ -184,24 +172,6 @@ class MobileNode(Role):
     def is_home(self) -> bool:
         """Whether it is on its home link, and the home agent has stopped to serve it."""
         return self.home_interface is not None and self.registration.left
-
-    def _attach(
-        self, interface: InterfaceConfiguration, point: tuple[IPv6Address, IPv6Address | None] | None
-    ) -> bool:
-        before = self._attachments.get(interface.name)
-        after = None if point is None else _Attachment(interface, *point)
-        if after == before:
-            return False
-        if after is None:
-            del self._attachments[interface.name]
-            lost = str(before.care_of_address)
-            self._note("care-of-address-lost", interface=interface.name, care_of_address=lost)
-        else:
-            self._attachments[interface.name] = after
-            self._seen.add(interface.bid)
-            gained = str(after.care_of_address)
-            self._note("care-of-address-gained", interface=interface.name, care_of_address=gained)
-        return True
 
     def receive(self, packet: Packet, interface: str, now: float) -> None:
         """A message from the home agent or a correspondent node, to one of our addresses."""
@@ -217,15 +187,7 @@ class MobileNode(Role):
             if reason is not None:
                 self._drop(packet, reason)
         elif isinstance(message, BindingAcknowledgement):
-            if not self._is_at_home_address(packet):
-                self._drop(packet, "no type 2 routing header with our home address (RFC 6275 §9.5.4)")
-            elif (reason := self._unauthenticated(packet, now)) is not None:
-                self._drop(packet, reason)
-            elif not self.registration.acknowledged(message, now):
-                self._drop(
-                    packet, f"acknowledges sequence number {message.sequence}, which is not outstanding"
-                )
-            else:
+            if self._acknowledged(packet, self._signalling, self.registration, now):
                 self._changed[self.configuration.home_address] = None
                 if message.status == Status.ACCEPTED_BUT_PREFIX_DISCOVERY_NECESSARY:
                     self.home_prefixes.solicit(now)
@@ -240,6 +202,17 @@ class MobileNode(Role):
         else:
             self._drop(packet, f"a {type(message).__name__} is not for this role")
         self._optimise(now)
+
+    def _acknowledged(
+        self, packet: Packet, signalling: Signalling, registration: Registration, now: float
+    ) -> bool:
+        """Take a Binding Acknowledgement; whether it was one that has been waited for."""
+        reason = signalling.objection(packet, registration, now)
+        if reason is None and not registration.acknowledged(packet.message, now):
+            reason = f"acknowledges sequence number {packet.message.sequence}, which is not outstanding"
+        if reason is not None:
+            self._drop(packet, reason)
+        return reason is None
 
     def _receive_otherwise(self, packet: Packet, now: float) -> bool:
         """Whether a subclass has dealt with a message from another node."""
@@ -280,10 +253,6 @@ class MobileNode(Role):
         """Where it registers; the unspecified address while no home agent is known."""
         return self.registration.peer
 
-    def _preferred_address(self) -> IPv6Address | None:
-        preferred = self._by_preference()
-        return preferred[0].care_of_address if preferred else None
-
     def _unserved(self, now: float) -> bool:
         """The home agent does not answer, or does not serve us: on to the next one, if it may be another."""
         if self.configuration.home_agent is not None:
@@ -308,14 +277,12 @@ class MobileNode(Role):
     def _solicit_prefixes(self, message: MobilePrefixSolicitation) -> bool:
         """From a care-of address that the home agent has acknowledged, with the home address."""
         known = {binding.registered for binding in self.registration.bindings.values()}
-        for attachment in self._by_preference():
-            if attachment.care_of_address in known:
-                home_address = self.configuration.home_address
-                source = attachment.care_of_address
-                packet = Packet(source, self.home_agent, message, home_address=home_address)
-                self._send(packet, attachment.interface.name)
-                return True
-        return False
+        away = [attachment.care_of_address for attachment in self.attachments.away()]
+        source = next((address for address in away if address in known), None)
+        home_address = self.configuration.home_address
+        return source is not None and self._send_from(
+            Packet(source, self.home_agent, message, home_address=home_address)
+        )
 
     def _prefixes_advertised(self, packet: Packet, message: MobilePrefixAdvertisement, now: float) -> None:
         if packet.routing_address != self.configuration.home_address:
@@ -329,27 +296,18 @@ class MobileNode(Role):
 
     def add_flow(self, flow: FlowBinding, now: float) -> None:
         """Bind a new flow. Raises FlowError in one sentence if it cannot be had as asked."""
-        self.flow_registration.add_flow(self._with_bids(flow))
-        self._note("flow-requested", fid=flow.fid, operation="add")
+        self._flow_requests.add(self.flow_registration, flow)
         self._update(now)
 
     def replace_flow(self, flow: FlowBinding, now: float) -> None:
         """Change a flow binding; no selector keeps the one it has. Raises FlowError."""
-        self.flow_registration.replace_flow(self._with_bids(flow))
-        self._forget_detour(flow.fid)
-        self._note("flow-requested", fid=flow.fid, operation="replace")
+        self._flow_requests.replace(self.flow_registration, flow)
         self._update(now)
 
     def remove_flow(self, fid: int, now: float) -> None:
         """Remove a flow binding. Raises FlowError."""
-        self.flow_registration.remove_flow(fid)
-        self._forget_detour(fid)
-        self._note("flow-requested", fid=fid, operation="remove")
+        self._flow_requests.remove(self.flow_registration, fid)
         self._update(now)
-
-    def _forget_detour(self, fid: int) -> None:
-        if self._detours is not None:
-            self._detours.forget(fid)
 
     def optimise(self, correspondent: IPv6Address, now: float) -> None:
         """Exchange packets with this node directly (RFC 6275 §11.7.2), as soon as it agrees."""
@@ -389,43 +347,21 @@ class MobileNode(Role):
         registration = self.registration
         if home_address != self.configuration.home_address or not registration.known_to_peer:
             return None
-        paths, default = self._paths(registration)
-        flows = [listed.registered for listed in registration.flows.values() if listed.registered]
-        bids = [path.bid for path in paths]
+        paths, default = self.attachments.paths(registration)
+        rules = wanted_rules(registration.flows.registered(), [path.bid for path in paths])
         network = registration.mobile_network
         prefixes = network.prefixes if network is not None and network.served else ()
-        return HomeBinding(home_address, paths, default, wanted_rules(flows, bids), prefixes)
-
-    def _paths(self, registration: Registration) -> tuple[tuple[Path, ...], int | None]:
-        """The path of each BID that `registration` has had acknowledged, and the default BID."""
-        acknowledged = {b.registered for b in registration.bindings.values() if b.registered}
-        usable = [a for a in self._by_preference() if a.care_of_address in acknowledged]
-        paths = {}
-        for bid, binding in registration.bindings.items():
-            own = [a for a in usable if a.care_of_address == binding.registered]
-            if binding.registered and usable:
-                at = (own or usable)[0]
-                paths[bid] = Path(
-                    bid, at.care_of_address, registration.peer, at.interface.name, at.gateway
-                )
-        default = min(paths, key=lambda bid: (registration.bindings[bid].priority or 128, bid), default=None)
-        return tuple(path for _, path in sorted(paths.items())), default
+        return HomeBinding(home_address, paths, default, rules, prefixes)
 
     def forwarding(self) -> dict[IPv6Address, HomeBinding]:
         wanted = self.home_binding(self.configuration.home_address)
         return {} if wanted is None else {wanted.home_address: wanted}
 
     def optimisations(self) -> dict[Pair, RouteOptimisation]:
-        return self.optimiser.wanted(self._paths, self.flow_registration.flows.values())
+        return self.optimiser.wanted(self.attachments.paths, self.flow_registration.flows.values())
 
     def optimisation_changes(self) -> dict[Pair, RouteOptimisation | None]:
-        before, self._optimised = self._optimised, self.optimisations()
-        pairs = before.keys() | self._optimised.keys()
-        return {
-            pair: self._optimised.get(pair)
-            for pair in sorted(pairs)
-            if before.get(pair) != self._optimised.get(pair)
-        }
+        return self.optimiser.changes(self.optimisations())
 
     def datapath_failed(self, home_address: IPv6Address, reason: str, now: float) -> None:
         """The kernel did not take what was wanted; there is nobody to tell but the log."""
@@ -458,7 +394,7 @@ class MobileNode(Role):
         return {
             "sequence": self.registration.sequence,
             "flows": [
-                flow_to_snapshot(self._detours.wanted(listed.flow) if self._detours else listed.flow)
+                flow_to_snapshot(self._flow_requests.wanted(listed.flow))
                 for listed in self.flow_registration.flows.values()
             ],
             "correspondents": [str(peer) for peer in self.optimiser.correspondents],
@@ -477,53 +413,22 @@ class MobileNode(Role):
         for flow in flows:
             if flow.fid not in self.registration.flows:
                 try:
-                    self.registration.add_flow(flow)
+                    self.registration.flows.add(flow)
                 except FlowError as error:
                     self._note("flow-forgotten", fid=flow.fid, reason=str(error))
 
     # -- inside
 
-    def _mobile_network(self) -> MobileNetwork | None:
-        configuration = self.configuration
-        if not configuration.prefixes:
-            return None
-        return MobileNetwork(
-            configuration.prefixes, configuration.explicit_prefixes, configuration.prefix_fall_back
-        )
-
-    def _by_preference(self) -> list[_Attachment]:
-        """Where the node is attached away from home."""
-        away = [a for a in self._attachments.values() if a.care_of_address not in self._home_prefix]
-        return sorted(away, key=lambda a: (a.interface.priority, a.interface.bid))
-
-    def _is_at_home_address(self, packet: Packet) -> bool:
-        """RFC 6275 §9.5.4: a type 2 routing header with the home address, none where the node is at home."""
-        home_address = self.configuration.home_address
-        if self.home_interface is not None and packet.destination == home_address:
-            return packet.routing_address is None
-        return packet.routing_address == home_address
-
     def _moved(self, now: float) -> None:
-        self._bind(self.registration)
+        self.attachments.bind(self.registration)
         self._changed[self.configuration.home_address] = None
         if self.home_agent == UNKNOWN and not self._leaving:
             self._discovery.start(now)
         self._update(now)
 
-    def _bind(self, registration: Registration) -> None:
-        """Give every BID the care-of address of its own interface, else of the most preferred one."""
-        preferred = self._by_preference()
-        each = self._detours is not None
-        for interface in self.configuration.interfaces:
-            own = next((a for a in preferred if a.interface == interface), None)
-            at = own or (preferred[0] if preferred and interface.bid in self._seen and not each else None)
-            registration.bind(interface.bid, interface.priority, at.care_of_address if at else None)
-        registration.removes_bids = each
-
     def _update(self, now: float) -> None:
         """Tell everyone what has changed, the home agent first."""
-        if self._detours is not None:
-            self._detours.apply(self.flow_registration, [a.interface.bid for a in self._by_preference()])
+        self._flow_requests.follow(self.flow_registration, [a.interface.bid for a in self.attachments.away()])
         self.registration.update(now)
         self._optimise(now)
 
@@ -537,64 +442,25 @@ class MobileNode(Role):
             return
         # correspondent nodes speak the draft's dialect only
         draft = self.configuration.dialect == Draft.name
-        listed = self.flow_registration.flows.values() if draft else ()
-        flows = [item.flow for item in listed if item.operation is not Pro.REMOVE]
+        flows = self.flow_registration.flows.wanted() if draft else []
         self.optimiser.update(self.flow_registration.bindings.values(), flows, now)
-
-    def _home_lifetime(self, now: float) -> float:
-        """How long the home registration still lasts, in seconds."""
-        expiries = [b.expires - now for b in self.registration.bindings.values() if b.registered]
-        return max(expiries, default=0.0) if self.registration.known_to_peer else 0.0
-
-    def _with_bids(self, flow: FlowBinding) -> FlowBinding:
-        """A flow binding that names no BID is attached to the default one."""
-        if flow.bids or not self.configuration.interfaces:
-            return flow
-        preferred = min(
-            self.configuration.interfaces, key=lambda interface: (interface.priority, interface.bid)
-        )
-        return FlowBinding(flow.fid, flow.priority, flow.action, (preferred.bid,), flow.selector)
 
     def _transmit(
         self, update: BindingUpdate, care_of_addresses: list[IPv6Address], now: float
     ) -> IPv6Address | None:
-        """Send from the first of these addresses that is attached; any attached one where none is named."""
-        attached = {attachment.care_of_address: attachment for attachment in reversed(self._by_preference())}
-        usable = [address for address in care_of_addresses if address in attached]
-        if not care_of_addresses:
-            usable = [attachment.care_of_address for attachment in self._by_preference()]
-        if not usable:
+        """Send to the home agent, from the home link or the first of these addresses that is attached."""
+        if self.home_agent == UNKNOWN:
             return None
-        home_agent, home_address = self.home_agent, self.configuration.home_address
-        if home_agent == UNKNOWN:
-            return None
-        if self.home_interface is not None:  # RFC 6275 §11.5.5
-            if self._signer is not None:
-                update = self._signer.sign(update, home_address, home_address, now)
-            self._send(Packet(home_address, home_agent, update), self.home_interface)
-            return home_address
-        if self._signer is not None:
-            update = self._signer.sign(update, usable[0], home_address, now)
-        packet = Packet(usable[0], home_agent, update, home_address=home_address)
-        self._send(packet, attached[usable[0]].interface.name)
-        return usable[0]
-
-    def _unauthenticated(self, packet: Packet, now: float) -> str | None:
-        """Why a Binding Acknowledgement is not to be believed (RFC 4285 §5.1.1), None if it is."""
-        if self._signer is None:
-            return None
-        reason = self._signer.check(packet, self.configuration.home_address)
-        if reason is None and self.registration.awaits(packet.message):
-            self._signer.learn_time(packet.message, now)
-        return reason
+        if self.home_interface is not None:
+            return self._signalling.from_home(update, self.home_agent, now)
+        return self._signalling.from_abroad(update, self.home_agent, care_of_addresses, now)
 
     def _send_from(self, packet: Packet) -> bool:
         """Send from the care-of address that is the packet's source, or through the tunnel."""
         if packet.source == self.configuration.home_address:
             self._send(packet)
             return True
-        for attachment in self._by_preference():
-            if attachment.care_of_address == packet.source:
-                self._send(packet, attachment.interface.name)
-                return True
-        return False
+        at = self.attachments.first_of([packet.source])
+        if at is not None:
+            self._send(packet, at.interface.name)
+        return at is not None

@@ -5,6 +5,7 @@ from ipaddress import IPv6Address, IPv6Network
 
 from testbed.mobility.authentication import SecurityAssociation
 from testbed.mobility.binding import FlowBinding
+from testbed.mobility.mobile_network import MobileNetwork
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +46,14 @@ class MobileNodeConfiguration:
     dialect: str = "draft"
     home_prefix: IPv6Network | None = None
     flow_updates: str = "together"
+
+    @property
+    def home_link_prefix(self) -> IPv6Network:
+        """The prefix of the home link: that of the home address, of 64 bits if nothing else is said."""
+        return self.home_prefix or IPv6Network((self.home_address, 64), strict=False)
+
+    def mobile_network(self) -> MobileNetwork | None:
+        """What a mobile router registers; None for a mobile host."""
+        if not self.prefixes:
+            return None
+        return MobileNetwork(self.prefixes, self.explicit_prefixes, self.prefix_fall_back)

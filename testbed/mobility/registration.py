@@ -1,22 +1,25 @@
 """The sending side of Binding Updates: a binding update list entry and how it is kept (RFC 6275 §11.7).
 
-Classes: `Registration`, `FlowError`.
+Class: `Registration`.
 
 One `Registration` is the relation of a mobile node to one receiver. It holds what is wanted beside what
 the receiver has acknowledged, and sends Binding Updates until the two agree.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from ipaddress import IPv6Address
+from typing import Any
 
-from testbed.mobility.binding import FlowBinding, sequence_is_newer
+from testbed.mobility.binding import sequence_is_newer
+from testbed.mobility.composition import Composition, compose
 from testbed.mobility.dialect import DIALECTS
+from testbed.mobility.listed_flows import ListedFlows
 from testbed.mobility.mobile_network import MOBILE_ROUTER_STATUSES, MobileNetwork
 from testbed.mobility.role import Timers
-from testbed.mobility.update_list import ListedBinding, ListedFlow, Outstanding, option_length
-from testbed.wire.flow import FlowIdentification, FlowStatus, Pro
+from testbed.mobility.update_list import ListedBinding, Outstanding
+from testbed.wire.flow import FlowIdentification, Pro
 from testbed.wire.message import BindingAcknowledgement, BindingUpdate, Status
 from testbed.wire.option import BindingIdentifier, BindingRefreshAdvice
 
@@ -27,14 +30,6 @@ MAX_BINDACK_TIMEOUT = 32.0
 MAX_UPDATE_RATE = 3
 #: A binding is refreshed when this part of its lifetime is over.
 REFRESH_AT = 0.8
-#: Octets of options in one Binding Update: with its headers it passes any IPv6 link (1280) untouched.
-MAX_OPTIONS_LENGTH = 1120
-#: A message that renews a BID carries all its flow bindings (draft §4.7), so these have to fit one message.
-MAX_FLOWS_PER_BID = 80
-
-
-class FlowError(ValueError):
-    """A flow binding cannot be had as asked; the message is one sentence for the one who asked."""
 
 
 class Registration:
@@ -64,12 +59,11 @@ class Registration:
         self.lifetime_s = lifetime_s
         self.sequence = sequence
         self.bindings: dict[int, ListedBinding] = {}
-        self.flows: dict[int, ListedFlow] = {}
+        self.dialect = DIALECTS[dialect]()
+        self.flows = ListedFlows(self.bindings, self.dialect, self._note_of_peer)
         self.known_to_peer = False
-        self.flows_supported = True
         self.bulk_registration = True
         self.mobile_network = mobile_network
-        self.dialect = DIALECTS[dialect]()
         self.local = local
         #: Whether a BID that is to be nowhere is removed at the receiver (RFC 5648 §5.4).
         self.removes_bids = False
@@ -87,6 +81,9 @@ class Registration:
         self._sent: list[float] = []
         self._delayed_timeout = INITIAL_BINDACK_TIMEOUT
 
+    def _note_of_peer(self, event: str, **fields: Any) -> None:
+        self._note(event, peer=str(self.peer), **fields)
+
     # -- what is wanted
 
     def bind(self, bid: int, priority: int, care_of_address: IPv6Address | None) -> None:
@@ -96,56 +93,10 @@ class Registration:
             listed.care_of_address = care_of_address
             listed.refused = None
 
-    def add_flow(self, flow: FlowBinding) -> None:
-        """Want a new flow binding. Raises FlowError if its FID is in use (draft §6.1.1)."""
-        if flow.fid in self.flows:
-            raise FlowError(f"FID {flow.fid} is in use already: replace or remove it")
-        self._check(flow)
-        self.flows[flow.fid] = ListedFlow(self.dialect.wanted(flow))
-
-    def replace_flow(self, flow: FlowBinding) -> None:
-        """Want a flow binding to change; no selector means the one it has (draft §6.2). Raises FlowError
-        if there is no such FID (draft §6.1.1)."""
-        listed = self._listed(flow.fid)
-        self._check(flow)
-        if flow.selector is None:
-            flow = replace(flow, selector=listed.flow.selector)
-        listed.flow = flow
-        listed.operation = Pro.ADD if listed.registered is None else Pro.REPLACE
-
-    def remove_flow(self, fid: int) -> None:
-        """Want a flow binding gone. Raises FlowError if there is no such FID (draft §6.1.1)."""
-        listed = self._listed(fid)
-        if listed.registered is None and listed.times_sent == 0:
-            del self.flows[fid]
-            self._note("flow-changed", fid=fid, operation="remove", status=0, accepted=True)
-        else:
-            listed.operation = Pro.REMOVE
-
-    def _listed(self, fid: int) -> ListedFlow:
-        listed = self.flows.get(fid)
-        if listed is None or listed.operation is Pro.REMOVE:
-            raise FlowError(f"there is no flow binding with FID {fid}")
-        return listed
-
-    def _check(self, flow: FlowBinding) -> None:
-        reason = self.dialect.refusal(flow)
-        if reason is not None:
-            raise FlowError(f"flow binding {flow.fid}: {reason}")
-        if not flow.bids:
-            raise FlowError(f"flow binding {flow.fid} names no BID")
-        if not self.flows_supported:
-            raise FlowError(f"{self.peer} does not support flow bindings")
-        for bid in flow.bids:
-            if bid not in self.bindings:
-                known = ", ".join(str(known) for known in sorted(self.bindings)) or "none"
-                raise FlowError(f"there is no BID {bid} (known: {known})")
-            attached = sum(bid in listed.bids for fid, listed in self.flows.items() if fid != flow.fid)
-            if attached >= MAX_FLOWS_PER_BID:
-                raise FlowError(
-                    f"BID {bid} has {attached} flow bindings already: more do not fit the Binding Update "
-                    "that refreshes them"
-                )
+    def remaining_s(self, now: float) -> float:
+        """How long what the receiver has still lasts, in seconds."""
+        expiries = [binding.expires - now for binding in self.bindings.values() if binding.registered]
+        return max(expiries, default=0.0) if self.known_to_peer else 0.0
 
     # -- sending
 
@@ -158,7 +109,7 @@ class Registration:
             # what changes while a message is under way goes with the next one, but movement does not wait
             if all(self._outstanding.bids.get(b.bid) == b.care_of_address for b in dirty):
                 return
-        elif not dirty and not any(self._sendable(listed) for listed in self.flows.values()):
+        elif not dirty and not self.flows.pending():
             if not self._abandoned():
                 return
         self._send(now, self._initial_timeout)
@@ -223,18 +174,6 @@ class Registration:
             binding.refresh_due |= binding.bid in wanted
         self.update(now)
 
-    def _sendable(self, listed: ListedFlow) -> bool:
-        """Whether the pending operation of a flow binding can be asked for: its BIDs must be known to the
-        receiver (draft §3.2)."""
-        if listed.operation is None or not self.flows_supported:
-            return False
-        if listed.operation is Pro.REMOVE:
-            return True
-        return all(
-            (binding := self.bindings.get(bid)) and binding.care_of_address and binding.refused is None
-            for bid in listed.flow.bids
-        )
-
     @property
     def _initial_timeout(self) -> float:
         return INITIAL_BINDACK_TIMEOUT if self.known_to_peer else INITIAL_BINDACK_TIMEOUT_FIRST_REG
@@ -248,7 +187,7 @@ class Registration:
             self._timers.set(("send", self.peer), self._sent[0] + 1)
             return
         self._timers.cancel(("send", self.peer))
-        bids, flows = ([], []) if self.leaving else self._compose()
+        bids, flows = Composition() if self.leaving else self._compose()
         sequence = (self.sequence + 1) % 65536
         dirty_first = sorted(bids, key=lambda binding: (not binding.dirty, binding.priority))
         sent_from = None
@@ -290,7 +229,7 @@ class Registration:
         )
 
     def _binding_update(
-        self, sequence: int, bids: list[ListedBinding], flows: list[FlowIdentification]
+        self, sequence: int, bids: Sequence[ListedBinding], flows: Sequence[FlowIdentification]
     ) -> BindingUpdate:
         """RFC 6275 §11.7.1 with the options of RFC 5648 §5.2 and draft §3.1; lifetime 0 without bindings."""
         identifiers = tuple(
@@ -310,57 +249,14 @@ class Registration:
             options=identifiers + prefixes + self.dialect.options(flows),
         )
 
-    def _compose(self) -> tuple[list[ListedBinding], list[FlowIdentification]]:
-        """What the next message has to say: the bindings in it, and the flow options.
-
-        The bindings that changed, or one for each flow binding that changed; and every flow binding that
-        is attached to these, lest it be lost (draft §4.7).
-        """
-        able = {b.bid: b for b in self.bindings.values() if b.care_of_address and b.refused is None}
-        chosen = {bid for bid, binding in able.items() if binding.dirty or not self.known_to_peer}
-        if not self.bulk_registration and len(chosen) > 1:
-            chosen = {min(chosen, key=lambda bid: (able[bid].priority, bid))}
-        pending = [listed for listed in self.flows.values() if self._sendable(listed)]
-        for listed in pending:
-            attached = [bid for bid in (*listed.flow.bids, *able) if bid in able]
-            if attached and chosen.isdisjoint(
-                attached if listed.operation is Pro.REMOVE else listed.flow.bids
-            ):
-                if not chosen or self.bulk_registration:
-                    chosen.add(attached[0])
-        known = chosen | {bid for bid, binding in able.items() if binding.registered}
-        options = []
-        room = MAX_OPTIONS_LENGTH - 24 * len(chosen)
-        room -= 24 * len(self.mobile_network.options()) if self.mobile_network else 0
-        # those that would be lost first, then the new ones while there is room; the rest goes next time
-        for listed in sorted(self.flows.values(), key=lambda listed: listed.registered is None):
-            kept = listed.registered is not None and (
-                self.dialect.renews_all or not chosen.isdisjoint(listed.registered.bids)
-            )
-            asked = listed in pending and (
-                listed.operation is Pro.REMOVE or known.issuperset(listed.flow.bids)
-            )
-            option = self._flow_option(listed, asked)
-            if (kept or asked) and (kept or room >= option_length(option)):
-                options.append(option)
-                room -= option_length(option)
-        return [able[bid] for bid in sorted(chosen)], options if self.flows_supported else []
-
-    @staticmethod
-    def _flow_option(listed: ListedFlow, asked: bool) -> FlowIdentification:
-        """The pending operation where it is asked for, else a refresh."""
-        flow, operation = listed.flow, listed.operation
-        if not asked:
-            flow, operation = listed.registered or flow, Pro.REFRESH
-        option = FlowIdentification(flow.fid, flow.priority, int(flow.action), pro=operation)
-        if operation in (Pro.REFRESH, Pro.REMOVE):
-            return option
-        # draft §6.2: no description where only the care-of address changes
-        same_filter = listed.registered is not None and listed.registered.selector == flow.selector
-        return replace(
-            option,
-            binding_reference=flow.bids,
-            selector=None if operation is Pro.REPLACE and same_filter else flow.selector,
+    def _compose(self) -> Composition:
+        """What the next message has to say."""
+        return compose(
+            self.bindings,
+            self.flows,
+            whole=not self.known_to_peer,
+            bulk=self.bulk_registration,
+            prefixes=len(self.mobile_network.options()) if self.mobile_network else 0,
         )
 
     # -- Binding Acknowledgements
@@ -418,7 +314,7 @@ class Registration:
             self._binding_answered(
                 self.bindings[bid], care_of_address, statuses.get(bid, 0), outstanding, lifetime_s
             )
-        self._flows_answered(message, outstanding)
+        self.flows.answered(message, outstanding.flows)
         self._schedule(message, outstanding, lifetime_s)
         self.update(now)
 
@@ -440,80 +336,6 @@ class Registration:
             if binding.care_of_address == care_of_address:
                 binding.refused = status
             self._note("binding-refused", peer=str(self.peer), bid=binding.bid, status=status)
-
-    def _flows_answered(self, message: BindingAcknowledgement, outstanding: Outstanding) -> None:
-        """Draft §6.1.4, RFC 6089 §5.2.6."""
-        statuses = self.dialect.statuses(message, outstanding.flows)
-        if statuses is None:
-            self.flows_supported = False
-            self._note("flow-bindings-unsupported", peer=str(self.peer))
-        for fid, (operation, sent) in outstanding.flows.items():
-            listed = self.flows.get(fid)
-            if listed is None:
-                continue
-            status = FlowStatus.REASON_UNSPECIFIED if statuses is None else statuses[fid]
-            if status < 128:
-                self._flow_accepted(listed, operation, sent)
-            elif not self._flow_retried(listed, operation, status):
-                self._flow_refused(listed, operation, status)
-
-    def _flow_accepted(self, listed: ListedFlow, operation: Pro, sent: FlowBinding) -> None:
-        if operation is Pro.REFRESH:
-            return
-        changed_since = listed.operation is not operation or listed.flow != sent
-        if operation is Pro.REMOVE:
-            listed.registered = None
-            if listed.operation is Pro.REMOVE:
-                del self.flows[sent.fid]
-        else:
-            listed.registered = sent
-            if not changed_since:
-                listed.operation = None
-            elif listed.operation is Pro.ADD:
-                listed.operation = Pro.REPLACE
-        listed.times_sent = 0
-        self._note_flow(sent.fid, operation, 0)
-
-    def _flow_retried(self, listed: ListedFlow, operation: Pro, status: int) -> bool:
-        """Whether a refusal only says that our picture of the receiver was wrong, and what mends it."""
-        if operation is Pro.ADD and status == FlowStatus.FID_IN_USE and listed.times_sent > 1:
-            # an earlier copy of this message arrived, its acknowledgement did not: bring it to what we want
-            listed.registered = None
-            listed.operation = Pro.REPLACE if listed.operation is Pro.ADD else listed.operation
-            listed.times_sent = 0
-            return True
-        unknown = status in (FlowStatus.FID_NOT_FOUND, FlowStatus.POORLY_FORMED)
-        if operation is Pro.REMOVE and unknown:
-            self._flow_accepted(listed, operation, listed.flow)
-            return True
-        if operation in (Pro.REFRESH, Pro.REPLACE) and unknown and listed.registered is not None:
-            # the receiver has lost it
-            listed.registered = None
-            listed.operation = listed.operation if listed.operation is Pro.REMOVE else Pro.ADD
-            listed.times_sent = 0
-            return True
-        return False
-
-    def _flow_refused(self, listed: ListedFlow, operation: Pro, status: int) -> None:
-        """What the receiver does not do is not wanted any more: back to what it has, if anything."""
-        fid = listed.flow.fid
-        if listed.registered is None:
-            del self.flows[fid]
-        else:
-            listed.flow = listed.registered
-            listed.operation = None
-            listed.times_sent = 0
-        self._note_flow(fid, operation, status)
-
-    def _note_flow(self, fid: int, operation: Pro, status: int) -> None:
-        self._note(
-            "flow-changed",
-            peer=str(self.peer),
-            fid=fid,
-            operation=operation.name.lower(),
-            status=int(status),
-            accepted=status < 128,
-        )
 
     def _rejected(self, message: BindingAcknowledgement, outstanding: Outstanding, now: float) -> None:
         if outstanding.bids and not any(outstanding.bids.values()):  # the receiver has none of these any more
@@ -564,20 +386,13 @@ class Registration:
             self._timers.set(("expire", self.peer), min(left))
         else:
             self.known_to_peer = False
-        self._forget_flows_of_lost_bids()
+        self.flows.forget_lost()
         self.update(now)
-
-    def _forget_flows_of_lost_bids(self) -> None:
-        alive = {binding.bid for binding in self.bindings.values() if binding.registered}
-        for listed in self.flows.values():
-            if listed.registered and alive.isdisjoint(listed.registered.bids):
-                listed.registered = None
-                listed.operation = listed.operation if listed.operation is Pro.REMOVE else Pro.ADD
 
     def _forget_registered(self) -> None:
         for binding in self.bindings.values():
             binding.registered = None
-        self._forget_flows_of_lost_bids()
+        self.flows.forget_lost()
 
     def _gone(self) -> None:
         self.left = True

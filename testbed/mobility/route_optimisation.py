@@ -48,6 +48,7 @@ class RouteOptimiser:
         self.correspondents: dict[IPv6Address, CorrespondentRegistration] = {}
         #: Where to go on with a node that was left (RFC 6275 §11.7.2: greater than the previous number).
         self._sequences: dict[IPv6Address, int] = {}
+        self._told: dict[Pair, RouteOptimisation] = {}
         self._timers = timers
         self._send = send
         self._note = note
@@ -95,7 +96,7 @@ class RouteOptimiser:
             if not registration.leaving:
                 for binding in bindings:
                     registration.bind(binding.bid, binding.priority, binding.care_of_address)
-                registration.want_flows(flows)
+                registration.flows.want(flows)
                 registration.update(now)
 
     def receive(self, packet: Packet, now: float) -> str | None:
@@ -160,8 +161,7 @@ class RouteOptimiser:
         for peer, registration in self.correspondents.items():
             paths, default = paths_of(registration)
             if default is not None and not registration.leaving:
-                registered = [item.registered for item in registration.flows.values() if item.registered]
-                rules = n_cast + wanted_rules(registered, [path.bid for path in paths])
+                rules = n_cast + wanted_rules(registration.flows.registered(), [path.bid for path in paths])
                 wanted[self.home_address, peer] = RouteOptimisation(
                     self.home_address,
                     peer,
@@ -171,6 +171,12 @@ class RouteOptimiser:
                     tuple(sorted(rules, key=lambda rule: (rule.priority, rule.fid))),
                 )
         return wanted
+
+    def changes(self, wanted: dict[Pair, RouteOptimisation]) -> dict[Pair, RouteOptimisation | None]:
+        """What is different now that this is `wanted`, since the last call; None: nothing any more."""
+        before, self._told = self._told, wanted
+        pairs = sorted(before.keys() | wanted.keys())
+        return {pair: wanted.get(pair) for pair in pairs if before.get(pair) != wanted.get(pair)}
 
     def describe(self, now: float) -> list[dict[str, Any]]:
         """One dictionary a correspondent node: its bindings and flow bindings; for people and programs."""

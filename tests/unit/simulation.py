@@ -12,7 +12,8 @@ from testbed.mobility.authentication import SecurityAssociation
 from testbed.mobility.correspondent_node import CorrespondentNode, CorrespondentNodeConfiguration
 from testbed.mobility.forwarding import RouteOptimisation
 from testbed.mobility.home_agent import HomeAgent, HomeAgentConfiguration
-from testbed.mobility.mobile_node import InterfaceConfiguration, MobileNode, MobileNodeConfiguration
+from testbed.mobility.mobile_node import MobileNode
+from testbed.mobility.mobile_node_configuration import InterfaceConfiguration, MobileNodeConfiguration
 from testbed.mobility.policy import Policy
 from testbed.mobility.role import Event, Role
 from testbed.wire.codec import Codec

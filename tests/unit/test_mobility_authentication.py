@@ -20,7 +20,8 @@ from simulation import (
 
 from testbed.mobility.authentication import SecurityAssociation, ntp_timestamp, signed
 from testbed.mobility.home_agent import HomeAgent, HomeAgentConfiguration
-from testbed.mobility.mobile_node import MobileNode, MobileNodeConfiguration
+from testbed.mobility.mobile_node import MobileNode
+from testbed.mobility.mobile_node_configuration import MobileNodeConfiguration
 from testbed.wire.codec import Codec
 from testbed.wire.message import BindingAcknowledgement, BindingUpdate, Status
 from testbed.wire.option import BindingIdentifier, MessageIdentifier, MobilityMessageAuthentication

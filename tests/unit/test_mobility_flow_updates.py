@@ -7,7 +7,8 @@ from simulation import Simulation as Network
 from testbed.mobility.binding import FlowBinding
 from testbed.mobility.forwarding import Action
 from testbed.mobility.home_agent import HomeAgent, HomeAgentConfiguration
-from testbed.mobility.mobile_node import MobileNode, MobileNodeConfiguration
+from testbed.mobility.mobile_node import MobileNode
+from testbed.mobility.mobile_node_configuration import MobileNodeConfiguration
 from testbed.wire.flow import FlowIdentification, Pro
 from testbed.wire.message import BindingUpdate
 from testbed.wire.option import BindingIdentifier

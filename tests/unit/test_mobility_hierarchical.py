@@ -24,8 +24,8 @@ from testbed.mobility.binding import FlowBinding
 from testbed.mobility.forwarding import Action
 from testbed.mobility.hierarchical_node import HierarchicalMobileNode
 from testbed.mobility.home_agent import HomeAgent, HomeAgentConfiguration
-from testbed.mobility.mobile_node import MobileNodeConfiguration
-from testbed.mobility.registration import FlowError
+from testbed.mobility.listed_flows import FlowError
+from testbed.mobility.mobile_node_configuration import MobileNodeConfiguration
 from testbed.wire.message import BindingAcknowledgement, BindingUpdate, Status
 from testbed.wire.option import BindingIdentifier
 from testbed.wire.packet import Packet

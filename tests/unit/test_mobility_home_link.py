@@ -19,7 +19,8 @@ from simulation import (
 
 from testbed.mobility.home_agent import HomeAgent, HomeAgentConfiguration
 from testbed.mobility.home_link import MAX_ADDRESSES, HomeAgentsList, HomePrefix
-from testbed.mobility.mobile_node import MobileNode, MobileNodeConfiguration
+from testbed.mobility.mobile_node import MobileNode
+from testbed.mobility.mobile_node_configuration import MobileNodeConfiguration
 from testbed.mobility.policy import Policy
 from testbed.wire.icmpv6 import (
     HomeAgentAddressDiscoveryReply,

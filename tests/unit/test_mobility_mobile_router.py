@@ -16,7 +16,8 @@ from simulation import (
 )
 
 from testbed.mobility.home_agent import HomeAgent, HomeAgentConfiguration
-from testbed.mobility.mobile_node import MobileNode, MobileNodeConfiguration
+from testbed.mobility.mobile_node import MobileNode
+from testbed.mobility.mobile_node_configuration import MobileNodeConfiguration
 from testbed.mobility.policy import Policy
 from testbed.wire.message import BindingAcknowledgement, BindingUpdate, Status
 from testbed.wire.option import BindingIdentifier, MobileNetworkPrefix

@@ -11,7 +11,7 @@ from simulation import CELLULAR, HOME_ADDRESS, HOME_AGENT, ROUTER, WLAN, agree, 
 from testbed.mobility.binding import FlowBinding
 from testbed.mobility.forwarding import Action
 from testbed.mobility.home_agent import HomeAgent
-from testbed.mobility.registration import FlowError
+from testbed.mobility.listed_flows import FlowError
 from testbed.wire.selector import IPv6TrafficSelector
 
 ADDRESSES = {"wlan": (WLAN, WLAN + 0x10000), "cellular": (CELLULAR, CELLULAR + 0x10000)}

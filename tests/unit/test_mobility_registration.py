@@ -18,9 +18,10 @@ from simulation import (
 from testbed.mobility.binding import FlowBinding
 from testbed.mobility.forwarding import Action
 from testbed.mobility.home_agent import HomeAgent
-from testbed.mobility.mobile_node import MobileNode, MobileNodeConfiguration
+from testbed.mobility.listed_flows import FlowError
+from testbed.mobility.mobile_node import MobileNode
+from testbed.mobility.mobile_node_configuration import MobileNodeConfiguration
 from testbed.mobility.policy import Policy
-from testbed.mobility.registration import FlowError
 from testbed.wire.flow import FlowIdentification, FlowStatus, Pro
 from testbed.wire.message import BindingAcknowledgement, BindingRefreshRequest, BindingUpdate, Status
 from testbed.wire.option import BindingIdentifier

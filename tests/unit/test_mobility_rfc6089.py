@@ -18,9 +18,10 @@ from simulation import (
 from testbed.mobility.binding import FlowBinding
 from testbed.mobility.forwarding import Action
 from testbed.mobility.home_agent import HomeAgent, HomeAgentConfiguration
-from testbed.mobility.mobile_node import MobileNode, MobileNodeConfiguration
+from testbed.mobility.listed_flows import FlowError
+from testbed.mobility.mobile_node import MobileNode
+from testbed.mobility.mobile_node_configuration import MobileNodeConfiguration
 from testbed.mobility.policy import Policy
-from testbed.mobility.registration import FlowError
 from testbed.wire.checksum import checksum
 from testbed.wire.codec import Codec
 from testbed.wire.flow import FlowIdentification

@@ -1,0 +1,117 @@
+"""Where a mobile node is attached: the care-of address of each interface, and which is on the home link.
+
+Classes: `Attachment`, `Attachments`.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from ipaddress import IPv6Address
+
+from testbed.mobility.forwarding import Path
+from testbed.mobility.mobile_node_configuration import InterfaceConfiguration, MobileNodeConfiguration
+from testbed.mobility.registration import Registration
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """An interface, its care-of address, and the link-local address of its access router."""
+
+    interface: InterfaceConfiguration
+    care_of_address: IPv6Address
+    gateway: IPv6Address | None
+
+
+class Attachments:
+    """The interfaces that can be used, and what follows from that for BIDs and tunnels.
+
+    `home_interface`: the name of the interface that is on the home link, None if there is none. The node is
+    at home where its home prefix is on-link (RFC 6275 §11.5.5). `note` takes events.
+    """
+
+    def __init__(self, configuration: MobileNodeConfiguration, note: Callable[..., None]) -> None:
+        self.home_interface: str | None = None
+        self._interfaces = configuration.interfaces
+        self._home_prefix = configuration.home_link_prefix
+        self._each = configuration.flow_updates == "each"
+        self._note = note
+        self._attached: dict[str, Attachment] = {}
+        self._seen: set[int] = set()
+
+    # -- changes
+
+    def attach(
+        self, interface: InterfaceConfiguration, point: tuple[IPv6Address, IPv6Address | None] | None
+    ) -> bool:
+        """What is new of an interface: care-of address and access router, None if there are none. Returns
+        whether that is a change."""
+        before = self._attached.get(interface.name)
+        after = None if point is None else Attachment(interface, *point)
+        if after == before:
+            return False
+        if after is None:
+            del self._attached[interface.name]
+            lost = str(before.care_of_address)
+            self._note("care-of-address-lost", interface=interface.name, care_of_address=lost)
+        else:
+            self._attached[interface.name] = after
+            self._seen.add(interface.bid)
+            gained = str(after.care_of_address)
+            self._note("care-of-address-gained", interface=interface.name, care_of_address=gained)
+        return True
+
+    def look_for_home(self) -> bool:
+        """After changes: bring `home_interface` up to date. Returns whether the home link was gained or lost,
+        rather than found at another interface."""
+        before = self.home_interface
+        at_home = [a for a in self._attached.values() if a.care_of_address in self._home_prefix]
+        if any(attachment.interface.name == before for attachment in at_home):
+            return False
+        at_home.sort(key=lambda attachment: attachment.interface.priority)
+        self.home_interface = at_home[0].interface.name if at_home else None
+        if before is None and self.home_interface is not None:
+            self._note("home-link-gained", interface=self.home_interface)
+        elif before is not None and self.home_interface is None:
+            self._note("home-link-lost", interface=before)
+        return (before is None) != (self.home_interface is None)
+
+    # -- what there is
+
+    def away(self) -> list[Attachment]:
+        """Where the node is attached away from home, the most preferred first."""
+        away = [a for a in self._attached.values() if a.care_of_address not in self._home_prefix]
+        return sorted(away, key=lambda a: (a.interface.priority, a.interface.bid))
+
+    def preferred_address(self) -> IPv6Address | None:
+        """The most preferred care-of address, None while there is none."""
+        return next((attachment.care_of_address for attachment in self.away()), None)
+
+    def first_of(self, care_of_addresses: Iterable[IPv6Address]) -> Attachment | None:
+        """The attachment that has the first of these addresses that any has."""
+        away = self.away()
+        return next((a for address in care_of_addresses for a in away if a.care_of_address == address), None)
+
+    # -- what follows
+
+    def bind(self, registration: Registration) -> None:
+        """Want every BID at the care-of address of its own interface, else at the most preferred one; nowhere
+        where each flow moves by itself."""
+        away = self.away()
+        substitute = away[0] if away and not self._each else None
+        for interface in self._interfaces:
+            own = next((a for a in away if a.interface == interface), None)
+            at = own or (substitute if interface.bid in self._seen else None)
+            registration.bind(interface.bid, interface.priority, at.care_of_address if at else None)
+        registration.removes_bids = self._each
+
+    def paths(self, registration: Registration) -> tuple[tuple[Path, ...], int | None]:
+        """The path of each BID that `registration` has had acknowledged, and the default BID."""
+        acknowledged = {b.registered for b in registration.bindings.values() if b.registered}
+        usable = [a for a in self.away() if a.care_of_address in acknowledged]
+        paths = {}
+        for bid, binding in registration.bindings.items():
+            own = [a for a in usable if a.care_of_address == binding.registered]
+            if binding.registered and usable:
+                at = (own or usable)[0]
+                paths[bid] = Path(bid, at.care_of_address, registration.peer, at.interface.name, at.gateway)
+        default = min(paths, key=lambda bid: (registration.bindings[bid].priority or 128, bid), default=None)
+        return tuple(path for _, path in sorted(paths.items())), default
