@@ -1,6 +1,7 @@
 """What plays the tester of the IPv6 Ready cases: a mobile node that is away, and its home address at home.
 
-Class: `Tester`. The home agent is a mere router here, and what the tester sends is made octet by octet.
+Class: `Tester`. Function: `case`. The home agent is a mere router here, and what the tester sends is made
+octet by octet.
 """
 
 import hashlib
@@ -9,6 +10,7 @@ import itertools
 import struct
 from ipaddress import IPv6Address
 
+import pytest
 from agent_network import CORRESPONDENT, HOME_ADDRESS
 from datapath_network import ipv6, wait_for
 from signalling import BA, BE, BU, COT, COTI, HOT, HOTI, Signaller, ipv6_packet, mobility_header, with_options
@@ -17,6 +19,17 @@ from testbed.wire.packet import Packet
 
 _cookies = itertools.count(1)
 _homes = itertools.count(0x1000)
+
+
+def case(*names, what):
+    """Mark a test with the cases that it is."""
+
+    def mark(function):
+        for name in names:
+            function = pytest.mark.requirement(f"IPv6-Ready {name}: {what}")(function)
+        return function
+
+    return mark
 
 
 class Tester:

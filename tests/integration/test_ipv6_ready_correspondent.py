@@ -9,7 +9,7 @@ from ipaddress import IPv6Address
 import pytest
 from agent_network import CORRESPONDENT, Agent, AgentNetwork
 from datapath_network import wait_for
-from ipv6_ready import Tester
+from ipv6_ready import Tester, case
 from signalling import BE, COTI, HOTI, ipv6_packet, mobility_header
 
 LIMITS = "\n".join(
@@ -17,17 +17,6 @@ LIMITS = "\n".join(
 )
 SECOND = "2001:db8:300::3"
 NONCE_INDICES, REFRESH_ADVICE = (4, 2, 0, bytes(4)), (2, 2, 0, b"\0\4")
-
-
-def case(*names, what):
-    """Mark a test with the cases that it is."""
-
-    def mark(function):
-        for name in names:
-            function = pytest.mark.requirement(f"IPv6-Ready {name}: {what}")(function)
-        return function
-
-    return mark
 
 
 def alternate(address):

@@ -5,29 +5,15 @@ A case is named by its number; docs/ipv6-ready.md has all of them.
 
 import struct
 import time
-from ipaddress import IPv6Address
 
 import pytest
 from agent_network import HOME_ADDRESS, HOME_AGENT, Agent, AgentNetwork
-from datapath_network import Capture, send_raw, wait_for
+from datapath_network import wait_for
+from ipv6_ready import case
+from ipv6_ready_mobile_node import HomeAgent, answers, registered
 from signalling import BA, BE, BRR, BU, ipv6_packet, mobility_header, parameter_problems, sign, with_options
 
-from testbed.wire.codec import Codec
-from testbed.wire.error import ParseError
-from testbed.wire.flow import FlowIdentification
 from testbed.wire.option import BindingIdentifier, MessageIdentifier
-from testbed.wire.packet import parse_packet
-
-
-def case(*names, what):
-    """Mark a test with the cases that it is."""
-
-    def mark(function):
-        for name in names:
-            function = pytest.mark.requirement(f"IPv6-Ready {name}: {what}")(function)
-        return function
-
-    return mark
 
 
 @pytest.fixture(scope="module")
@@ -35,96 +21,6 @@ def network(tmp_path_factory):
     network = AgentNetwork(tmp_path_factory.mktemp("network"))
     yield network
     network.close()
-
-
-class HomeAgent:
-    """Hears what the mobile node sends to its home agent, and answers as it is told."""
-
-    def __init__(self, network) -> None:
-        self.node = network.ha
-        self._capture = Capture(network.ha, "core")
-        self.heard = []
-
-    def read(self):
-        now = time.monotonic()
-        self.heard += [(now, data) for data in self._capture.packets() if data[24:40] == HA]
-        return self.heard
-
-    def messages(self, kind):
-        found = []
-        for when, data in self.read():
-            try:
-                packet = parse_packet(data, Codec())
-            except ParseError:
-                continue
-            if packet.message.mh_type == kind:
-                found.append((when, packet))
-        return found
-
-    def updates(self):
-        return [packet for _, packet in self.messages(BU)]
-
-    def next_update(self, after=0):
-        """The Binding Update that comes after the first `after` ones."""
-        return wait_for(lambda: self.updates()[after:])[0]
-
-    def acknowledgement(
-        self, update, status=0, sequence=None, lifetime=15, options=None, authentic=True
-    ):  # fmt: skip
-        """The acknowledgement of an update, a whole packet; its options come back unless others are given."""
-        number = update.message.sequence if sequence is None else sequence
-        data = struct.pack("!BBHH", status, 0, number, lifetime)
-        if options is None:
-            options = answers(update)
-        stamp = update.message.option(MessageIdentifier).timestamp
-        care_of_address = str(update.source)
-        if authentic:
-            made = sign(BA, with_options(data, *options), care_of_address, timestamp=stamp)
-        else:
-            made = mobility_header(BA, with_options(data, *options))
-        return ipv6_packet(HOME_AGENT, care_of_address, made, routing_address=HOME_ADDRESS)
-
-    def send(self, *packets):
-        for data in packets:
-            send_raw(self.node, data)
-
-    def accept_all(self, mn, **changes):
-        """Answer until the mobile node is content."""
-        answered = 0
-
-        def content():
-            nonlocal answered
-            for update in self.updates()[answered:]:
-                answered += 1
-                self.send(self.acknowledgement(update, **changes))
-            return registered(mn)
-
-        wait_for(content)
-        return answered
-
-    def close(self):
-        self._capture.close()
-
-
-HA = IPv6Address(HOME_AGENT).packed
-
-
-def answers(update):
-    """Binding Identifier and flow options of an acknowledgement: all is well."""
-    found = []
-    for option in update.message.options:
-        if isinstance(option, BindingIdentifier):
-            found.append((35, 2, 0, struct.pack("!HBB", option.bid, 0, option.priority)))
-        elif isinstance(option, FlowIdentification):
-            fixed = struct.pack("!BHBBB", option.priority, option.fid, option.action, 0, int(option.pro) << 4)
-            found.append((18, 2, 0, fixed))
-    return found
-
-
-def registered(mn):
-    return all(b["registered"] == b["care_of_address"] for b in mn.ask("bindings")) and all(
-        f["state"] == "registered" for f in mn.ask("flows")
-    )
 
 
 @pytest.fixture
