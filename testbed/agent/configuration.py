@@ -59,13 +59,9 @@ class Interface(Table):
     priority: BindingPriority
 
 
-class Flow(Table):
-    """A flow binding. `bids` are numbers, or names of interfaces as `resolve_bids` takes them."""
+class SelectorKeys(Table, kw_only=True):
+    """Which packets a flow is (see `testbed.agent.selector_text`)."""
 
-    fid: Number16
-    bids: list[int | str] = []
-    priority: FlowPriority = DEFAULT_FLOW_PRIORITY
-    action: ActionName = "forward"
     source_address: Text | None = None
     destination_address: Text | None = None
     source_port: Text | None = None
@@ -76,6 +72,15 @@ class Flow(Table):
     dscp: Text | None = None
     flow_label: Text | None = None
     spi: Text | None = None
+
+
+class Flow(SelectorKeys):
+    """A flow binding. `bids` are numbers, or names of interfaces as `resolve_bids` takes them."""
+
+    fid: Number16
+    bids: list[int | str] = []
+    priority: FlowPriority = DEFAULT_FLOW_PRIORITY
+    action: ActionName = "forward"
 
 
 class MobileNetworkTable(Table):
@@ -399,7 +404,7 @@ def flow_binding(flow: Flow, interfaces: list[Interface]) -> FlowBinding:
     return binding
 
 
-def selector_keys(table: Table) -> dict[str, Text]:
+def selector_keys(table: SelectorKeys) -> dict[str, Text]:
     """The selector keys that a table has."""
     values = ((key, getattr(table, key)) for key in SELECTOR_KEYS)
     return {key: value for key, value in values if value is not None}

@@ -9,7 +9,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from testbed.agent.configuration import ActionName, Flow, FlowPriority, Number16, Table, Text
+from testbed.agent.configuration import ActionName, Flow, FlowPriority, Number16, SelectorKeys, Table
 from testbed.agent.validation import decode_address, validation_sentence
 
 #: How long a change of flow bindings may wait for the home agent, by default.
@@ -54,23 +54,13 @@ class FlowAdd(Flow, tag_field="command", tag="flow-add"):
     timeout_s: Timeout = ANSWER_TIMEOUT_S
 
 
-class FlowReplace(Table, tag_field="command", tag="flow-replace"):
+class FlowReplace(SelectorKeys, tag_field="command", tag="flow-replace"):
     """Change a flow binding; what is left out stays. Selector keys replace the whole selector."""
 
     fid: Number16
     bids: list[int | str] | None = None
     priority: FlowPriority | None = None
     action: ActionName | None = None
-    source_address: Text | None = None
-    destination_address: Text | None = None
-    source_port: Text | None = None
-    destination_port: Text | None = None
-    next_header: Text | None = None
-    protocol: Text | None = None
-    traffic_class: Text | None = None
-    dscp: Text | None = None
-    flow_label: Text | None = None
-    spi: Text | None = None
     timeout_s: Timeout = ANSWER_TIMEOUT_S
 
 
