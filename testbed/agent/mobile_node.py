@@ -416,12 +416,13 @@ class MobileNodeAgent(Agent):
         return flow
 
     async def _change(self, fid: int, change: Callable[[], None], timeout_s: float) -> dict[str, Any]:
-        """Make a change of a flow binding and wait for the home agent's answer, which is the result."""
+        """Make a change of a flow binding and wait for the answer, which is the result: the home agent's, or
+        the anchor point's where flow bindings are registered with one."""
         refusals: list[int] = []
-        receiver = str(self.role.flow_registration.peer)
 
         def answered(event: dict[str, Any]) -> bool:
-            if event.get("peer", receiver) != receiver:
+            asked = str(self.role.flow_registration.peer)
+            if event.get("peer", asked) != asked:
                 return False  # a correspondent node's answer
             if event["event"] == "registration-refused":
                 refusals.append(event["status"])
@@ -434,14 +435,15 @@ class MobileNodeAgent(Agent):
 
         change()
         event = await self._turn_until(answered, timeout_s)
+        who = "the anchor point" if self.role.flow_registration.local else "the home agent"
         if event is None:
             why = f"; it refused the registration: {status_in_words(refusals[-1])}" if refusals else ""
-            raise RequestError(f"the home agent has not agreed within {timeout_s:g} s{why}; asking again")
+            raise RequestError(f"{who} has not agreed within {timeout_s:g} s{why}; asking again")
         if event["event"] == "flow-bindings-unsupported":
-            raise RequestError("the home agent does not support flow bindings")
+            raise RequestError(f"{who} does not support flow bindings")
         if not event["accepted"]:
             words = status_in_words(event["status"], of_flow=True)
-            raise RequestError(f"the home agent refused flow binding {fid}: {words}")
+            raise RequestError(f"{who} refused flow binding {fid}: {words}")
         listed = self._find(fid)
         return self._flow(listed) if listed else {"fid": fid, "state": "removed"}
 

@@ -24,11 +24,20 @@ def network(tmp_path_factory):
 
 
 @pytest.fixture
-def agents(network):
+def dialect():
+    return "draft"
+
+
+@pytest.fixture
+def agents(network, dialect):
     network.test_began = time.monotonic()
-    ha = network["ha"].start_agent(network.topo.home_agent_configuration())
-    anchors = [network[name].start_agent(network.topo.anchor_point_configuration(name)) for name in REGIONS]
-    mn = network["mn"].start_agent(network.topo.mobile_node_configuration(flows=FLOWS))
+    topology = network.topo
+    ha = network["ha"].start_agent(topology.home_agent_configuration(dialect=dialect))
+    anchors = [
+        network[name].start_agent(topology.anchor_point_configuration(name, dialect=dialect))
+        for name in REGIONS
+    ]
+    mn = network["mn"].start_agent(topology.mobile_node_configuration(flows=FLOWS, dialect=dialect))
     wait_until(lambda: settled(network), 15, "the registration")
     yield ha, mn, *anchors
     network["mn"].stop_agent()
@@ -219,6 +228,37 @@ socket.socket(socket.AF_INET6, socket.SOCK_RAW, 41).sendto(inner, ("{regional}",
 """
     network["cn"].execute("python", "-c", forge)
     wait_until(lambda: mn.ask("counters")["packets"]["rejected_tunnel_packets"] == rejected + 1, 5, "it")
+
+
+@requirement("RFC 6089 §5.3: a mobility anchor point adds, changes, keeps and removes as home agents do")
+@pytest.mark.parametrize("dialect", ["rfc6089"])
+def test_flow_bindings_of_rfc_6089_at_the_anchor_point(network, agents):
+    ha, mn, first, _ = agents
+    regional = mn.ask("status")["regional_address"]
+    before = counted(first, regional)
+    assert answered(network["cn"], HOME_ADDRESS)
+    assert counted(first, regional)[1] == before[1] + 3
+
+    def essence(agent):
+        return {f["fid"]: (f["action"], f["bids"], f["description"]) for f in agent.ask("flows")}
+
+    mn.ask("flow-add", fid=2, bids=["cellular"])
+    mn.ask("flow-add", fid=3, bids=["wlan", "cellular"], action="n-cast", next_header="udp")
+    mn.ask("flow-replace", fid=1, bids=["cellular"])
+    assert set(essence(first)) == {1, 2, 3} and essence(first) == essence(mn)
+    assert essence(first)[2] == ("forward", [2], "everything") and essence(first)[3][1] == [1, 2]
+    mn.ask("flow-remove", fid=2)
+    wait_until(lambda: set(essence(first)) == {1, 3}, 5, "the removal")
+    link = network["mn"].link("mn-wlan")
+    link.set_carrier(False)
+    try:
+        wait_until(lambda: len(set(bound(first).values())) == 1, 5, "all flows at cellular")
+        assert essence(first) == essence(mn) and ha.ask("flows") == []
+        assert answered(network["cn"], HOME_ADDRESS)
+    finally:
+        link.set_carrier(True)
+    wait_until(lambda: settled(network) and len(set(bound(first).values())) == 2, 15, "the return")
+    assert essence(first) == essence(mn) and set(essence(mn)) == {1, 3}
 
 
 def test_the_end(network, agents):
