@@ -118,8 +118,8 @@ class Core:
         configuration = HomeAgentConfiguration(
             HOME_AGENT, (HOME_PREFIX,), associations=keys, accept_unauthenticated=kind < 3
         )
-        self.role = HomeAgent(configuration, 0.0)
         self.codec = Codec(require_alignment=True)
+        self.role = HomeAgent(configuration, 0.0, self.codec)
 
     def take(self, data: bytes, now: float) -> None:
         """What an agent does with a message, but for sockets and kernel."""

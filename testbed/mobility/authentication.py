@@ -7,7 +7,7 @@ Classes: `SecurityAssociation`, `Signer` (mobile node), `Verifier` (home agent, 
 import hmac
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from ipaddress import IPv6Address
 
 from testbed.wire.codec import Codec
@@ -21,7 +21,7 @@ AUTHENTICATOR_OCTETS = 12
 #: How many Binding Updates may be under way, answers to which are still taken for answers.
 _TIME_STAMPS_KEPT = 16
 _NTP_EPOCH = 2_208_988_800  # seconds from 1900 to 1970
-_FIXED_OCTETS = {BindingUpdate: 12, BindingAcknowledgement: 12}
+_BEFORE_AUTHENTICATOR = 5  # octets of data: subtype and SPI
 
 Signed = BindingUpdate | BindingAcknowledgement
 
@@ -60,9 +60,14 @@ def signed(
 ) -> Signed:
     """The same message with an MN-HA authentication option at its end (RFC 4285 §5.1)."""
     blank = MobilityMessageAuthentication(MN_HA, association.spi, bytes(AUTHENTICATOR_OCTETS))
-    header = codec.encode(replace(message, options=(*message.options, blank)))
-    proof = _authenticator(association, care_of, home, header, _option_offset(header, type(message)))
-    return replace(message, options=(*message.options, replace(blank, authenticator=proof)))
+    header = codec.encode(message.with_options((*message.options, blank)))
+    offset = _option_offset(header, blank)
+    proof = _authenticator(association, care_of, home, header, offset)
+    option = MobilityMessageAuthentication(MN_HA, association.spi, proof)
+    made = message.with_options((*message.options, option))
+    begin = offset + 2 + _BEFORE_AUTHENTICATOR
+    codec.remember(made, header[:begin] + proof + header[begin + AUTHENTICATOR_OCTETS :])
+    return made
 
 
 def is_signed(
@@ -74,10 +79,10 @@ def is_signed(
     if len(proofs) != 1 or message.options[-1] is not proofs[0]:
         return False
     claimed = proofs[0]
-    offset = _option_offset(packet.mobility_header, type(message))
-    if (claimed.subtype, claimed.spi) != (MN_HA, association.spi) or offset is None:
+    if (claimed.subtype, claimed.spi) != (MN_HA, association.spi):
         return False
-    expected = _authenticator(association, care_of, home, packet.mobility_header, offset)
+    header = packet.mobility_header
+    expected = _authenticator(association, care_of, home, header, _option_offset(header, claimed))
     return hmac.compare_digest(expected, claimed.authenticator)
 
 
@@ -85,18 +90,15 @@ def _authenticator(
     association: SecurityAssociation, care_of: IPv6Address, home: IPv6Address, header: bytes, offset: int
 ) -> bytes:
     """First (96, HMAC_SHA1 (key, care-of address | home address | MH data)); MH data ends with the SPI."""
-    data = header[:4] + b"\0\0" + header[6 : offset + 7]
-    return hmac.digest(association.key, care_of.packed + home.packed + data, "sha1")[:AUTHENTICATOR_OCTETS]
+    end = offset + 2 + _BEFORE_AUTHENTICATOR
+    data = care_of.packed + home.packed + header[:4] + b"\0\0" + header[6:end]
+    return hmac.digest(association.key, data, "sha1")[:AUTHENTICATOR_OCTETS]
 
 
-def _option_offset(header: bytes, kind: type[Signed]) -> int | None:
-    """Where the authentication option starts in a Mobility Header that has been parsed without complaint."""
-    offset = _FIXED_OCTETS[kind]
-    while offset + 1 < len(header):
-        if header[offset] == MobilityMessageAuthentication.option_type:
-            return offset
-        offset += 1 if header[offset] == 0 else 2 + header[offset + 1]
-    return None
+def _option_offset(header: bytes, last: MobilityMessageAuthentication) -> int:
+    """Where the last option starts in a Mobility Header: there is nothing but padding behind it."""
+    data = bytes(last)
+    return header.rindex(bytes((last.option_type, len(data))) + data)
 
 
 class Signer:
@@ -122,7 +124,7 @@ class Signer:
         timestamp = ntp_timestamp(self._time_of_day(now)) + self._correction
         self._last = max(timestamp, self._last + 1) % (1 << 64)
         self._used.append(self._last)
-        stamped = replace(update, options=(*update.options, MessageIdentifier(self._last)))
+        stamped = update.with_options((*update.options, MessageIdentifier(self._last)))
         return signed(stamped, self.association, care_of, home, self._codec)
 
     def check(self, packet: Packet, home: IPv6Address) -> str | None:
@@ -220,5 +222,5 @@ class Verifier:
             if acknowledgement.status == Status.MIPV6_ID_MISMATCH:
                 ours = ntp_timestamp(self._time_of_day(self._judged_at)) >> 32
                 identifier = MessageIdentifier(ours << 32 | identifier.timestamp & 0xFFFFFFFF)
-            acknowledgement = replace(acknowledgement, options=(*acknowledgement.options, identifier))
+            acknowledgement = acknowledgement.with_options((*acknowledgement.options, identifier))
         return signed(acknowledgement, association, packet.source, home, self._codec)

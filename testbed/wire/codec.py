@@ -1,6 +1,7 @@
 """The Mobility Header, from octets to messages and back (RFC 6275 §6.1.1, §6.2). Class: `Codec`."""
 
 from collections.abc import Callable
+from functools import lru_cache
 from ipaddress import IPv6Address
 
 from testbed.wire.checksum import checksum
@@ -73,7 +74,9 @@ class Codec:
         }
         for option in self._dialect.options:
             self._parsers[option.option_type] = option.parse
-        self._parsers[self._flow_type] = self._dialect.parse
+        # refreshes come again and again, and mobile nodes tend to want the same
+        self._parsers[self._flow_type] = lru_cache(maxsize=1024)(self._dialect.parse)
+        self._encoded: tuple[Message | None, bytes] = None, b""
 
     def parse(self, data: bytes, source: IPv6Address, destination: IPv6Address) -> Message:
         """Return the message in a Mobility Header, which `data` starts with.
@@ -91,7 +94,9 @@ class Codec:
         # What follows "no next header" is to be ignored (RFC 8200 §4.7), yet where a message says that it is
         # shorter than it is, its sender may have meant the whole payload.
         whole, data = data, data[:end]
-        if all(checksum(part, source, destination, MOBILITY_HEADER) for part in (data, whole)):
+        if checksum(data, source, destination, MOBILITY_HEADER) and (
+            len(whole) == end or checksum(whole, source, destination, MOBILITY_HEADER)
+        ):
             raise ParseError("Mobility Header has a wrong checksum")
         message = MESSAGES.get(data[2])
         if message is None:
@@ -105,6 +110,7 @@ class Codec:
 
     def _parse_options(self, data: bytes, offset: int) -> Options:
         options: list[MobilityOption] = []
+        parsers, aligned = self._parsers, self._aligned
         end = len(data)
         while offset < end:
             kind = data[offset]
@@ -122,36 +128,42 @@ class Codec:
                 raise ParseError(f"option {kind} at octet {offset} runs past the end of the message")
             if kind == BindingAuthorizationData.option_type and stop != end:
                 raise ParseError("BindingAuthorizationData is not the last option")
-            if kind != _PADN:
-                unit, position = self._aligned.get(kind, (1, 0))
+            if kind in aligned:
+                unit, position = aligned[kind]
                 if (offset - position) % unit:
                     raise ParseError(f"option {kind} at octet {offset} is not at {unit}n + {position}")
-                options.append(self._parse_option(kind, data[offset + 2 : stop]))
+            content = data[offset + 2 : stop]
             offset = stop
+            if kind in parsers:
+                try:
+                    options.append(parsers[kind](content))
+                except ParseError as error:
+                    if kind not in _ANSWERED:
+                        raise
+                    options.append(MalformedOption(kind, content, error.reason))
+            elif kind != _PADN:
+                options.append(UnknownOption(kind, content))
         return tuple(options)
-
-    def _parse_option(self, kind: int, data: bytes) -> MobilityOption:
-        parse = self._parsers.get(kind)
-        if parse is None:
-            return UnknownOption(kind, data)
-        try:
-            return parse(data)
-        except ParseError as error:
-            if kind in _ANSWERED:
-                return MalformedOption(kind, data, error.reason)
-            raise
 
     def build(self, message: Message, source: IPv6Address, destination: IPv6Address) -> bytes:
         """Return the Mobility Header; addresses as in `parse`. Raises ValueError for what does not fit."""
-        header = bytearray(self.encode(message))
-        header[4:6] = checksum(bytes(header), source, destination, MOBILITY_HEADER).to_bytes(2, "big")
-        return bytes(header)
+        header = self.encode(message)
+        octets = checksum(header, source, destination, MOBILITY_HEADER).to_bytes(2, "big")
+        return header[:4] + octets + header[6:]
 
     def encode(self, message: Message) -> bytes:
         """Return the Mobility Header with a checksum of zero, which is what authenticators are computed over.
 
         See RFC 6275 §6.2.7 and RFC 4285 §5.1. Raises ValueError for what does not fit.
         """
+        encoded, header = self._encoded
+        return header if encoded is message else self._encode(message)
+
+    def remember(self, message: Message, header: bytes) -> None:
+        """What `encode` is to return for `message`: who has signed its octets need not make them again."""
+        self._encoded = message, header
+
+    def _encode(self, message: Message) -> bytes:
         header = bytearray((NO_NEXT_HEADER, 0, message.mh_type, 0, 0, 0))
         if isinstance(message, UnknownMessage):
             header += message.data
@@ -161,7 +173,7 @@ class Codec:
             header += message.fixed.pack(*message.values())
             for option in message.options:
                 self._append(header, option)
-            header += _PADDING[-len(header) % 8]
+            header += _PADDING[-len(header) & 7]
         if len(header) > _GREATEST_LENGTH:
             raise ValueError(f"message has {len(header)} octets, more than {_GREATEST_LENGTH}")
         header[1] = len(header) // 8 - 1
@@ -172,11 +184,8 @@ class Codec:
 
     def _append(self, header: bytearray, option: MobilityOption) -> None:
         """Append one option, aligned."""
-        is_flow = isinstance(option, FlowIdentification)
-        unit, offset = self._dialect.alignment(option) if is_flow else option.alignment
-        if unit > 1:
-            header += _PADDING[(offset - len(header)) % unit]
-        if is_flow:
+        if isinstance(option, FlowIdentification):
+            unit, offset = self._dialect.alignment(option)
             kind = self._flow_type
             data = self._dialect.data(option)
             length = len(data)
@@ -184,9 +193,12 @@ class Codec:
                 data += bytes(-(2 + length) % 8)
                 length = (2 + len(data)) // 8
         else:
+            unit, offset = option.alignment
             kind = option.option_type
             data = bytes(option)
             length = len(data)
+        if unit > 1:
+            header += _PADDING[(offset - len(header)) % unit]
         if length > 255:
             raise ValueError(f"{type(option).__name__} has {length} octets of data, more than 255")
         header.append(kind)

@@ -6,6 +6,7 @@ looks on the wire is the business of module `dialect`.
 
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 
 from testbed.wire.option import MobilityOption, check_range
 from testbed.wire.selector import TrafficSelector
@@ -87,16 +88,22 @@ class FlowIdentification(MobilityOption):
     flow_binding_action: int | None = None
 
     def __post_init__(self) -> None:
-        check_range("fid", self.fid, 0xFFFF)
-        check_range("priority", self.priority, 0xFFFF)
-        check_range("action", self.action, 0xFF)
-        check_range("status", self.status, 0xFF)
-        check_range("pro", self.pro, 0xF)
-        for bid in self.binding_reference or ():
-            check_range("binding_reference", bid, 0xFFFF)
+        if (self.fid | self.priority) >> 16 or (self.action | self.status) >> 8 or self.pro >> 4:
+            check_range("fid", self.fid, 0xFFFF)
+            check_range("priority", self.priority, 0xFFFF)
+            check_range("action", self.action, 0xFF)
+            check_range("status", self.status, 0xFF)
+            check_range("pro", self.pro, 0xF)
+        if self.binding_reference is not None:
+            for bid in self.binding_reference:
+                check_range("binding_reference", bid, 0xFFFF)
         if self.flow_binding_action is not None:
             check_range("flow_binding_action", self.flow_binding_action, 0xFF)
 
     def answer(self, status: int) -> "FlowIdentification":
         """Return what an acknowledgement says of this option: its fixed part with `status` (draft §4.8)."""
-        return FlowIdentification(self.fid, self.priority, self.action, status, self.pro)
+        return _answer(self.fid, self.priority, self.action, status, self.pro)
+
+
+#: Mobile nodes number their flow bindings alike: the same few answers are given again and again.
+_answer = lru_cache(maxsize=1024)(FlowIdentification)

@@ -14,6 +14,7 @@ from typing import ClassVar, TypeAlias, TypeVar
 from testbed.wire.option import MobilityOption, check_lifetime, check_range
 
 Option = TypeVar("Option", bound=MobilityOption)
+MessageType = TypeVar("MessageType", bound="MobilityMessage")
 Options: TypeAlias = tuple[MobilityOption, ...]
 
 
@@ -78,6 +79,10 @@ class MobilityMessage:
     def values(self) -> tuple:
         """Return the values of the fixed part."""
         return tuple(getattr(self, name) for name in self.__slots__[:-1])
+
+    def with_options(self: "MessageType", options: Options) -> "MessageType":
+        """Return the same message with these options in place of its own."""
+        return type(self)(*[getattr(self, name) for name in self.__slots__[:-1]], options)
 
     def option(self, kind: type[Option]) -> Option | None:
         """Return the first option of this class, None if there is none."""
@@ -206,7 +211,8 @@ class BindingUpdate(MobilityMessage):
 
     def __post_init__(self) -> None:
         _as_tuple(self)
-        check_range("sequence", self.sequence, 0xFFFF)
+        if self.sequence >> 16:
+            check_range("sequence", self.sequence, 0xFFFF)
         check_lifetime("lifetime_s", self.lifetime_s)
 
     @classmethod
@@ -254,8 +260,9 @@ class BindingAcknowledgement(MobilityMessage):
 
     def __post_init__(self) -> None:
         _as_tuple(self)
-        check_range("status", self.status, 0xFF)
-        check_range("sequence", self.sequence, 0xFFFF)
+        if self.status >> 8 or self.sequence >> 16:
+            check_range("status", self.status, 0xFF)
+            check_range("sequence", self.sequence, 0xFFFF)
         check_lifetime("lifetime_s", self.lifetime_s)
 
     @classmethod

@@ -32,6 +32,7 @@ def _check_address(name: str, value: object, *types: type) -> None:
 
 
 def _expect(option: type, data: bytes, *lengths: int) -> None:
+    """Raise ParseError unless the option's data has one of these lengths."""
     if len(data) not in lengths:
         expected = " or ".join(map(str, lengths))
         raise ParseError(f"{option.__name__} option has length {len(data)}, expected {expected}")
@@ -68,8 +69,8 @@ class BindingRefreshAdvice(MobilityOption):
 
 def check_lifetime(name: str, seconds: int) -> None:
     """Raise ValueError unless `seconds` can be sent as 16 bits in units of four seconds (RFC 6275 §6.1.7)."""
-    check_range(name, seconds, 4 * 0xFFFF)
-    if seconds % 4:
+    if seconds >> 18 or seconds & 3:
+        check_range(name, seconds, 4 * 0xFFFF)
         raise ValueError(f"{name} must be a multiple of 4, not {seconds}")
 
 
@@ -217,8 +218,9 @@ class MobilityMessageAuthentication(MobilityOption):
     authenticator: bytes
 
     def __post_init__(self) -> None:
-        check_range("subtype", self.subtype, 0xFF)
-        check_range("spi", self.spi, 0xFFFFFFFF)
+        if self.subtype >> 8 or self.spi >> 32:
+            check_range("subtype", self.subtype, 0xFF)
+            check_range("spi", self.spi, 0xFFFFFFFF)
 
     @classmethod
     def parse(cls, data: bytes) -> "MobilityMessageAuthentication":
@@ -240,7 +242,8 @@ class MessageIdentifier(MobilityOption):
     timestamp: int
 
     def __post_init__(self) -> None:
-        check_range("timestamp", self.timestamp, 2**64 - 1)
+        if self.timestamp >> 64:
+            check_range("timestamp", self.timestamp, 2**64 - 1)
 
     @classmethod
     def parse(cls, data: bytes) -> "MessageIdentifier":
@@ -269,9 +272,10 @@ class BindingIdentifier(MobilityOption):
     care_of_address: IPv6Address | IPv4Address | None = None
 
     def __post_init__(self) -> None:
-        check_range("bid", self.bid, 0xFFFF)
-        check_range("status", self.status, 0xFF)
-        check_range("priority", self.priority, 0x7F)
+        if self.bid >> 16 or self.status >> 8 or self.priority >> 7:  # one look, as it is always right
+            check_range("bid", self.bid, 0xFFFF)
+            check_range("status", self.status, 0xFF)
+            check_range("priority", self.priority, 0x7F)
         if self.care_of_address is not None:
             _check_address("care_of_address", self.care_of_address, IPv6Address, IPv4Address)
 

@@ -83,8 +83,10 @@ def test_simulation_gives_the_same_signalling_again():
     assert first["decision_us"] > 0 and first["state_octets_per_node"] > 0
 
 
-@pytest.mark.parametrize("name", ["control", "scale", "start", "tunnel", "links"])
+@pytest.mark.parametrize(
+    "name", ["bench_control", "bench_scale", "bench_start", "bench_tunnel", "bench_links", "simulate_scale"]
+)
 def test_help_says_what_is_measured(name: str):
-    command = [sys.executable, str(ROOT / "experiments" / f"bench_{name}.py"), "--help"]
+    command = [sys.executable, str(ROOT / "experiments" / f"{name}.py"), "--help"]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "--quick" in text and "--json" in text and "Examples:" in text and len(text.splitlines()) > 20
