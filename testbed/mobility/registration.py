@@ -92,6 +92,9 @@ class Registration:
         if listed.care_of_address != care_of_address:
             listed.care_of_address = care_of_address
             listed.refused = None
+        # it may arrive or not: what is wanted has to be said after it
+        if self._outstanding is not None and bid in self._outstanding.bids:
+            listed.contradicted = self._outstanding.bids[bid] != care_of_address
 
     def remaining_s(self, now: float) -> float:
         """How long what the receiver has still lasts, in seconds."""
@@ -180,11 +183,14 @@ class Registration:
 
     def _send(self, now: float, timeout: float) -> None:
         """Send what is to be said now; wait `timeout` seconds for the answer. No more than
-        MAX_UPDATE_RATE messages within a second (RFC 6275 §11.8): one too many is sent when it may be."""
+        MAX_UPDATE_RATE messages within a second (RFC 6275 §11.8), the last of which is kept for movement:
+        one too many is sent when it may be, with all that is to be said by then."""
         self._sent = [sent for sent in self._sent if sent + 1 > now]
-        if len(self._sent) >= MAX_UPDATE_RATE:
+        moved = any(binding.moved for binding in self.bindings.values())
+        most = MAX_UPDATE_RATE if moved or self.leaving else MAX_UPDATE_RATE - 1
+        if len(self._sent) >= most:
             self._delayed_timeout = timeout
-            self._timers.set(("send", self.peer), self._sent[0] + 1)
+            self._timers.set(("send", self.peer), self._sent[-most] + 1)
             return
         self._timers.cancel(("send", self.peer))
         bids, flows = Composition() if self.leaving else self._compose()
@@ -217,6 +223,8 @@ class Registration:
             {binding.bid: binding.care_of_address for binding in bids},
             {option.fid: (Pro(option.pro), self.flows[option.fid].flow) for option in flows},
         )
+        for binding in bids:
+            binding.contradicted = False
         self._timers.set(("retransmit", self.peer), now + timeout)
         self._note(
             "binding-update-sent",
@@ -271,13 +279,16 @@ class Registration:
         if outstanding is None:
             return False
         if message.status == Status.SEQUENCE_NUMBER_OUT_OF_WINDOW:
+            if message.sequence == outstanding.sequence and self._superseded:
+                self._note_superseded(message)  # the last one has overtaken it and been accepted
+                return True
             if not sequence_is_newer(self.sequence, message.sequence):
                 self.sequence = message.sequence
                 self._send(now, outstanding.timeout)
                 return True
             return False
         if message.sequence in self._superseded:
-            self._note("binding-acknowledgement-superseded", peer=str(self.peer), sequence=message.sequence)
+            self._note_superseded(message)
             return True
         if message.sequence != outstanding.sequence:
             return False
@@ -297,6 +308,9 @@ class Registration:
         else:
             self._rejected(message, outstanding, now)
         return True
+
+    def _note_superseded(self, message: BindingAcknowledgement) -> None:
+        self._note("binding-acknowledgement-superseded", peer=str(self.peer), sequence=message.sequence)
 
     def _accepted(self, message: BindingAcknowledgement, outstanding: Outstanding, now: float) -> None:
         if self.mobile_network is not None:
@@ -326,7 +340,7 @@ class Registration:
         outstanding: Outstanding,
         lifetime_s: int,
     ) -> None:
-        binding.refresh_due = False
+        binding.refresh_due = binding.contradicted = False
         if care_of_address is None:
             binding.registered = None
         elif status < 128:

@@ -14,7 +14,10 @@ from testbed.wire.flow import FlowIdentification, Pro
 
 @dataclass(slots=True)
 class ListedBinding:
-    """One BID: the care-of address it should have, and the one that the receiver has acknowledged."""
+    """One BID: the care-of address it should have, and the one that the receiver has acknowledged.
+
+    `contradicted`: a message that is under way says otherwise than what is wanted by now.
+    """
 
     bid: int
     priority: int
@@ -23,13 +26,21 @@ class ListedBinding:
     expires: float = 0.0
     refresh_due: bool = False
     refused: int | None = None
+    contradicted: bool = False
 
     @property
     def dirty(self) -> bool:
         """Whether the receiver has to be told."""
+        return self.moved or (
+            self.refresh_due and self.care_of_address is not None and self.refused is None
+        )
+
+    @property
+    def moved(self) -> bool:
+        """Whether the receiver has to be told of another care-of address."""
         if self.care_of_address is None or self.refused is not None:
             return False
-        return self.refresh_due or self.care_of_address != self.registered
+        return self.contradicted or self.care_of_address != self.registered
 
 
 @dataclass(slots=True)
