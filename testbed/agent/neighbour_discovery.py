@@ -1,8 +1,8 @@
 """The Neighbour Discovery that an agent takes part in itself (RFC 4861).
 
 Classes: `NeighbourDiscoverySocket`, `RouterAdvertisement`. A mobile node solicits routers when a link comes
-back, which the kernel does not, and listens to what they advertise; a home agent advertises the home
-addresses that it defends.
+back, which the kernel does not, listens to what they advertise, and introduces its care-of addresses to them;
+a home agent advertises the home addresses that it defends.
 """
 
 import fcntl
@@ -18,10 +18,13 @@ from testbed.wire import router_advertisement
 MAX_RTR_SOLICITATIONS, RTR_SOLICITATION_INTERVAL_S = 3, 4.0
 MAX_NEIGHBOR_ADVERTISEMENT, RETRANS_TIMER_S = 3, 1.0
 
-_ROUTER_SOLICITATION, _ROUTER_ADVERTISEMENT, _NEIGHBOUR_ADVERTISEMENT = 133, 134, 136
+_ROUTER_SOLICITATION, _ROUTER_ADVERTISEMENT = 133, 134
+_NEIGHBOUR_SOLICITATION, _NEIGHBOUR_ADVERTISEMENT = 135, 136
 _SOURCE_LINK_LAYER_ADDRESS, _TARGET_LINK_LAYER_ADDRESS = 1, 2
 _OVERRIDE = 0x20000000
 _ALL_NODES, _ALL_ROUTERS = "ff02::1", "ff02::2"
+_SOLICITED_NODE = int(IPv6Address("ff02::1:ff00:0"))
+_ANY_SOURCE = IPv6Address(0)
 _ICMPV6_FILTER, _HOP_LIMIT = 1, 255
 _SIOCGIFHWADDR, _ARPHRD_ETHER = 0x8927, 1
 
@@ -88,6 +91,14 @@ class NeighbourDiscoverySocket:
         option = _link_layer_address(_SOURCE_LINK_LAYER_ADDRESS, interface)
         self._multicast(struct.pack("!BBHI", _ROUTER_SOLICITATION, 0, 0, 0) + option, _ALL_ROUTERS, interface)
 
+    def introduce(self, address: IPv6Address, router: IPv6Address, interface: str) -> None:
+        """Let `router` know the link-layer address of `address`, one of ours, before it has anything to
+        deliver: it learns that of whoever solicits it (RFC 4861 §7.2.3). Raises OSError."""
+        group = str(IPv6Address(_SOLICITED_NODE | int(router) & 0xFFFFFF))
+        header = struct.pack("!BBHI", _NEIGHBOUR_SOLICITATION, 0, 0, 0) + router.packed
+        option = _link_layer_address(_SOURCE_LINK_LAYER_ADDRESS, interface)
+        self._multicast(header + option, group, interface, address)
+
     def advertise(self, target: IPv6Address, interface: str) -> None:
         """Claim `target` on the link with an unsolicited Neighbour Advertisement, Override set, Router and
         Solicited clear (RFC 6275 §10.4.1). Raises OSError."""
@@ -95,9 +106,14 @@ class NeighbourDiscoverySocket:
         option = _link_layer_address(_TARGET_LINK_LAYER_ADDRESS, interface)
         self._multicast(header + option, _ALL_NODES, interface)
 
-    def _multicast(self, data: bytes, group: str, interface: str) -> None:
-        # The kernel fills in the checksum and takes the interface's link-local address as source
-        self._socket.sendto(data, (group, 0, 0, socket.if_nametoindex(interface)))
+    def _multicast(
+        self, data: bytes, group: str, interface: str, source: IPv6Address = _ANY_SOURCE
+    ) -> None:
+        # The kernel fills in the checksum and, where none is given, the interface's link-local address
+        index = socket.if_nametoindex(interface)
+        packet_information = source.packed + struct.pack("i", index)
+        ancillary = [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, packet_information)]
+        self._socket.sendmsg([data], ancillary, 0, (group, 0, 0, index))
 
 
 def _link_layer_address(kind: int, interface: str) -> bytes:

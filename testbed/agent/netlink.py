@@ -34,12 +34,14 @@ _SO_RCVBUFFORCE = 33
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """An IPv6 address of an interface. `usable`: it may be the source of new communication."""
+    """An IPv6 address of an interface. `usable`: it may be the source of new communication; `optimistic`:
+    whether somebody else has it is not known yet (RFC 4429)."""
 
     address: IPv6Address
     network: IPv6Network
     is_global: bool
     usable: bool
+    optimistic: bool = False
 
 
 @dataclass(slots=True)
@@ -180,7 +182,7 @@ class LinkMonitor:
             tentative = flags & _TENTATIVE and not flags & _OPTIMISTIC
             usable = not tentative and not flags & (_DEPRECATED | _DAD_FAILED)
             network = IPv6Network((packed, length), strict=False)
-            known = Address(address, network, scope == 0, usable)
+            known = Address(address, network, scope == 0, usable, bool(flags & _OPTIMISTIC))
             if link.addresses.get(address) == known:  # only its lifetimes were renewed
                 return []
             link.addresses[address] = known

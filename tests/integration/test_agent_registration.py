@@ -153,6 +153,27 @@ def test_an_interface_is_switched_off_and_on(network, agents):
     wait_for(lambda: bound(ha) == {1: wlan, 2: cellular})
 
 
+@pytest.mark.requirement("RFC 4861 §7.2.3: the router learns of an address by a solicitation from it")
+def test_access_routers_know_a_care_of_address_before_anything_comes_there(network, tmp_path):
+    wlan, cellular = network.address("mn-wlan"), network.address("mn-cellular")
+    for name, address in (("wlan", wlan), ("cellular", cellular)):
+        network.ar.shell(f"ip -6 neigh flush {address} dev {name}")
+    with Agent(network.ha, tmp_path), Agent(network.mn, tmp_path) as mn:
+        wait_for(lambda: registered(mn))
+        for name, address in (("wlan", wlan), ("cellular", cellular)):
+            wait_for(lambda a=address, n=name: knows(network, a, n))
+        # asked for in vain while it was away: the router would go on asking only once a second
+        network.set_link("wlan", False)
+        network.ar.shell(f"ip -6 neigh flush {wlan} dev wlan; ping -c1 -W1 {wlan} || true")
+        assert not knows(network, wlan, "wlan")
+        network.set_link("wlan", True)
+        wait_for(lambda: knows(network, wlan, "wlan"))
+
+
+def knows(network, address, interface):
+    return "lladdr" in network.ar.shell(f"ip -6 neigh show {address} dev {interface}")
+
+
 @pytest.mark.requirement("RFC 6275 §11.5.1: movement detection")
 def test_an_interface_moves_to_another_access_network(network, agents):
     ha, mn = agents
