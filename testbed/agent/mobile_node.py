@@ -25,7 +25,7 @@ from testbed.agent.configuration import (
 from testbed.agent.daemon import Agent, AgentError
 from testbed.agent.home_presence import HomePresence
 from testbed.agent.mobility_socket import Datagram, MobilitySocket
-from testbed.agent.movement import AccessLink
+from testbed.agent.movement import AccessLink, Attachment
 from testbed.agent.neighbour_discovery import (
     MAX_RTR_SOLICITATIONS,
     RTR_SOLICITATION_INTERVAL_S,
@@ -92,6 +92,8 @@ class MobileNodeAgent(Agent):
         self._hardware: dict[str, bytes] = {}
         self._presence = HomePresence(file.home_address, self.neighbours)
         self._soliciting: dict[str, asyncio.TimerHandle] = {}
+        self._introduced: dict[str, Attachment] = {}
+        self._listening: dict[str, Attachment] = {}
         self._tunnelled = TunnelledSocket(file.home_address)
         self._native_uplink: NativeUplink | None = None
         if file.datapath.native_uplink:
@@ -178,8 +180,21 @@ class MobileNodeAgent(Agent):
         await super()._close(loop)
 
     def turn(self, now: float, received: float | None = None) -> None:
+        self._listen()
         super().turn(now, received)
         self._presence.update(self.role.home_interface, self.role.is_home)
+
+    def _listen(self) -> None:
+        """Be ready for what correspondent nodes send to a care-of address as soon as they are told of it."""
+        wanted = self.role.optimiser.correspondents
+        here = {name: access.current for name, access in self._access.items() if wanted and access.current}
+        if self.routes is None or here == self._listening:
+            return
+        self._listening = here
+        try:
+            self.routes.listen([self.file.home_address] if here else [], here)
+        except DatapathError as error:
+            logger.info("%s", error)
 
     def _put_on_the_wire(self, data: bytes, transmission: Transmission) -> None:
         """RFC 6275 §11.5.5: at home, the Binding Update goes to the home agent's link-layer address, known
@@ -197,6 +212,7 @@ class MobileNodeAgent(Agent):
             if change in (Change.LOST, Change.GAINED):
                 self.events.record(f"link-{change.value}", now, interface=name)
                 self._access[name].link_changed()
+                self._introduced.pop(name, None)
         self._move([name for name, _ in changes if self._look(name, now)], now)
         for name, change in changes:
             if change is Change.GAINED:
@@ -210,7 +226,23 @@ class MobileNodeAgent(Agent):
         if link is not None:
             for router in access.departed_routers(link):
                 self._forget_router(link, router)
+            self._introduce(link)
         return changed
+
+    def _introduce(self, link: Link) -> None:
+        """Tell the access router the link-layer address of a new care-of address. Else the first packet that
+        comes there waits for the router to ask, up to a second if it has been asking in vain while the node
+        was elsewhere (RFC 4861 §7.2.2)."""
+        attachment = self._access[link.name].current
+        if attachment is None or attachment == self._introduced.get(link.name):
+            return
+        if link.addresses[attachment.care_of_address].optimistic:  # RFC 4429 §3.3
+            return
+        self._introduced[link.name] = attachment
+        try:
+            self.neighbours.introduce(attachment.care_of_address, attachment.gateway, link.name)
+        except OSError as error:
+            logger.info("%s: no Neighbour Solicitation: %s", link.name, error.strerror)
 
     def _move(self, names: Iterable[str], now: float) -> None:
         """Tell the role where these interfaces are attached now."""

@@ -45,8 +45,15 @@ class Carrier:
     def open(self) -> None:
         """Prepare what does not depend on what is wanted."""
 
-    def carry(self, ways: Collection[Way], ours: Collection[bytes], interfaces: Collection[int]) -> None:
-        """Make these the ways, in both directions. `ours`: addresses of this node. Raises OSError."""
+    def carry(
+        self,
+        ways: Collection[Way],
+        ours: Collection[bytes],
+        interfaces: Collection[int],
+        homes: Collection[bytes] = (),
+    ) -> None:
+        """Make these the ways, in both directions. `ours`: addresses of this node; `homes`: home addresses
+        that packets may arrive for without a way. Raises OSError."""
         raise NotImplementedError
 
     def steering(self, table: int, rule: PolicyRule, route: Route | None) -> list[KernelObject]:
@@ -91,13 +98,19 @@ class BpfCarrier(Carrier):
             self._reports = RejectedPackets()
         self._programs = [load_classifier(self._name, program) for program in (arriving, leaving)]
 
-    def carry(self, ways: Collection[Way], ours: Collection[bytes], interfaces: Collection[int]) -> None:
+    def carry(
+        self,
+        ways: Collection[Way],
+        ours: Collection[bytes],
+        interfaces: Collection[int],
+        homes: Collection[bytes] = (),
+    ) -> None:
         if self._mobile:
             paths = {
                 struct.pack("=I", w.interface) + w.home_address + w.correspondent: w.care_of_address
                 for w in ways
             }
-            bindings = {way.home_address: bytes(4) for way in ways}
+            bindings = dict.fromkeys([*homes, *(way.home_address for way in ways)], bytes(4))
         else:
             paths = {struct.pack("=I", way.mark) + way.home_address: way.care_of_address for way in ways}
             bindings = {way.home_address + way.care_of_address: bytes(4) for way in ways}

@@ -114,7 +114,7 @@ class Forwarder:
                 self._selector.register(
                     descriptor, selectors.EVENT_READ, lambda number=number: self._leave(number)
                 )
-        ways, accepted = {}, set()
+        ways, accepted = {}, {bytes.fromhex(text) for text in wanted["homes"]}
         for number, interface, *texts in wanted["ways"]:
             home, correspondent, care_of = (bytes.fromhex(text) for text in texts)
             key = home + correspondent if self._mobile else home

@@ -79,8 +79,22 @@ class OptimisedRoutes:
         #: At a correspondent node: home address -> BID -> number.
         self._numbers: dict[IPv6Address, dict[int, int]] = {}
         self._ways: dict[tuple[str | None, IPv6Address | None], int] = {}
+        self._homes: frozenset[IPv6Address] = frozenset()
+        self._listening: frozenset[str] = frozenset()
 
     # -- the interface
+
+    def listen(self, home_addresses: Iterable[IPv6Address], interfaces: Iterable[str]) -> None:
+        """At a mobile node: take packets to these home addresses that come by these interfaces with a type 2
+        routing header, at every address that this node has now, though no route is optimised there yet. A
+        correspondent node uses a care-of address before the mobile node knows that it has been accepted
+        (RFC 6275 §9.5.4). To be called again when addresses have changed."""
+        self._homes, self._listening = frozenset(home_addresses), frozenset(interfaces)
+        try:
+            self._open()
+            self._carry(self._wanted.values(), self._optimisations)
+        except (NetlinkError, BpfError) as error:
+            raise DatapathError(f"the kernel refused route optimisation: {_words(error)}.") from error
 
     def apply(self, changes: Mapping[Pair, RouteOptimisation | None]) -> None:
         """Change what is wanted for these pairs (None: nothing any more)."""
@@ -141,6 +155,7 @@ class OptimisedRoutes:
             self._optimisations.clear()
             self._uses.clear()
             self._ways.clear()
+            self._homes, self._listening = frozenset(), frozenset()
 
     # -- start
 
@@ -209,12 +224,14 @@ class OptimisedRoutes:
         """Tell the carrier all the ways, and the interfaces and addresses that this node has now."""
         if self.side is Side.MOBILE:
             names = {path.interface for wanted in optimisations.values() for path in wanted.paths}
+            names |= self._listening
         else:
             names = {name for _, name in socket.if_nameindex()}
         indices = {_index(name) for name in names if name is not None and is_ethernet(name)}
         # of two ways of one key, the later one counts
         ways = list(dict.fromkeys(way for each in wanted for way in each.ways))
-        self._carrier.carry(ways, local_addresses(), indices)
+        homes = [home_address.packed for home_address in self._homes]
+        self._carrier.carry(ways, local_addresses(), indices, homes)
 
     def _want(self, wanted: RouteOptimisation) -> _Wanted:
         return self._want_mobile(wanted) if self.side is Side.MOBILE else self._want_correspondent(wanted)

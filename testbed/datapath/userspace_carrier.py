@@ -94,11 +94,18 @@ class UserspaceCarrier(Carrier):
         if answer != "ok\n":
             raise OSError(0, f"the forwarder: {answer.strip() or 'it has ended'}")
 
-    def carry(self, ways: Collection[Way], ours: Collection[bytes], interfaces: Collection[int]) -> None:
+    def carry(
+        self,
+        ways: Collection[Way],
+        ours: Collection[bytes],
+        interfaces: Collection[int],
+        homes: Collection[bytes] = (),
+    ) -> None:
         request = {
             "devices": {str(way.mark): self._device(way.mark) for way in ways},
             "ways": [[way.mark, way.interface, *(octets.hex() for octets in way[2:])] for way in ways],
             "ours": [octets.hex() for octets in ours],
+            "homes": [octets.hex() for octets in homes],
         }
         self._control.sendall(json.dumps(request).encode() + b"\n")
         self._expect_answer()

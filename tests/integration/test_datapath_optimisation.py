@@ -5,6 +5,7 @@ import struct
 from ipaddress import IPv6Address
 
 import pytest
+from datapath_bed import udp
 from datapath_network import (
     CELLULAR,
     CORRESPONDENT,
@@ -141,6 +142,24 @@ def test_each_flow_takes_its_care_of_address(bed):
     assert {fid: packets for (_, _, fid), (packets, _) in counters.items()} == {1: 1, 2: 1, None: 1}
     for capture in down.values():
         capture.close()
+
+
+@requirement("RFC 6275 §11.3.3: a type 2 routing header is taken at each of our care-of addresses")
+def test_packets_are_taken_at_a_care_of_address_before_its_route_is_optimised(bed):
+    """A correspondent node's packets overtake, or follow closely, the acknowledgement that tells of it."""
+    bed.mn.run(lambda: bed.ours.listen([HOME_ADDRESS], INTERFACES.values()))
+    with bed.mn.socket() as receiver:
+        receiver.bind((str(HOME_ADDRESS), 4000))
+        header = bytes((UDP, 2, 2, 1, 0, 0, 0, 0)) + HOME_ADDRESS.packed
+        for care_of_address in CARE_OF.values():
+            datagram = udp(CORRESPONDENT, HOME_ADDRESS, 4000, 4000, care_of_address.packed)
+            send_raw(bed.cn, ipv6(CORRESPONDENT, care_of_address, 43, header + datagram))
+            assert receiver.recv(100) == care_of_address.packed
+    bed.optimise(bids=(1,), default=1)
+    bed.exchange(4001)
+    bed.mn.run(bed.ours.close)
+    tables = bed.mn.shell("nft list tables; tc filter show dev wlan ingress")
+    assert "flowbind_ro" not in tables
 
 
 def test_change_of_care_of_address(bed):
