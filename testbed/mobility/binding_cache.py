@@ -184,3 +184,18 @@ class BindingCache:
 
     def remove(self, home_address: IPv6Address) -> None:
         self._entries.pop(home_address, None)
+
+    def leads_back(self, care_of_address: IPv6Address, home_address: IPv6Address) -> bool:
+        """Whether packets to `care_of_address` come to `home_address` at last: it is that address, or a home
+        address that is bound to it, at however many removes (RFC 3775 §6.1.7)."""
+        visited: set[IPv6Address] = set()
+        places = [care_of_address]
+        while places:
+            place = places.pop()
+            if place == home_address:
+                return True
+            entry = self._entries.get(place)
+            if entry is not None and place not in visited:
+                visited.add(place)
+                places += [binding.care_of_address for binding in entry.bindings.values()]
+        return False

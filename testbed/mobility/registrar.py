@@ -264,6 +264,8 @@ class Registrar(Role):
                 raise Refused(refusal)
             bindings = [Binding(NO_BID, care_of_address, 0, granted, now + granted)]
         addresses = [binding.care_of_address for binding in bindings]
+        if any(self.cache.leads_back(address, home_address) for address in addresses):
+            raise Refused(Status.INVALID_CARE_OF_ADDRESS)
         prefixes = self._prefixes(update, home_address, addresses) if update.mobile_router else ()
         if not entry.bindings:
             self._check_first(packet, update, home_address)

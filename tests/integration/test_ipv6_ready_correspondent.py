@@ -515,6 +515,28 @@ def test_replay(tester):
     assert tester.bound() is None
 
 
+@case("CN-5-4-2", what="a care-of address that leads back to the home address: no answer, no binding")
+def test_circular_reference(network, tester):
+    """Three mobile nodes, each at the home address of the next."""
+    others = [Tester(network), Tester(network)]
+    for node, place in ((tester, others[0]), (others[0], others[1])):
+        node.authorise(place.home)
+        place.home.send(node.update(source=place.home_address))
+        (answer,) = node.acknowledgements(place.home)
+        assert answer.message.status == 0
+    last = others[1]
+    last.authorise(tester.home)
+    tester.home.forget()
+    tester.home.send(last.update(source=tester.home_address))
+    last.care_of_test(tester.home)
+    assert Tester.of_type(tester.home, 6) == []
+    assert last.bound() is None
+    last.register()
+    assert last.bound() == last.care_of_address
+    for node in others:
+        node.close()
+
+
 @case("CN-5-4-3", what="several mobile nodes have bindings of their own")
 def test_several_mobile_nodes(network, tester):
     other = Tester(network)

@@ -439,3 +439,16 @@ def test_care_of_address_is_home_address(bench):
     answer = bench.ask(AlternateCareOfAddress(HOME_ADDRESS))
     assert (answer.status, answer.lifetime_s) == (Status.BINDING_UPDATE_ACCEPTED, 0)
     assert not bench.bindings
+
+
+@requirement("RFC 3775 §6.1.7: no care-of address that leads back to the home address through other bindings")
+def test_circular_reference():
+    """Three mobile nodes, each at the home address of the next: the tunnels would lead into each other."""
+    bench = Bench()
+    homes = [HOME_ADDRESS + number for number in range(3)]
+    assert bench.ask(source=homes[1], home_address=homes[0]).status == Status.BINDING_UPDATE_ACCEPTED
+    assert bench.ask(source=homes[2], home_address=homes[1]).status == Status.BINDING_UPDATE_ACCEPTED
+    assert bench.ask(source=homes[0], home_address=homes[2]).status == Status.INVALID_CARE_OF_ADDRESS
+    assert bench.agent.home_binding(homes[2]) is None
+    assert bench.ask(source=WLAN, home_address=homes[1]).status == Status.BINDING_UPDATE_ACCEPTED
+    assert bench.ask(source=homes[0], home_address=homes[2]).status == Status.BINDING_UPDATE_ACCEPTED
