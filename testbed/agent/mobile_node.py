@@ -102,7 +102,7 @@ class MobileNodeAgent(Agent):
             self.feed.listeners.append(self._follow_paths)
 
     def _make_role(self, configuration: MobileNodeConfiguration) -> MobileNode:
-        common = {"codec": self.codec, "time_of_day": time_of_day}
+        common = {"codec": self.codec, "time_of_day": time_of_day, "valid_until": self.monitor.valid_until}
         if not self.file.hierarchical:
             return MobileNode(configuration, self.started, **common)
         if self.datapath.backend != "seg6":

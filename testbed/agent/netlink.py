@@ -6,9 +6,11 @@ polled.
 """
 
 import errno
+import math
 import os
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
@@ -23,7 +25,8 @@ _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
 _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
 _REQUEST_DUMP, _REQUEST_ACKNOWLEDGE = 0x1 | 0x300, 0x1 | 0x4
 _IFLA_IFNAME = 3
-_IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO, _IFA_FLAGS = 1, 2, 6, 8
+_INFINITE = 0xFFFFFFFF
 _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_MULTIPATH = 4, 5, 6, 9
 _MAIN_TABLE, _UNICAST, _BY_ROUTER_ADVERTISEMENT = 254, 1, 9
 _IFF_UP, _IFF_RUNNING, _IFF_LOWER_UP = 0x1, 0x40, 0x10000
@@ -35,13 +38,14 @@ _SO_RCVBUFFORCE = 33
 @dataclass(frozen=True, slots=True)
 class Address:
     """An IPv6 address of an interface. `usable`: it may be the source of new communication; `optimistic`:
-    whether somebody else has it is not known yet (RFC 4429)."""
+    whether somebody else has it is not known yet (RFC 4429); `valid_until`: on time.monotonic's clock."""
 
     address: IPv6Address
     network: IPv6Network
     is_global: bool
     usable: bool
     optimistic: bool = False
+    valid_until: float = field(default=math.inf, compare=False)
 
 
 @dataclass(slots=True)
@@ -92,6 +96,11 @@ class LinkMonitor:
     def is_local(self, address: IPv6Address) -> bool:
         """Whether `address` is one of this node's."""
         return any(address in link.addresses for link in self.links.values())
+
+    def valid_until(self, address: IPv6Address) -> float:
+        """When the valid lifetime of one of this node's addresses ends, on time.monotonic's clock."""
+        found = [link.addresses[address] for link in self.links.values() if address in link.addresses]
+        return max((known.valid_until for known in found), default=math.inf)
 
     def read(self) -> list[tuple[str, Change]]:
         """What has happened since the last call: names of interfaces with the kind of change, in order."""
@@ -182,10 +191,12 @@ class LinkMonitor:
             tentative = flags & _TENTATIVE and not flags & _OPTIMISTIC
             usable = not tentative and not flags & (_DEPRECATED | _DAD_FAILED)
             network = IPv6Network((packed, length), strict=False)
-            known = Address(address, network, scope == 0, usable, bool(flags & _OPTIMISTIC))
-            if link.addresses.get(address) == known:  # only its lifetimes were renewed
-                return []
+            optimistic, until = bool(flags & _OPTIMISTIC), _valid_until(attributes)
+            known = Address(address, network, scope == 0, usable, optimistic, until)
+            renewed = link.addresses.get(address) == known
             link.addresses[address] = known
+            if renewed:
+                return []
         return [(link.name, Change.ADDRESSES)]
 
     def _take_route(self, kind: int, body: bytes) -> list[tuple[str, Change]]:
@@ -212,6 +223,12 @@ class LinkMonitor:
                 link.gateways[gateway] = metric
             changes.append((link.name, Change.GATEWAYS))
         return changes
+
+
+def _valid_until(attributes: dict[int, bytes]) -> float:
+    """When the valid lifetime of an address that has just been reported ends."""
+    _preferred_s, valid_s = struct.unpack_from("II", attributes.get(_IFA_CACHEINFO, b"\xff" * 8))
+    return math.inf if valid_s == _INFINITE else time.monotonic() + valid_s
 
 
 def _next_hops(attributes: dict[int, bytes]) -> Iterator[tuple[int, bytes]]:

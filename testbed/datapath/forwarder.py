@@ -14,7 +14,7 @@ import socket
 import struct
 import sys
 
-from testbed.datapath.optimisation_programs import HEADER_OCTETS
+from testbed.datapath.optimisation_programs import HEADER_OCTETS, MOBILE_PREFIX_ADVERTISEMENT
 
 _IPV6_OCTETS, _ETHERNET_OCTETS, _VIRTIO_OCTETS = 40, 14, 10
 _MTU = 1500 - HEADER_OCTETS
@@ -22,6 +22,7 @@ _MAX_PACKET = 70000
 _BATCH = 64
 _ROUTING, _DESTINATION_OPTIONS = 43, 60
 _LEFT_ALONE = (135, 50, 51)  # mobility messages, ESP, AH
+_ICMPV6 = 58
 
 _TUNSETIFF, _TUNSETOFFLOAD = 0x400454CA, 0x400454D0
 _IFF_TUN, _IFF_NO_PI, _IFF_VNET_HDR = 0x1, 0x1000, 0x4000
@@ -183,6 +184,8 @@ class Forwarder:
             return
         if self._mobile:
             if packet[6] != _ROUTING or packet[41:44] != b"\2\2\1" or inner not in self._accepted:
+                return
+            if packet[40] == _ICMPV6 and packet[64:65] == bytes([MOBILE_PREFIX_ADVERTISEMENT]):
                 return
             destination = inner
         else:

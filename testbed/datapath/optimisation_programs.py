@@ -39,7 +39,9 @@ from testbed.datapath.bpf import (
 #: What each of the two headers takes.
 HEADER_OCTETS = 24
 _IPV6 = 40
-_DESTINATION_OPTIONS, _ROUTING, _MOBILITY, _ESP, _AH = 60, 43, 135, 50, 51
+_DESTINATION_OPTIONS, _ROUTING, _MOBILITY, _ESP, _AH, _ICMPV6 = 60, 43, 135, 50, 51, 58
+#: The one ICMPv6 message with a type 2 routing header that is signalling (RFC 6275 §6.8).
+MOBILE_PREFIX_ADVERTISEMENT = 147
 _ETHERTYPE_IPV6 = socket.htons(0x86DD)
 _FIXED_GSO = 1
 _RECOMPUTE_CHECKSUM = 1
@@ -196,7 +198,7 @@ def add_routing_header(link_octets: int, paths: Map) -> bytes:
 
 def take_routing_header(link_octets: int, homes: Map, ours: Map) -> bytes:
     """At a mobile node, arriving. `homes`: home addresses; `ours`: our care-of addresses."""
-    program = _begin(link_octets, _IPV6 + HEADER_OCTETS)
+    program = _begin(link_octets, _IPV6 + HEADER_OCTETS + 1)
     program.jump_unless_equal(R8, _ROUTING, "leave")
     for offset, expected in ((1, 2), (2, 2), (3, 1)):
         program.load(1, R0, FP, _EXTENSION + offset)
@@ -204,6 +206,10 @@ def take_routing_header(link_octets: int, homes: Map, ours: Map) -> bytes:
     program.load(1, R8, FP, _EXTENSION)
     # what the agent's packet socket takes (an acknowledgement) is dropped further on
     program.jump_if_equal(R8, _MOBILITY, "leave")
+    program.jump_unless_equal(R8, _ICMPV6, "data")
+    program.load(1, R0, FP, _EXTENSION + HEADER_OCTETS)
+    program.jump_if_equal(R0, MOBILE_PREFIX_ADVERTISEMENT, "leave")
+    program.label("data")
     program.move(16, FP, _KEY, FP, _DESTINATION)
     _look_up(program, ours, "leave")
     program.move(16, FP, _KEY, FP, _EXTENSION + 8)

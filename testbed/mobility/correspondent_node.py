@@ -211,7 +211,7 @@ class CorrespondentNode(Registrar):
         if not is_authorised(packet, key, proven, correspondent):
             return self._drop(packet, "wrong authenticator (RFC 6275 §6.2.7)")
         if not deletes and self.cache.leads_back(care_of_address, home_address):
-            return self._drop(packet, "a care-of address that leads back to the home address (RFC 3775 §6.1.7)")
+            return self._drop(packet, "its care-of address leads back to its home address (RFC 3775 §6.1.7)")
         self._proof = (key, proven, correspondent)
         self._answer_update(packet, update, home_address, now)
 

@@ -3,7 +3,7 @@
 Class: `CorrespondentRegistration`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 
@@ -224,24 +224,21 @@ class CorrespondentRegistration(Registration):
         return Composition((binding,), tuple(options) if self.flows.supported else ())
 
     def _binding_update(
-        self, sequence: int, bids: Sequence[ListedBinding], flows: Sequence[FlowIdentification]
+        self, sequence: int, bids: Sequence[ListedBinding], flows: Sequence[FlowIdentification], now: float
     ) -> BindingUpdate:
         """RFC 6275 §11.7.2, RFC 5648 §5.2: one BID; the authenticator comes last."""
-        home, care_of_address, care_of = self._home_test.usable(self._now), self.home_address, None
+        home, care_of_address, care_of = self._home_test.usable(now), self.home_address, None
         identifiers: tuple[BindingIdentifier, ...] = ()
-        lifetime_s = 0
         if bids:
             (binding,) = bids
             care_of_address = binding.care_of_address
-            care_of = self._care_of_token(care_of_address, self._now)
+            care_of = self._care_of_token(care_of_address, now)
             identifiers = (BindingIdentifier(binding.bid, 0, False, binding.priority, care_of_address),)
-            # RFC 6275 §11.7.2: not longer than the home registration
-            lifetime_s = max(4, int(min(self.lifetime_s, self._home_lifetime(self._now))) // 4 * 4)
         key = binding_management_key(home.value, care_of.value if care_of else b"")
         self._key = (key, care_of_address)
         update = BindingUpdate(
             sequence,
-            lifetime_s,
+            self._lifetime_s(bids, now),
             acknowledge=True,
             overwrite=bool(bids) and not self.known_to_peer,
             options=(
@@ -251,6 +248,17 @@ class CorrespondentRegistration(Registration):
             ),
         )
         return authorised(update, key, care_of_address, self.peer, self._codec)
+
+    def _lifetime_s(self, bids: Iterable[ListedBinding], now: float) -> int:
+        """RFC 6275 §11.7.2: not longer than the home registration, either."""
+        valid_s = super()._lifetime_s(bids, now)
+        return max(4, int(min(valid_s, self._home_lifetime(now))) // 4 * 4) if bids else 0
+
+    def shorten(self, remaining_s: float, now: float) -> None:
+        """The home address is valid for so long only: renew what would last longer (RFC 6275 §11.4.2)."""
+        late = [b.bid for b in self.bindings.values() if b.registered and b.expires > now + remaining_s]
+        if late:
+            self.refresh(now, late)
 
     def _transmit_update(
         self, update: BindingUpdate, care_of_addresses: list[IPv6Address], now: float

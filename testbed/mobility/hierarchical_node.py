@@ -149,6 +149,7 @@ class HierarchicalMobileNode(MobileNode):
                 local=True,
                 dialect=self.configuration.dialect,
             )
+            self.local.valid_s = self._care_of_valid_s
         self._note(
             "anchor-point-chosen",
             anchor_point=str(anchor) if anchor else None,

@@ -3,8 +3,9 @@
 Class: `MobileNode`.
 """
 
+import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from ipaddress import IPv6Address
 from typing import Any
 
@@ -70,8 +71,10 @@ class MobileNode(Role):
         codec: Codec | None = None,
         random: Callable[[int], bytes] = os.urandom,
         time_of_day: Callable[[float], float] = lambda now: now,
+        valid_until: Callable[[IPv6Address], float] = lambda care_of_address: math.inf,
     ) -> None:
-        """`time_of_day` turns the role's clock into seconds since 1970 (RFC 4285 §6)."""
+        """`time_of_day` turns the role's clock into seconds since 1970 (RFC 4285 §6); `valid_until` tells, on
+        the role's clock, when the valid lifetime of a care-of address ends."""
         super().__init__()
         signer = (
             Signer(configuration.association, time_of_day, codec or Codec(configuration.dialect))
@@ -80,6 +83,7 @@ class MobileNode(Role):
         )
         self.configuration = configuration
         self._leaving = False
+        self._valid_until = valid_until
         self.attachments = Attachments(configuration, self._note)
         self._signalling = Signalling(configuration.home_address, signer, self.attachments, self._send)
         detours = Detours() if configuration.flow_updates == "each" else None
@@ -97,6 +101,7 @@ class MobileNode(Role):
             dialect=configuration.dialect,
         )
         self.registration.unserved = self._unserved
+        self.registration.valid_s = self._valid_s
         self._discovery = HomeAgentDiscovery(
             configuration.home_link_prefix,
             bool(configuration.prefixes),
@@ -122,6 +127,7 @@ class MobileNode(Role):
             random,
             codec,
         )
+        self.optimiser.valid_s = self._valid_s
         for correspondent in configuration.correspondents:
             self.optimiser.add(correspondent)
 
@@ -288,9 +294,14 @@ class MobileNode(Role):
         if packet.routing_address != self.configuration.home_address:
             return self._drop(packet, "no type 2 routing header with our home address (RFC 6275 §11.4.3)")
         self.home_prefixes.advertised(message, now)
-        # RFC 6275 §11.4.2: no binding outlives the home address
-        remaining_s = min(self.configuration.lifetime_s, self.home_prefixes.remaining_s(now))
-        self.registration.lifetime_s = max(4, int(remaining_s) // 4 * 4)
+        self.optimiser.shorten(self.home_prefixes.remaining_s(now), now)
+
+    def _valid_s(self, care_of_addresses: Iterable[IPv6Address], now: float) -> float:
+        """How long the home address and these care-of addresses are valid (RFC 6275 §11.7.1)."""
+        return min([self.home_prefixes.remaining_s(now), self._care_of_valid_s(care_of_addresses, now)])
+
+    def _care_of_valid_s(self, care_of_addresses: Iterable[IPv6Address], now: float) -> float:
+        return min((self._valid_until(address) - now for address in care_of_addresses), default=math.inf)
 
     # -- what its user asks for
 

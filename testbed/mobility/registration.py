@@ -6,6 +6,7 @@ One `Registration` is the relation of a mobile node to one receiver. It holds wh
 the receiver has acknowledged, and sends Binding Updates until the two agree.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -71,6 +72,8 @@ class Registration:
         self.left = False
         #: Called when the receiver does not answer or serve us; returns whether there is another one.
         self.unserved: Callable[[float], bool] = lambda now: False
+        #: For how many seconds from `now` the home address and these care-of addresses are valid.
+        self.valid_s: Callable[[Iterable[IPv6Address], float], float] = lambda addresses, now: math.inf
         #: The status with which the receiver has refused for good: it is not asked again.
         self.given_up: int | None = None
         self._timers = timers
@@ -200,7 +203,7 @@ class Registration:
         if not bids and not self.leaving:
             bids = self._abandoned()
         if bids or self.leaving:
-            message = self._binding_update(sequence, bids, flows)
+            message = self._binding_update(sequence, bids, flows, now)
             sent_from = self._transmit(message, [binding.care_of_address for binding in dirty_first], now)
         if sent_from is None:
             # nothing to say, or no way to say it: movement will bring us here again
@@ -237,7 +240,7 @@ class Registration:
         )
 
     def _binding_update(
-        self, sequence: int, bids: Sequence[ListedBinding], flows: Sequence[FlowIdentification]
+        self, sequence: int, bids: Sequence[ListedBinding], flows: Sequence[FlowIdentification], now: float
     ) -> BindingUpdate:
         """RFC 6275 §11.7.1 with the options of RFC 5648 §5.2 and draft §3.1; lifetime 0 without bindings."""
         identifiers = tuple(
@@ -248,7 +251,7 @@ class Registration:
         prefixes = network.options() if network and bids else ()
         return BindingUpdate(
             sequence,
-            self.lifetime_s if any(binding.care_of_address for binding in bids) else 0,
+            self._lifetime_s(bids, now),
             acknowledge=True,
             home_registration=not self.local,
             map_registration=self.local,
@@ -256,6 +259,11 @@ class Registration:
             overwrite=bool(bids) and not self.known_to_peer,
             options=identifiers + prefixes + self.dialect.options(flows),
         )
+
+    def _lifetime_s(self, bids: Iterable[ListedBinding], now: float) -> int:
+        """RFC 6275 §11.7.1: no longer than the addresses are valid; 0 without bindings."""
+        addresses = [binding.care_of_address for binding in bids if binding.care_of_address]
+        return max(4, int(min(self.lifetime_s, self.valid_s(addresses, now))) // 4 * 4) if addresses else 0
 
     def _compose(self) -> Composition:
         """What the next message has to say."""

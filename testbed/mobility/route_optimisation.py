@@ -3,6 +3,7 @@
 Class: `RouteOptimiser`.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterable
 from ipaddress import IPv6Address
@@ -46,6 +47,8 @@ class RouteOptimiser:
     ) -> None:
         self.home_address = home_address
         self.correspondents: dict[IPv6Address, CorrespondentRegistration] = {}
+        #: As for Registration.
+        self.valid_s: Callable[[Iterable[IPv6Address], float], float] = lambda addresses, now: math.inf
         #: Where to go on with a node that was left (RFC 6275 §11.7.2: greater than the previous number).
         self._sequences: dict[IPv6Address, int] = {}
         self._told: dict[Pair, RouteOptimisation] = {}
@@ -61,7 +64,7 @@ class RouteOptimiser:
         known = self.correspondents.get(correspondent)
         if known is not None and not known.leaving:
             return
-        self.correspondents[correspondent] = CorrespondentRegistration(
+        registration = self.correspondents[correspondent] = CorrespondentRegistration(
             correspondent,
             self.home_address,
             self._timers,
@@ -71,8 +74,9 @@ class RouteOptimiser:
             self._random,
             self._codec,
         )
+        registration.valid_s = self.valid_s
         if correspondent in self._sequences:
-            self.correspondents[correspondent].sequence = self._sequences.pop(correspondent)
+            registration.sequence = self._sequences.pop(correspondent)
 
     def remove(self, correspondent: IPv6Address, now: float) -> bool:
         """Go through the home agent again; False if that was so already."""
@@ -82,6 +86,11 @@ class RouteOptimiser:
         known.leave(now)
         self._forget_gone()
         return True
+
+    def shorten(self, remaining_s: float, now: float) -> None:
+        """The home address is valid for so many seconds only: so are bindings (RFC 6275 §11.4.2)."""
+        for registration in self.correspondents.values():
+            registration.shorten(remaining_s, now)
 
     def leave(self, now: float) -> None:
         """Remove all."""

@@ -66,9 +66,10 @@ events = "FOLDER/events.jsonl"
 
 
 class AgentNetwork:
-    """The namespaces, as attributes: ha, hn, ar, mn. `close` ends everything in them."""
+    """The namespaces, as attributes: ha, hn, ar, mn. `close` ends everything in them. `valid_s`: the valid
+    lifetime of the access networks' prefixes, in seconds."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, valid_s: int = 86400) -> None:
         self.ha, self.hn, self.ar, self.mn = (Namespace(name) for name in ("ha", "hn", "ar", "mn"))
         forwarding = "echo 1 >/proc/sys/net/ipv6/conf/all/forwarding; "
         self.ha.shell(
@@ -103,7 +104,8 @@ class AgentNetwork:
             "".join(
                 f"interface {name} {{ AdvSendAdvert on; AdvIntervalOpt on; MinRtrAdvInterval 0.2; "
                 f"MaxRtrAdvInterval 0.5; MinDelayBetweenRAs 0.05; AdvDefaultLifetime 9000; "
-                f"prefix {prefix}/64 {{ AdvOnLink on; AdvAutonomous on; }}; }};\n"
+                f"prefix {prefix}1/64 {{ AdvOnLink on; AdvAutonomous on; AdvRouterAddr on; "
+                f"AdvValidLifetime {valid_s}; AdvPreferredLifetime {min(valid_s, 14400)}; }}; }};\n"
                 for name, prefix in PREFIXES.items()
             )
         )

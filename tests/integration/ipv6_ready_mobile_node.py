@@ -33,7 +33,7 @@ from testbed.wire.codec import Codec
 from testbed.wire.error import ParseError
 from testbed.wire.flow import FlowIdentification
 from testbed.wire.option import BindingIdentifier, MessageIdentifier
-from testbed.wire.packet import parse_packet
+from testbed.wire.packet import Packet, parse_packet
 
 HA = IPv6Address(HOME_AGENT).packed
 _identifiers = itertools.count(1)
@@ -49,7 +49,7 @@ class HomeAgent:
 
     def read(self):
         now = time.monotonic()
-        self.heard += [(now, data) for data in self._capture.packets() if data[24:40] == HA]
+        self.heard += [(now, data) for data in self._capture.packets() if data[24:32] == HA[:8]]
         return self.heard
 
     def messages(self, kind):
@@ -59,9 +59,37 @@ class HomeAgent:
                 packet = parse_packet(data, Codec())
             except ParseError:
                 continue
-            if packet.message.mh_type == kind:
+            if getattr(packet.message, "mh_type", None) == kind:
                 found.append((when, packet))
         return found
+
+    def icmp(self, kind: int) -> list[tuple[float, Packet]]:
+        """The ICMPv6 messages of Mobile IPv6 of this type, and when they came."""
+        found = []
+        for when, data in self.read():
+            try:
+                packet = parse_packet(data, Codec())
+            except ParseError:
+                continue
+            if getattr(packet.message, "icmp_type", None) == kind:
+                found.append((when, packet))
+        return found
+
+    def next_icmp(self, kind: int, after: int = 0, seconds: float = 10.0) -> Packet:
+        return wait_for(lambda: self.icmp(kind)[after:], seconds)[0][1]
+
+    def discovery_reply(self, request: Packet, reserved: int = 0) -> bytes:
+        """A Home Agent Address Discovery Reply with this home agent alone."""
+        data = struct.pack("!HH", request.message.identifier, reserved) + HA
+        return _icmp(145, data, str(request.source))
+
+    def prefix_advertisement(
+        self, solicitation: Packet, valid_s: int = 3600, reserved: int = 0, options: bytes = b""
+    ) -> bytes:
+        """A Mobile Prefix Advertisement of the home prefix; `options` come before that."""
+        prefix = struct.pack("!BBBBIII", 3, 4, 64, 0xC0, valid_s, valid_s, 0) + HA[:8] + bytes(8)
+        data = struct.pack("!HH", solicitation.message.identifier, reserved) + options + prefix
+        return _icmp(147, data, str(solicitation.source), HOME_ADDRESS)
 
     def updates(self):
         return [packet for _, packet in self.messages(BU)]
@@ -124,6 +152,17 @@ def registered(mn):
     return all(b["registered"] == b["care_of_address"] for b in mn.ask("bindings")) and all(
         f["state"] == "registered" for f in mn.ask("flows")
     )
+
+
+def _icmp(kind: int, data: bytes, destination: str, routing_address: str | None = None) -> bytes:
+    """A packet of the home agent's; the checksum is over the home address where there is a routing header."""
+    final = IPv6Address(routing_address or destination)
+    message = struct.pack("!BBH", kind, 0, 0) + data
+    message = message[:2] + checksum(message, IPv6Address(HOME_AGENT), final, 58).to_bytes(2, "big") + data
+    if routing_address is None:
+        return ipv6(HOME_AGENT, destination, 58, message)
+    routing = bytes((58, 2, 2, 1, 0, 0, 0, 0)) + final.packed
+    return ipv6(HOME_AGENT, destination, 43, routing + message)
 
 
 class Correspondent:

@@ -1,9 +1,19 @@
 """IPv6 Ready cases of mobile nodes that are about time and order, in the core, where time can be chosen."""
 
-import pytest
-from simulation import CORRESPONDENT, HOME_ADDRESS, HOME_AGENT, trio
+import math
 
-from testbed.wire.message import BindingError, CareOfTest, HomeTest
+import pytest
+from simulation import CELLULAR, CORRESPONDENT, HOME_ADDRESS, HOME_AGENT, HOME_PREFIX, WLAN, trio
+
+from testbed.mobility.home_link import HomePrefix
+from testbed.wire.message import (
+    BindingError,
+    BindingUpdate,
+    CareOfTest,
+    CareOfTestInit,
+    HomeTest,
+    HomeTestInit,
+)
 from testbed.wire.packet import Packet
 
 requirement = pytest.mark.requirement
@@ -64,3 +74,41 @@ def test_binding_error_for_unknown_types():
     simulation.run(2)
     assert node.registered and node.home_binding(HOME_ADDRESS) == before
     assert node.optimisations() == {} and before.paths[0].remote == HOME_AGENT
+
+
+@requirement("IPv6-Ready MN-2-1-1-2-017: Home Test Init when the lifetime of the home prefix decreases")
+@requirement("IPv6-Ready MN-2-1-2-2-017: Care-of Test Init when the lifetime of the home prefix decreases")
+@requirement("IPv6-Ready MN-3-1-2-2-001: Binding Update when the lifetime of the home prefix decreases")
+@requirement("RFC 6275 §11.4.2: correspondent nodes that would store a binding for longer are told")
+@pytest.mark.parametrize(("passed_s", "tested"), [(100, False), (250, True)])
+def test_home_prefix_ends_earlier(passed_s, tested):
+    """Tokens are good for 210 s; bindings would be renewed after 336 s."""
+    simulation, node, correspondent = trio(lifetime_s=1000)
+    home_agent = simulation.roles["ha"]
+    home_agent._advertiser._interval_s = (1.0, 1.0)
+    node.optimise(CORRESPONDENT, simulation.now)
+    simulation.run(passed_s)
+    assert agreed(node, correspondent)
+    count = len(simulation.packets)
+    end = simulation.now + 60
+    home_agent.change_prefix(HomePrefix(HOME_PREFIX, end, end), simulation.now)
+    simulation.run(5)
+    sent = [packet.message for packet in simulation.packets[count:] if packet.destination == CORRESPONDENT]
+    kinds = {type(message) for message in sent}
+    assert kinds == ({HomeTestInit, CareOfTestInit, BindingUpdate} if tested else {BindingUpdate})
+    assert all(0 < m.lifetime_s <= 60 for m in sent if isinstance(m, BindingUpdate))
+    assert all(b.expires <= end for b in correspondent.cache.get(HOME_ADDRESS).bindings.values())
+
+
+@requirement("IPv6-Ready MN-2-1-1-1-006: no more than the care-of address's valid lifetime is asked for")
+@requirement("RFC 6275 §11.7.1, §11.7.2: lifetimes are within the valid lifetime of the care-of address")
+def test_care_of_address_ends_earlier():
+    simulation, node, correspondent = trio(lifetime_s=1000)
+    until = {WLAN: simulation.now + 90, CELLULAR: math.inf}
+    node._valid_until = until.__getitem__
+    node.registration.refresh(simulation.now)
+    node.optimise(CORRESPONDENT, simulation.now)
+    simulation.run(5)
+    assert node.registration.bindings[1].expires <= until[WLAN]
+    entry = correspondent.cache.get(HOME_ADDRESS)
+    assert entry.bindings[1].lifetime_s in (84, 88) and entry.bindings[2].lifetime_s in (84, 88)
