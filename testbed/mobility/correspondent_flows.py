@@ -37,7 +37,7 @@ class CorrespondentFlows(ListedFlows):
             if not self.supported or flow.action is Action.N_CAST or not usable:
                 continue
             if self._concerns_peer(flow):
-                narrowed = replace(flow, bids=(usable[0],))
+                narrowed = self.dialect.wanted(replace(flow, bids=(usable[0],)))
                 if self._refused_before.get(flow.fid) != narrowed:
                     wanted[flow.fid] = narrowed
         for fid in [fid for fid in self if fid not in wanted]:

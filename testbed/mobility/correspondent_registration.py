@@ -71,8 +71,9 @@ class CorrespondentRegistration(Registration):
 
     What differs from a registration with a home agent: a Binding Update is about one care-of address, and
     goes out once the tokens of the home address and of that care-of address are there; the flow bindings
-    in it are those of this care-of address (draft §6.3); n-casting is not asked for. Tests are repeated
-    with fresh cookies and back-off; a node that does not answer is given up, at the slowest rate.
+    in it are those of this care-of address (draft §6.3), beside the others that are to be kept where the
+    dialect has it so (RFC 6089 §5.2.3); n-casting is not asked for. Tests are repeated with fresh cookies
+    and back-off; a node that does not answer is given up, at the slowest rate.
 
     `send(packet)` sends; home test messages have the home address as their source. `home_lifetime(now)`:
     how long the home registration still lasts, in seconds, 0 while there is none.
@@ -88,10 +89,17 @@ class CorrespondentRegistration(Registration):
         home_lifetime: Callable[[float], float],
         random: Callable[[int], bytes],
         codec: Codec,
+        dialect: str = "draft",
     ) -> None:
-        sequence = int.from_bytes(random(2), "big")
         super().__init__(
-            peer, home_address, MAX_RR_BINDING_LIFETIME, timers, self._transmit_update, note, sequence
+            peer,
+            home_address,
+            MAX_RR_BINDING_LIFETIME,
+            timers,
+            self._transmit_update,
+            note,
+            sequence=int.from_bytes(random(2), "big"),
+            dialect=dialect,
         )
         self.bulk_registration = False
         self._send_packet = send
@@ -214,7 +222,9 @@ class CorrespondentRegistration(Registration):
         room = MAX_OPTIONS_LENGTH
         # those that would be lost first, then the new ones while there is room; the rest goes next time
         for listed in sorted(self.flows.values(), key=lambda listed: listed.registered is None):
-            kept = listed.registered is not None and binding.bid in listed.registered.bids
+            kept = listed.registered is not None and (
+                self.dialect.renews_all or binding.bid in listed.registered.bids
+            )
             # a flow that moves to another care-of address stays here until that one's message asks for it
             asked = listed.operation is not None and self._bid_of(listed) == binding.bid
             option = flow_option(listed, asked)
@@ -243,7 +253,7 @@ class CorrespondentRegistration(Registration):
             overwrite=bool(bids) and not self.known_to_peer,
             options=(
                 *identifiers,
-                *flows,
+                *self.dialect.options(flows),
                 NonceIndices(home.nonce_index, care_of.nonce_index if care_of else 0),
             ),
         )

@@ -41,6 +41,10 @@ class Draft:
         """The flow binding as it can be asked for."""
         return flow
 
+    def told(self, flow: FlowBinding) -> FlowBinding:
+        """A flow binding that the receiver has acknowledged, as it has it."""
+        return flow
+
     def options(self, flows: Sequence[FlowIdentification]) -> tuple[MobilityOption, ...]:
         """The options that say what `flows` (each with its PRO) say."""
         return tuple(flows)
@@ -113,6 +117,11 @@ class RFC6089(Draft):
     def wanted(self, flow: FlowBinding) -> FlowBinding:
         """There must be a traffic selector (§5.2.2.1): one without fields means everything."""
         return flow if flow.selector is not None else replace(flow, selector=IPv6TrafficSelector())
+
+    def told(self, flow: FlowBinding) -> FlowBinding:
+        """With its FID-PRI: of flow bindings with the same priority, both ends try the same one first."""
+        first, *_ = self._priorities.get(flow.fid, (flow.priority << 8,))
+        return replace(flow, priority=first)
 
     def options(self, flows: Sequence[FlowIdentification]) -> tuple[MobilityOption, ...]:
         told: list[MobilityOption] = []

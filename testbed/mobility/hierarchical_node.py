@@ -51,7 +51,9 @@ class HierarchicalMobileNode(MobileNode):
         super().__init__(configuration, now, *arguments, codec=codec, **keywords)
         time_of_day = keywords.get("time_of_day", lambda now: now)
         self._local_signer = (
-            Signer(local_association, time_of_day, codec or Codec()) if local_association else None
+            Signer(local_association, time_of_day, codec or Codec(configuration.dialect))
+            if local_association
+            else None
         )
 
     # -- what happens to the node

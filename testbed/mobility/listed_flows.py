@@ -72,8 +72,9 @@ class ListedFlows(dict[int, ListedFlow]):
         return [listed.flow for listed in self.values() if listed.operation is not Pro.REMOVE]
 
     def registered(self) -> list[FlowBinding]:
-        """What the receiver has."""
-        return [listed.registered for listed in self.values() if listed.registered is not None]
+        """What the receiver has, with the priorities that it has them by."""
+        known = (listed.registered for listed in self.values())
+        return [self.dialect.told(flow) for flow in known if flow is not None]
 
     def _find(self, fid: int) -> ListedFlow:
         listed = self.get(fid)

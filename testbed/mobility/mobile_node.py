@@ -13,7 +13,6 @@ from testbed.mobility.attachments import Attachments
 from testbed.mobility.authentication import Signer
 from testbed.mobility.binding import FlowBinding, wanted_rules
 from testbed.mobility.detours import Detours
-from testbed.mobility.dialect import Draft
 from testbed.mobility.flow_requests import FlowRequests
 from testbed.mobility.forwarding import HomeBinding, Pair, RouteOptimisation
 from testbed.mobility.home_discovery import (
@@ -126,6 +125,7 @@ class MobileNode(Role):
             self.registration.remaining_s,
             random,
             codec,
+            configuration.dialect,
         )
         self.optimiser.valid_s = self._valid_s
         for correspondent in configuration.correspondents:
@@ -369,7 +369,7 @@ class MobileNode(Role):
         return {} if wanted is None else {wanted.home_address: wanted}
 
     def optimisations(self) -> dict[Pair, RouteOptimisation]:
-        return self.optimiser.wanted(self.attachments.paths, self.flow_registration.flows.values())
+        return self.optimiser.wanted(self.attachments.paths, self.flow_registration.flows.registered())
 
     def optimisation_changes(self) -> dict[Pair, RouteOptimisation | None]:
         return self.optimiser.changes(self.optimisations())
@@ -451,10 +451,8 @@ class MobileNode(Role):
                 self.registration.leave(now)
                 self._changed[self.configuration.home_address] = None
             return
-        # correspondent nodes speak the draft's dialect only
-        draft = self.configuration.dialect == Draft.name
-        flows = self.flow_registration.flows.wanted() if draft else []
-        self.optimiser.update(self.flow_registration.bindings.values(), flows, now)
+        wanted = self.flow_registration
+        self.optimiser.update(wanted.bindings.values(), wanted.flows.wanted(), now)
 
     def _transmit(
         self, update: BindingUpdate, care_of_addresses: list[IPv6Address], now: float

@@ -14,7 +14,7 @@ from testbed.mobility.correspondent_registration import CorrespondentRegistratio
 from testbed.mobility.forwarding import Action, FlowRule, Pair, Path, RouteOptimisation, Side
 from testbed.mobility.registration import Registration
 from testbed.mobility.role import Timers
-from testbed.mobility.update_list import ListedBinding, ListedFlow, describe_binding, describe_listed
+from testbed.mobility.update_list import ListedBinding, describe_binding, describe_listed
 from testbed.wire.codec import Codec
 from testbed.wire.message import (
     BindingAcknowledgement,
@@ -44,6 +44,7 @@ class RouteOptimiser:
         home_lifetime: Callable[[float], float],
         random: Callable[[int], bytes] = os.urandom,
         codec: Codec | None = None,
+        dialect: str = "draft",
     ) -> None:
         self.home_address = home_address
         self.correspondents: dict[IPv6Address, CorrespondentRegistration] = {}
@@ -57,7 +58,8 @@ class RouteOptimiser:
         self._note = note
         self._home_lifetime = home_lifetime
         self._random = random
-        self._codec = codec or Codec()
+        self._dialect = dialect
+        self._codec = codec or Codec(dialect)
 
     def add(self, correspondent: IPv6Address) -> None:
         """Optimise the route to this node from now on; takes effect with `update`."""
@@ -73,6 +75,7 @@ class RouteOptimiser:
             self._home_lifetime,
             self._random,
             self._codec,
+            self._dialect,
         )
         registration.valid_s = self.valid_s
         if correspondent in self._sequences:
@@ -157,15 +160,15 @@ class RouteOptimiser:
     def wanted(
         self,
         paths_of: Callable[[Registration], tuple[tuple[Path, ...], int | None]],
-        flows: Iterable[ListedFlow],
+        flows: Iterable[FlowBinding],
     ) -> dict[Pair, RouteOptimisation]:
         """Where packets to correspondent nodes leave: by what these have acknowledged. `flows`: those of the
         home agent, whose n-casting is not for correspondent nodes."""
         wanted = {}
         n_cast = tuple(
             FlowRule(flow.fid, flow.priority, flow.selector, Action.N_CAST)
-            for flow in (listed.registered for listed in flows)
-            if flow is not None and flow.action is Action.N_CAST
+            for flow in flows
+            if flow.action is Action.N_CAST
         )
         for peer, registration in self.correspondents.items():
             paths, default = paths_of(registration)

@@ -71,13 +71,10 @@ def updates(simulation):
 
 
 def same_flows(node, agent):
-    """Both have the same flow bindings, but for their priorities, which RFC 6089 wants to be different."""
-
-    def essence(flows):
-        return {f.fid: (f.bids, f.selector, f.action) for f in flows}
-
-    listed = [item.registered for item in node.registration.flows.values() if item.registered]
-    assert essence(listed) == essence(agent.cache.get(HOME_ADDRESS).flows.values())
+    """Both have the same flow bindings, and try them in the same order."""
+    listed = {flow.fid: flow for flow in node.registration.flows.registered()}
+    assert listed == agent.cache.get(HOME_ADDRESS).flows
+    assert node.home_binding(HOME_ADDRESS).rules == agent.home_binding(HOME_ADDRESS).rules
 
 
 # -- between the roles
@@ -140,6 +137,30 @@ def test_priorities_are_different():
     node.replace_flow(flow(1, priority=0), simulation.now)
     simulation.run(1)
     assert flows[1].priority < 256
+
+
+def test_a_refused_change_leaves_a_flow_its_priority():
+    """Its FID-PRI is the one that the receiver has, and no other flow binding is given that."""
+    simulation, node, agent = make(Policy(port_selectors=False))
+    node.add_flow(flow(1, selector=None), simulation.now)
+    simulation.run(1)
+    node.replace_flow(flow(1, priority=20), simulation.now)
+    simulation.run(1)
+    assert simulation.events("flow-changed")[-1]["status"]
+    node.add_flow(flow(2, selector=None), simulation.now)
+    simulation.run(1)
+    assert [f.priority for f in agent.cache.get(HOME_ADDRESS).flows.values()] == [2561, 2562]
+    same_flows(node, agent)
+
+
+@requirement("RFC 6089 §4.3: flow bindings of the same priority are tried in the same order at both ends")
+def test_both_ends_try_flows_in_the_same_order():
+    simulation, node, agent = make()
+    for fid in (9, 5, 7):
+        node.add_flow(flow(fid), simulation.now)
+        simulation.run(1)
+    assert [rule.fid for rule in agent.home_binding(HOME_ADDRESS).rules] == [9, 5, 7]
+    same_flows(node, agent)
 
 
 @requirement("RFC 6089 §5.3.6: packets are copied to each BID of a flow binding")

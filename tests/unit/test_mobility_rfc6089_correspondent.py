@@ -1,11 +1,17 @@
-"""RFC 6089 at correspondent nodes: the receiver's rules."""
+"""RFC 6089 between mobile nodes and correspondent nodes: the receiver's rules, then both together."""
 
 import pytest
 from peer import CELLULAR, WLAN, Peer
+from simulation import CORRESPONDENT, HOME_ADDRESS, ROUTER, trio
 
+from testbed.mobility.binding import FlowBinding
+from testbed.mobility.correspondent_node import ANY_OF_OURS, CorrespondentNode
+from testbed.mobility.forwarding import Action
+from testbed.mobility.policy import Policy
 from testbed.wire.flow import FlowBindingAction, FlowIdentification
 from testbed.wire.flow import RFC6089FlowStatus as Status
-from testbed.wire.option import FlowSummary
+from testbed.wire.message import BindingUpdate
+from testbed.wire.option import BindingIdentifier, FlowSummary
 from testbed.wire.selector import IPv6TrafficSelector
 
 requirement = pytest.mark.requirement
@@ -103,3 +109,131 @@ def test_flow_binding_action(peer, action):
     (found,) = answer.all_options(FlowIdentification)
     assert found == asked and found.status == 0
     assert peer.rules[1].bids == (1,)
+
+
+# -- both together
+
+
+def flow(fid=1, bids=(1,), action=Action.FORWARD, priority=10, selector=SSH):
+    return FlowBinding(fid, priority, action, bids, selector)
+
+
+def optimised(*flows, **keywords):
+    simulation, node, correspondent = trio(dialect="rfc6089", **keywords)
+    for wanted in flows:
+        node.add_flow(wanted, simulation.now)
+    simulation.run(2)
+    node.optimise(CORRESPONDENT, simulation.now)
+    simulation.run(2)
+    return simulation, node, correspondent
+
+
+def updates(simulation):
+    return [
+        packet
+        for packet in simulation.packets
+        if isinstance(packet.message, BindingUpdate) and packet.destination == CORRESPONDENT
+    ]
+
+
+def agree(node, correspondent):
+    """List and cache say the same, and so do the datapaths at both ends."""
+    registration = node.optimiser.correspondents[CORRESPONDENT]
+    entry = correspondent.cache.get(HOME_ADDRESS)
+    listed = {b.bid: b.registered for b in registration.bindings.values() if b.registered}
+    assert listed == {b.bid: b.care_of_address for b in entry.bindings.values()}
+    assert {flow.fid: flow for flow in registration.flows.registered()} == entry.flows
+    ours = node.optimisations()[HOME_ADDRESS, CORRESPONDENT]
+    theirs = correspondent.optimisations()[HOME_ADDRESS, ANY_OF_OURS]
+    assert ours.default_bid == theirs.default_bid
+    assert [rule for rule in ours.rules if rule.action is not Action.N_CAST] == list(theirs.rules)
+
+
+@requirement("RFC 6089 §5.2.7: flow bindings at a correspondent node, after return routability")
+@requirement("RFC 6089 §5.2.3: every Binding Update to a correspondent node mentions all flow bindings there")
+def test_flows_of_several_care_of_addresses():
+    simulation, node, correspondent = optimised(flow(1), flow(2, (2,), selector=WEB), flow(3, selector=None))
+    agree(node, correspondent)
+    assert {f.fid: f.bids for f in correspondent.cache.get(HOME_ADDRESS).flows.values()} == {
+        1: (1,),
+        2: (2,),
+        3: (1,),
+    }
+    known = set()
+    for packet in updates(simulation):
+        told = packet.message.all_options(FlowIdentification)
+        kept = {fid for option in packet.message.all_options(FlowSummary) for fid in option.fids}
+        bid = packet.message.option(BindingIdentifier).bid
+        assert {option.binding_reference for option in told} <= {(bid,)}
+        assert all(option.selector is not None for option in told)
+        assert kept == known
+        known |= {option.fid for option in told}
+    simulation.run(600)  # refreshed many times, each care-of address by itself
+    agree(node, correspondent)
+    assert len(correspondent.cache.get(HOME_ADDRESS).flows) == 3
+
+
+def test_changes_and_removals():
+    simulation, node, correspondent = optimised(flow(1), flow(2, selector=WEB))
+    entry = correspondent.cache.get(HOME_ADDRESS)
+    node.replace_flow(flow(1, (2,)), simulation.now)
+    simulation.run(1)
+    last = updates(simulation)[-1]
+    assert last.source == CELLULAR and last.message.option(FlowIdentification).selector is None
+    assert last.message.option(FlowSummary).fids == (2,)
+    assert entry.flows[1].bids == (2,) and entry.flows[1].selector == SSH
+    node.remove_flow(2, simulation.now)
+    simulation.run(1)
+    assert set(entry.flows) == {1}
+    agree(node, correspondent)
+
+
+@requirement("RFC 6089 §5.2.2.2: one message to a correspondent node moves all flows of a BID")
+def test_movement():
+    simulation, node, correspondent = optimised(flow(1), flow(2, (2,), selector=WEB))
+    seen = len(updates(simulation))
+    node.detach("wlan", simulation.now)
+    simulation.run(1)
+    (packet,) = updates(simulation)[seen:]
+    assert packet.message.option(FlowSummary).fids == (1, 2)
+    assert packet.message.all_options(FlowIdentification) == ()
+    agree(node, correspondent)
+    node.attach("wlan", WLAN, ROUTER, simulation.now)
+    simulation.run(1)
+    agree(node, correspondent)
+
+
+def test_n_cast_stays_with_the_home_agent():
+    simulation, node, correspondent = optimised(flow(1), flow(2, (1, 2), Action.N_CAST, 5, WEB))
+    assert set(correspondent.cache.get(HOME_ADDRESS).flows) == {1}
+    rules = node.optimisations()[HOME_ADDRESS, CORRESPONDENT].rules
+    assert [(rule.fid, rule.action, rule.bids) for rule in rules] == [
+        (2, Action.N_CAST, ()),
+        (1, Action.FORWARD, (1,)),
+    ]
+
+
+def test_what_a_correspondent_refuses_is_not_asked_again():
+    simulation, node, correspondent = optimised(
+        flow(1), flow(2, selector=None), policy=Policy(port_selectors=False)
+    )
+    simulation.run(200)
+    assert set(correspondent.cache.get(HOME_ADDRESS).flows) == {2}
+    told = [o for p in updates(simulation) for o in p.message.all_options(FlowIdentification)]
+    assert [option.fid for option in told] == [1, 2]
+    assert {item["flow"].fid for item in node.flows()} == {1, 2}  # the home agent has both
+
+
+@requirement("RFC 6089 §5.2.6: a correspondent node that knows no such options supports no flow bindings")
+def test_a_correspondent_node_of_the_other_dialect():
+    simulation, node, _ = trio(dialect="rfc6089")
+    other = CorrespondentNode(Peer().node.configuration, simulation.now)
+    simulation.add("cn", other, CORRESPONDENT)
+    simulation.codecs["cn"] = other._codec
+    node.add_flow(flow(1), simulation.now)
+    node.optimise(CORRESPONDENT, simulation.now)
+    simulation.run(5)
+    assert simulation.events("flow-bindings-unsupported")
+    assert len(other.cache.get(HOME_ADDRESS).bindings) == 2
+    assert other.cache.get(HOME_ADDRESS).flows == {}
+    assert node.optimisations()[HOME_ADDRESS, CORRESPONDENT].rules == ()
