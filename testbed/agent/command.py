@@ -93,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_flow_commands(commands, common)
     _add_route_commands(commands, common)
     _add_prefix_command(commands, common)
+    _add_prefer_command(commands, common)
     words = "what has happened"
     events = commands.add_parser("events", help=words, description=words, parents=[common])
     events.add_argument("-f", "--follow", action="store_true", help="and what happens, until Ctrl-C")
@@ -144,6 +145,13 @@ def _add_route_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_optimise)
     words = "the correspondent nodes to which the route is optimised"
     commands.add_parser("routes", help=words, description=words, parents=[common]).set_defaults(run=_routes)
+
+
+def _add_prefer_command(commands: Any, common: argparse.ArgumentParser) -> None:
+    words = "without multiple care-of addresses: use that of this interface while it has one"
+    parser = commands.add_parser("prefer", help=words, description=words, parents=[common])
+    parser.add_argument("interface", metavar="INTERFACE", nargs="?", help="none: by priority again")
+    parser.set_defaults(run=_prefer)
 
 
 def _add_prefix_command(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -273,6 +281,13 @@ def _events(client: Client, options: argparse.Namespace) -> None:
     events = client.events(options.last) if options.follow else client.request("events", last=options.last)
     for event in events:
         print(json.dumps(event) if options.json else event_line(event), flush=options.follow)
+
+
+def _prefer(client: Client, options: argparse.Namespace) -> None:
+    answer = client.request("prefer", interface=options.interface)
+    if options.json:
+        return _print_json(answer)
+    print(f"{answer['preferred']} is preferred" if answer["preferred"] else "interfaces by their priority")
 
 
 def _optimise(client: Client, options: argparse.Namespace) -> None:

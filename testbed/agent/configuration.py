@@ -195,6 +195,7 @@ class MobileNodeFile(AgentTables, tag_field="role", tag="mobile-node", kw_only=T
     accept_unauthenticated: bool = False
     mobile_network: MobileNetworkTable | None = None
     flow_updates: Literal["together", "each"] = "together"
+    multiple_care_of_addresses: bool = True
     hierarchical: bool = False
     map_security: Security | None = None
 
@@ -302,6 +303,10 @@ def _check_mobile_node(file: MobileNodeFile) -> None:
         ("correspondent", file.correspondent, "address"),
     ):
         _check_unique(kind, items, key)
+    if not file.multiple_care_of_addresses:
+        for key in ("flow", "hierarchical"):
+            if getattr(file, key):
+                raise ConfigurationError(f"{key}: does not go with multiple_care_of_addresses = false")
     _check_mobile_network(file)
     _check_keys("security", [(None, file.security)] if file.security else [], file)
     if file.hierarchical:
@@ -421,6 +426,12 @@ def check_flow(flow: FlowBinding) -> None:
         raise ValueError("bids: is missing; expected at least one BID or interface")
     if flow.action is Action.N_CAST and len(flow.bids) < 2:
         raise ValueError("bids: expected at least two for n-cast")
+
+
+def resolve_interface(name: str, interfaces: list[Interface]) -> str:
+    """The whole name of an interface ("mn-wlan", or "wlan" if only one ends so). Raises ValueError."""
+    (bid,) = resolve_bids([name], interfaces)
+    return next(interface.name for interface in interfaces if interface.bid == bid)
 
 
 def resolve_bids(names: list[int | str], interfaces: list[Interface]) -> tuple[int, ...]:

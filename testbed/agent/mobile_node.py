@@ -20,6 +20,7 @@ from testbed.agent.configuration import (
     flow_binding,
     mobile_network,
     resolve_bids,
+    resolve_interface,
     selector_keys,
 )
 from testbed.agent.daemon import Agent, AgentError
@@ -79,6 +80,7 @@ class MobileNodeAgent(Agent):
                 dialect=file.dialect,
                 home_prefix=file.home_prefix,
                 flow_updates=file.flow_updates,
+                multiple_care_of_addresses=file.multiple_care_of_addresses,
                 **mobile_network(file),
             )
             self.role = self._make_role(configuration)
@@ -365,6 +367,8 @@ class MobileNodeAgent(Agent):
             return [self._flow(listed) for listed in self.role.flows()]
         if isinstance(request, requests.Routes):
             return self._routes()
+        if isinstance(request, requests.Prefer):
+            return self._prefer(request)
         if isinstance(request, requests.Optimise):
             return await self._optimise_route(request)
         if isinstance(request, requests.Deregister):
@@ -378,6 +382,16 @@ class MobileNodeAgent(Agent):
             {**route, "flows": [self._flow(listed) for listed in route["flows"]]}
             for route in self.role.optimiser.describe(time.monotonic())
         ]
+
+    def _prefer(self, request: requests.Prefer) -> dict[str, Any]:
+        """Change the interface whose care-of address is used; the home agent is told at once."""
+        try:
+            name = request.interface and resolve_interface(request.interface, self.file.interface)
+            self.role.prefer(name, time.monotonic())
+        except ValueError as error:
+            raise RequestError(str(error)) from None
+        self.turn(time.monotonic())
+        return {"preferred": name}
 
     async def _optimise_route(self, request: requests.Optimise) -> dict[str, Any]:
         """Change the route to a correspondent node and wait for its answer."""

@@ -85,6 +85,12 @@ class Deregister(Table, tag_field="command", tag="deregister"):
     timeout_s: Timeout = ANSWER_TIMEOUT_S
 
 
+class Prefer(Table, tag_field="command", tag="prefer"):
+    """Without multiple care-of addresses: use that of this interface while it has one; None: by priority."""
+
+    interface: str | None = None
+
+
 class Optimise(Table, tag_field="command", tag="optimise"):
     """Optimise the route to a correspondent node, and wait until it has agreed; `stop`: no longer."""
 
@@ -109,6 +115,7 @@ Request: TypeAlias = (
     | FlowRemove
     | Deregister
     | HomePrefix
+    | Prefer
     | Optimise
     | Routes
 )

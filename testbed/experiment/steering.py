@@ -72,6 +72,7 @@ class Steering:
         self.watches: dict[int, PathWatch] = {}
         self._names = [network.name for network in run.topology.access_networks]
         self._bandwidths = [profile.bandwidth_mbit for profile in links]
+        self._preferred: int | None = None
         self._was_up = {number: True for number in range(1, len(links) + 1)}
         # one command at a time for each flow; those of several flows go out in one Binding Update
         self._workers = {flow.name: ThreadPoolExecutor(1) for flow in self.flows}
@@ -113,6 +114,13 @@ class Steering:
         self.bound = dict(answer)
         return [{"fid": self.fids[name], **self._wanted(name, answer[name])} for name in answer]
 
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """Keys of the mobile node's configuration: flow bindings and what else there is at the start."""
+        if self.strategy.carrier is Carrier.ONE_CARE_OF_ADDRESS:
+            return {"multiple_care_of_addresses": False}
+        return {"flows": self.initial()} if self.by_agents else {}
+
     def _wanted(self, name: str, binding: Binding) -> dict[str, Any]:
         flow = next(flow for flow in self.flows if flow.name == name)
         return {
@@ -124,16 +132,28 @@ class Steering:
 
     def tell(self, name: str, link: int | None = None) -> None:
         """Something has happened: let the strategy answer it."""
-        if not self.by_agents:
+        if not self.by_agents and self.strategy.carrier is not Carrier.ONE_CARE_OF_ADDRESS:
             return
         links = self.links()
         answer = self.strategy.decide(self.flows, links, Event(name, time.monotonic(), link))
+        if self.strategy.carrier is Carrier.ONE_CARE_OF_ADDRESS:
+            return self._prefer(answer)
         changed = [flow.name for flow in self.flows if answer.get(flow.name) != self.bound.get(flow.name)]
         if not changed:
             return
         self.run.log("steer", text=f"{self.strategy.name} moves {', '.join(changed)}")
         for flow in changed:
             self._bind(flow, answer.get(flow))
+
+    def _prefer(self, answer: Mapping[str, Binding]) -> None:
+        """All flows are to go by one network: the first one that is named, if any is."""
+        number = next((binding.networks[0] for binding in answer.values()), None)
+        if number == self._preferred:
+            return
+        self._preferred = number
+        name = self._names[number - 1] if number else None
+        self.run.log("steer", text=f"{self.strategy.name} prefers {name or self._names[0]}")
+        self.run.ask("prefer", interface=name)
 
     def _bind(self, name: str, binding: Binding | None) -> None:
         before = self.bound.pop(name, None)
@@ -279,7 +299,7 @@ def _set_up(run: Run, steering: Steering) -> Host:
         if carrier is Carrier.MULTIPATH_TCP:
             _multipath_endpoints(run, addresses)
         return Host(run.mn.popen, addresses[f"{run.mn.name}-{first}"])
-    more: dict[str, Any] = {"flows": steering.initial(), "preferred": first}
+    more: dict[str, Any] = {"preferred": first} | steering.configuration
     if carrier is Carrier.SPRAYED:
         more["flows"] = [{"fid": SPRAY_FID, "bids": [2], "traffic_class": str(SPRAY_CLASS)}]
         _spray(run)

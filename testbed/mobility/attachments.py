@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 
+from testbed.mobility.binding import NO_BID
 from testbed.mobility.forwarding import Path
 from testbed.mobility.mobile_node_configuration import InterfaceConfiguration, MobileNodeConfiguration
 from testbed.mobility.registration import Registration
@@ -33,6 +34,8 @@ class Attachments:
         self._interfaces = configuration.interfaces
         self._home_prefix = configuration.home_link_prefix
         self._each = configuration.flow_updates == "each"
+        self._single = not configuration.multiple_care_of_addresses
+        self._chosen: str | None = None
         self._note = note
         self._attached: dict[str, Attachment] = {}
         self._seen: set[int] = set()
@@ -59,6 +62,10 @@ class Attachments:
             self._note("care-of-address-gained", interface=interface.name, care_of_address=gained)
         return True
 
+    def prefer(self, interface: str | None) -> None:
+        """Prefer this interface to what its priority says; None: none."""
+        self._chosen = interface
+
     def look_for_home(self) -> bool:
         """After changes: bring `home_interface` up to date. Returns whether the home link was gained or lost,
         rather than found at another interface."""
@@ -79,7 +86,9 @@ class Attachments:
     def away(self) -> list[Attachment]:
         """Where the node is attached away from home, the most preferred first."""
         away = [a for a in self._attached.values() if a.care_of_address not in self._home_prefix]
-        return sorted(away, key=lambda a: (a.interface.priority, a.interface.bid))
+        return sorted(
+            away, key=lambda a: (a.interface.name != self._chosen, a.interface.priority, a.interface.bid)
+        )
 
     def preferred_address(self) -> IPv6Address | None:
         """The most preferred care-of address, None while there is none."""
@@ -94,8 +103,10 @@ class Attachments:
 
     def bind(self, registration: Registration) -> None:
         """Want every BID at the care-of address of its own interface, else at the most preferred one; nowhere
-        where each flow moves by itself."""
+        where each flow moves by itself. Where there is only one binding, that at the most preferred one."""
         away = self.away()
+        if self._single:
+            return registration.bind(NO_BID, 0, away[0].care_of_address if away else None)
         substitute = away[0] if away and not self._each else None
         for interface in self._interfaces:
             own = next((a for a in away if a.interface == interface), None)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 
+from testbed.mobility.binding import NO_BID
 from testbed.mobility.composition import MAX_OPTIONS_LENGTH, Composition, flow_option
 from testbed.mobility.correspondent_flows import CorrespondentFlows
 from testbed.mobility.registration import (
@@ -243,14 +244,15 @@ class CorrespondentRegistration(Registration):
             (binding,) = bids
             care_of_address = binding.care_of_address
             care_of = self._care_of_token(care_of_address, now)
-            identifiers = (BindingIdentifier(binding.bid, 0, False, binding.priority, care_of_address),)
+            if binding.bid != NO_BID:
+                identifiers = (BindingIdentifier(binding.bid, 0, False, binding.priority, care_of_address),)
         key = binding_management_key(home.value, care_of.value if care_of else b"")
         self._key = (key, care_of_address)
         update = BindingUpdate(
             sequence,
             self._lifetime_s(bids, now),
             acknowledge=True,
-            overwrite=bool(bids) and not self.known_to_peer,
+            overwrite=bool(identifiers) and not self.known_to_peer,
             options=(
                 *identifiers,
                 *self.dialect.options(flows),

@@ -6,7 +6,7 @@ Classes: `ListedFlows`, `FlowError`. draft-soliman-monami6-flow-binding-05 §6.
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from testbed.mobility.binding import FlowBinding
+from testbed.mobility.binding import NO_BID, FlowBinding
 from testbed.mobility.dialect import Draft
 from testbed.mobility.update_list import ListedBinding, ListedFlow
 from testbed.wire.flow import FlowStatus, Pro
@@ -88,6 +88,8 @@ class ListedFlows(dict[int, ListedFlow]):
             raise FlowError(f"flow binding {flow.fid}: {reason}")
         if not flow.bids:
             raise FlowError(f"flow binding {flow.fid} names no BID")
+        if NO_BID in self._bindings:
+            raise FlowError("flow bindings need multiple care-of addresses, and there is only one binding")
         if not self.supported:
             raise FlowError("the receiver of Binding Updates does not support flow bindings")
         for bid in flow.bids:

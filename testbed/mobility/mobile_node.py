@@ -11,7 +11,7 @@ from typing import Any
 
 from testbed.mobility.attachments import Attachments
 from testbed.mobility.authentication import Signer
-from testbed.mobility.binding import FlowBinding, wanted_rules
+from testbed.mobility.binding import NO_BID, FlowBinding, wanted_rules
 from testbed.mobility.detours import Detours
 from testbed.mobility.flow_requests import FlowRequests
 from testbed.mobility.forwarding import HomeBinding, Pair, RouteOptimisation
@@ -59,7 +59,7 @@ class MobileNode(Role):
 
     Each interface has a BID. While an interface has no care-of address, its BID is bound to that of the
     most preferred interface that has one: one Binding Identifier option moves all the flows that are bound
-    to it, and another one brings them back (draft §4.1, §6.2).
+    to it, and another one brings them back (draft §4.1, §6.2). In plain Mobile IPv6 there is one binding.
     """
 
     def __init__(
@@ -113,8 +113,7 @@ class MobileNode(Role):
         self.home_prefixes = PrefixDiscovery(
             configuration.home_address, self.timers, self._solicit_prefixes, self._note, random
         )
-        for interface in configuration.interfaces:
-            self.registration.bind(interface.bid, interface.priority, None)
+        self.attachments.bind(self.registration)
         for flow in configuration.flows:
             self.registration.flows.add(flow)
         self.optimiser = RouteOptimiser(
@@ -320,6 +319,16 @@ class MobileNode(Role):
         self._flow_requests.remove(self.flow_registration, fid)
         self._update(now)
 
+    def prefer(self, interface: str | None, now: float) -> None:
+        """Use the care-of address of this interface while it has one, whatever its priority (None: by
+        priority). Raises FlowError where each interface has a BID: there, flows are bound."""
+        if self.configuration.multiple_care_of_addresses:
+            raise FlowError("an interface is preferred only without multiple care-of addresses: bind flows")
+        if interface is not None and all(i.name != interface for i in self.configuration.interfaces):
+            raise FlowError(f"there is no interface {interface}")
+        self.attachments.prefer(interface)
+        self._moved(now)
+
     def optimise(self, correspondent: IPv6Address, now: float) -> None:
         """Exchange packets with this node directly (RFC 6275 §11.7.2), as soon as it agrees."""
         self.optimiser.add(correspondent)
@@ -381,6 +390,8 @@ class MobileNode(Role):
     def bindings(self, now: float) -> list[dict[str, Any]]:
         """One dictionary a BID: what is wanted, what is registered."""
         names = {interface.bid: interface.name for interface in self.configuration.interfaces}
+        if not self.configuration.multiple_care_of_addresses:
+            names = {NO_BID: next((a.interface.name for a in self.attachments.away()), None)}
         wanted = self.home_binding(self.configuration.home_address)
         return [
             {

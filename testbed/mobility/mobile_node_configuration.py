@@ -27,6 +27,8 @@ class MobileNodeConfiguration:
 
     `flow_updates`: how flows follow when their interface is lost (draft §6.2): "together", by one Binding
     Identifier option, or "each" by a Flow Identification option of its own.
+    `multiple_care_of_addresses` False: plain Mobile IPv6 (RFC 6275): one binding, without BID and flow
+    bindings, at the most preferred care-of address.
     `home_agent` None: it is looked for on the link of `home_prefix` (RFC 6275 §11.4.1).
     `prefixes`: the mobile network prefixes of a mobile router (RFC 3963), none for a mobile host;
     `explicit_prefixes`, `prefix_fall_back`: see MobileNetwork. `dialect`: how flow bindings are
@@ -46,6 +48,7 @@ class MobileNodeConfiguration:
     dialect: str = "draft"
     home_prefix: IPv6Network | None = None
     flow_updates: str = "together"
+    multiple_care_of_addresses: bool = True
 
     @property
     def home_link_prefix(self) -> IPv6Network:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from ipaddress import IPv6Address
 from typing import Any
 
-from testbed.mobility.binding import sequence_is_newer
+from testbed.mobility.binding import NO_BID, sequence_is_newer
 from testbed.mobility.composition import Composition, compose
 from testbed.mobility.dialect import DIALECTS
 from testbed.mobility.listed_flows import ListedFlows
@@ -246,6 +246,7 @@ class Registration:
         identifiers = tuple(
             BindingIdentifier(binding.bid, priority=binding.priority, care_of_address=binding.care_of_address)
             for binding in bids
+            if binding.bid != NO_BID
         )
         network = self.mobile_network
         prefixes = network.options() if network and bids else ()
@@ -256,7 +257,7 @@ class Registration:
             home_registration=not self.local,
             map_registration=self.local,
             mobile_router=network is not None,
-            overwrite=bool(bids) and not self.known_to_peer,
+            overwrite=bool(identifiers) and not self.known_to_peer,
             options=identifiers + prefixes + self.dialect.options(flows),
         )
 

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 
-from testbed.strategy.strategy import Binding, Event, Flow, Link, Strategy, by_number, refuge
+from testbed.strategy.strategy import Binding, Carrier, Event, Flow, Link, Strategy, by_number, refuge
 
 
 class Single(Strategy):
-    """All flows by the same care-of address: what plain Mobile IPv6 (RFC 6275) offers."""
+    """All flows by the only care-of address, registered without BID: plain Mobile IPv6 (RFC 6275)."""
 
     name = "single"
+    carrier = Carrier.ONE_CARE_OF_ADDRESS
     summary = "plain Mobile IPv6: one care-of address for everything"
 
     def decide(self, flows: Sequence[Flow], links: Sequence[Link], event: Event) -> Mapping[str, Binding]:

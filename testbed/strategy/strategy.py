@@ -67,6 +67,7 @@ class Carrier(Enum):
     """How packets get to the mobile node: what has to be set up for a strategy."""
 
     HOME_AGENT = "tunnels from the home agent, one a care-of address"
+    ONE_CARE_OF_ADDRESS = "a tunnel from the home agent to the only care-of address"
     PLAIN = "plain routing to one care-of address, without Mobile IPv6"
     SPRAYED = "tunnels from the home agent, packets of a flow in turns over all of them"
     MULTIPATH_TCP = "the kernel's Multipath TCP between care-of addresses, without Mobile IPv6"

@@ -18,7 +18,7 @@ SWEEP = """
 name = "short"
 repeat = 1
 [grid]
-strategy = ["static", "ncast-always", "per-packet", "none", "mptcp", "route-optimised", "anchored"]
+strategy = ["single", "static", "ncast-always", "per-packet", "none", "mptcp", "route-optimised", "anchored"]
 scenario = ["announced-loss"]
 links = [["wlan", "4g"]]
 pace = [0.4]
@@ -82,6 +82,12 @@ def test_every_strategy_carried_its_flows_as_it_says(series):
     assert found["ncast-always"].flow("video").duplicates > 0.3 * found["ncast-always"].flow("video").sent
     assert found["static"].flow("video").duplicates == 0
     assert found["per-packet"].flow("video").reordered > 0.1 * found["per-packet"].flow("video").sent
+    single = found["single"]
+    assert {flow.fid for flow in single.flows} == {None}
+    assert networks("single", "voip") == {"mn-wlan", "mn-lte"}
+    sent = [event for event in single.events if event["event"] == "binding-update-sent"]
+    assert sent and all(list(event["bids"]) == ["0"] for event in sent)  # no BID
+    assert single.windows["events"]["voip"].lost == 0  # it had left before the link went
     assert networks("none", "voip") == {"mn-wlan"} and found["none"].signalling.packets == 0
     assert found["none"].windows["events"]["voip"].interruption_ms > 500
     assert found["static"].windows["events"]["voip"].interruption_ms < 500

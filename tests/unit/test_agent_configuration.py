@@ -157,6 +157,15 @@ def test_a_wrong_mobile_network(tables, sentence):
     assert str(error.value) == sentence
 
 
+@pytest.mark.parametrize("more", [{"flow": [{"fid": 1, "bids": [1]}]}, {"hierarchical": True}])
+def test_one_care_of_address_has_no_flow_bindings(more):
+    file = check({**MOBILE_NODE, "multiple_care_of_addresses": False})
+    assert not file.multiple_care_of_addresses and check(MOBILE_NODE).multiple_care_of_addresses
+    (key,) = more
+    with pytest.raises(ConfigurationError, match=f"^{key}: does not go with multiple_care_of_addresses"):
+        check({**MOBILE_NODE, "multiple_care_of_addresses": False, **more})
+
+
 def test_a_mobile_router_has_one_entry_in_the_prefix_table():
     router = {"home_address": "2001:db8:100::100", "prefixes": ["2001:db8:1000::/64"]}
     with pytest.raises(ConfigurationError, match=r"^mobile_router\[1\].home_address: '2001:db8:100::100' is"):
