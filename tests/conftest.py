@@ -7,7 +7,7 @@ import pytest
 
 from testbed.isolation import isolate
 
-pytest_plugins = ["conformance"]
+pytest_plugins = ["backend", "conformance", "time_limit"]
 
 INTEGRATION = Path(__file__).with_name("integration")
 

@@ -4,14 +4,13 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
+from backend import backends
 
 pytest.register_assert_rewrite("datapath_bed", "machine")
 
 from datapath_bed import Bed  # noqa: E402
 from datapath_network import needed  # noqa: E402
 from machine import assert_untouched, snapshot  # noqa: E402
-
-from testbed.datapath.probe import BACKENDS  # noqa: E402
 
 
 @pytest.fixture
@@ -27,7 +26,7 @@ def untouched():
         subprocess.run(["umount", "--lazy", "/tmp"], check=True)
 
 
-@pytest.fixture(scope="module", params=BACKENDS)
+@pytest.fixture(scope="module", params=backends("tunnel"))
 def bed(request: pytest.FixtureRequest) -> Iterator[Bed]:
     """Of each tunnel backend."""
     bed = Bed(needed(request.param))

@@ -8,7 +8,8 @@ import time
 import pytest
 
 from testbed.emulation.controller import FlowBindingController
-from testbed.emulation.process import wait_until
+from testbed.emulation.openvswitch import choose_datapath
+from testbed.emulation.process import EmulationError, wait_until
 from testbed.emulation.switched_network import SwitchedNetwork
 from testbed.measure.accounting import Received, Sent, account
 from testbed.measure.probe_log import read_probe_log
@@ -31,13 +32,22 @@ needs_controller = pytest.mark.skipif(
 )
 
 
+def needed_datapath(name):
+    """The name of the switch datapath; the test is skipped where this kernel does not have it."""
+    try:
+        choose_datapath(name)
+    except EmulationError as error:
+        pytest.skip(str(error))
+    return name
+
+
 class ControllerNetwork:
     """A context manager; `controller` runs, the agents are registered. All waiting is for conditions."""
 
-    def __init__(self, folder, python=None, library=None, **more):
+    def __init__(self, folder, python=None, library=None, datapath="auto", **more):
         self.folder = folder
         self.topology = SdnTopology(access_networks=ACCESS)
-        self.network = SwitchedNetwork(self.topology, folder)
+        self.network = SwitchedNetwork(self.topology, folder, datapath)
         self.fabric = self.topology.fabric(["/run/flowbind/ha.sock"], **more)
         self.controller = self.network.addController(
             "controller", controller=FlowBindingController, fabric=self.fabric, python=python, library=library

@@ -8,14 +8,22 @@ import threading
 import time
 
 import pytest
-from controller_network import FOREIGN, OURS, ControllerNetwork, needs_controller, needs_switches
+from backend import backends
+from controller_network import (
+    FOREIGN,
+    OURS,
+    ControllerNetwork,
+    needed_datapath,
+    needs_controller,
+    needs_switches,
+)
 
 from testbed.emulation.controller import FlowBindingController
 from testbed.emulation.process import wait_until
 from testbed.measure.accounting import longest_gap
 from testbed.measure.traffic import start_traffic
 
-pytestmark = [needs_switches, needs_controller]
+pytestmark = [needs_switches, needs_controller, pytest.mark.long]
 
 SSH = {"next_header": "tcp", "source_port": "22"}
 
@@ -24,9 +32,10 @@ def udp(port):
     return {"next_header": "udp", "source_port": str(port)}
 
 
-@pytest.fixture(scope="module")
-def network(tmp_path_factory):
-    with ControllerNetwork(tmp_path_factory.mktemp("controller"), audit_s=1.0, feed_grace_s=2.0) as network:
+@pytest.fixture(scope="module", params=backends("switch"))
+def network(tmp_path_factory, request):
+    folder, datapath = tmp_path_factory.mktemp("controller"), needed_datapath(request.param)
+    with ControllerNetwork(folder, datapath=datapath, audit_s=1.0, feed_grace_s=2.0) as network:
         yield network
 
 

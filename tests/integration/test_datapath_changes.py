@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from ipaddress import IPv6Address
 
 import pytest
+from backend import backends
 from datapath_network import (
     CORRESPONDENT,
     HOME_ADDRESS,
@@ -24,13 +25,12 @@ from datapath_network import (
 
 from testbed.datapath.datapath import Datapath, DatapathConfiguration
 from testbed.datapath.error import DatapathError
-from testbed.datapath.probe import BACKENDS
 from testbed.datapath.slots import Slots
 from testbed.mobility.forwarding import Action, FlowRule, HomeBinding, Path, Side
 from testbed.wire.selector import IPv6TrafficSelector
 
 
-@pytest.fixture(scope="module", params=BACKENDS)
+@pytest.fixture(scope="module", params=backends("tunnel"))
 def network(request: pytest.FixtureRequest) -> Iterator[Network]:
     backend = needed(request.param)
     network = Network()
@@ -192,6 +192,7 @@ DAMAGES = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("side", [Side.ANCHOR, Side.MOBILE], ids=lambda side: side.value)
 def test_reconcile_repairs_any_damage(network: Network, side: Side):
     is_anchor = side is Side.ANCHOR

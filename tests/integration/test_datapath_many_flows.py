@@ -4,10 +4,10 @@ they change."""
 from collections.abc import Iterator
 
 import pytest
+from backend import backends
 from datapath_bed import DCCP, SCTP, TCP, UDP, Bed, mirrored, packet
 from datapath_network import HOME_ADDRESS, binding, needed, send_raw
 
-from testbed.datapath.probe import BACKENDS
 from testbed.datapath.recent_flows import MANY_RULES, RECENT_FLOWS
 from testbed.mobility.forwarding import Action, FlowRule
 from testbed.wire.selector import IPv6TrafficSelector
@@ -15,7 +15,7 @@ from testbed.wire.selector import IPv6TrafficSelector
 FIRST_PORT, COUNT = 5000, 300
 
 
-@pytest.fixture(scope="module", params=[backend for backend in BACKENDS if backend != "tun"])
+@pytest.fixture(scope="module", params=backends("tunnel"))
 def bed(request: pytest.FixtureRequest) -> Iterator[Bed]:
     bed = Bed(needed(request.param))
     yield bed

@@ -5,6 +5,7 @@ import struct
 from ipaddress import IPv6Address
 
 import pytest
+from backend import backends
 from datapath_bed import udp
 from datapath_network import (
     CELLULAR,
@@ -103,7 +104,7 @@ class Bed:
         self.network.close()
 
 
-@pytest.fixture(params=["bpf", "tun"])
+@pytest.fixture(params=backends("route optimisation"))
 def bed(request):
     bed = Bed(request.param)
     yield bed

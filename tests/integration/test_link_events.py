@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from backend import backends
 
 from testbed.emulation.link_device import Device
 from testbed.emulation.link_parameters import LinkError, LinkParameters
@@ -24,7 +25,7 @@ IFF_LOWER_UP = 0x10000
 PROJECT = Path(__file__).parents[2]
 
 
-@pytest.fixture(params=["wire", "netem", "veth"])
+@pytest.fixture(params=backends("link"))
 def backend(request):
     if request.param == "netem" and not has_netem():
         pytest.skip("this kernel has no netem")

@@ -7,6 +7,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from backend import backends
 
 from testbed.emulation.link import LinkError, choose_link_backend
 from testbed.emulation.netem import has_netem
@@ -51,7 +52,7 @@ def isolated(backend, script):
     return json.loads(lines[0].removeprefix("report "))
 
 
-@pytest.fixture(params=["wire", "netem"])
+@pytest.fixture(params=backends("link", "netem", "wire"))
 def backend(request):
     if request.param == "netem" and not has_netem():
         pytest.skip("this kernel has no netem")

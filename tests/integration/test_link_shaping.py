@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from math import sqrt
 
 import pytest
+from backend import backends
 
 from testbed.emulation.link_device import Device, Namespace
 from testbed.emulation.link_parameters import LinkParameters
@@ -27,7 +28,7 @@ from testbed.emulation.netem import has_netem
 ETH_P_EXPERIMENT = 0x88B5
 
 
-@pytest.fixture(params=["wire", "netem"])
+@pytest.fixture(params=backends("link", "netem", "wire"))
 def backend(request):
     if request.param == "netem" and not has_netem():
         pytest.skip("this kernel has no netem")

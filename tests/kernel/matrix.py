@@ -1,0 +1,97 @@
+"""The table of docs/kernels.md from results: `matrix.py docs/kernels.md RESULTS.xml...`, a column for each.
+
+Results are what `--junitxml` writes: `./run tests` leaves results/tests/native.xml and bookworm.xml. Those of
+one kernel may be given in several files; the last one counts where a test is in more than one of them.
+
+Functions: `rows`, `table`.
+"""
+
+import sys
+import xml.etree.ElementTree as ElementTree
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from backend import BACKENDS  # noqa: E402
+
+BEGIN, END = "<!-- results -->\n", "<!-- end of results -->\n"
+EVERYTHING = "all integration tests"
+_WORDS = {"passed": "passed", "failed": "FAILED", "skipped": "skipped"}
+
+
+class Outcome(NamedTuple):
+    """Of a test under a kernel."""
+
+    state: str
+    reason: str
+    backends: tuple[str, ...]
+
+
+def rows() -> list[str]:
+    """The names of the rows, in their order."""
+    return [*(f"{kind}: {name}" for kind, name in BACKENDS), EVERYTHING]
+
+
+def read(paths: Iterable[Path]) -> dict[str, dict[str, Outcome]]:
+    """By kernel and test."""
+    found: dict[str, dict[str, Outcome]] = defaultdict(dict)
+    for path in paths:
+        suite = ElementTree.parse(path).getroot().find("testsuite")
+        kernel = next(p.get("value") for p in suite.iter("property") if p.get("name") == "kernel")
+        for case in suite.iter("testcase"):
+            if "tests.integration" in case.get("classname"):
+                found[kernel][f"{case.get('classname')}::{case.get('name')}"] = _outcome(case)
+    return found
+
+
+def _outcome(case: ElementTree.Element) -> Outcome:
+    backends = tuple(p.get("value") for p in case.iter("property") if p.get("name") == "backend")
+    for tag, state in (("failure", "failed"), ("error", "failed"), ("skipped", "skipped")):
+        told = case.find(tag)
+        if told is not None:
+            return Outcome(state, told.get("message", ""), backends)
+    return Outcome("passed", "", backends)
+
+
+def table(results: dict[str, dict[str, Outcome]]) -> str:
+    kernels = list(results)
+    lines = [
+        f"| backend | needs | {' | '.join(kernels)} |",
+        f"| --- | --- |{' --- |' * len(kernels)}",
+    ]
+    for row, needs in zip(rows(), [*BACKENDS.values(), ""], strict=True):
+        cells = [_cell(results[kernel].values(), row) for kernel in kernels]
+        lines.append(f"| {row} | {needs} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", *_left_out(results)]) + "\n"
+
+
+def _cell(outcomes: Iterable[Outcome], row: str) -> str:
+    counts = Counter(o.state for o in outcomes if row == EVERYTHING or row in o.backends)
+    return ", ".join(f"{counts[state]} {word}" for state, word in _WORDS.items() if counts[state]) or "–"
+
+
+def _left_out(results: dict[str, dict[str, Outcome]]) -> list[str]:
+    """Tests that were skipped under every kernel under which they were tried."""
+    tried: dict[str, list[Outcome]] = defaultdict(list)
+    for outcomes in results.values():
+        for test, outcome in outcomes.items():
+            tried[test].append(outcome)
+    never = {test: seen[0].reason for test, seen in tried.items() if {o.state for o in seen} == {"skipped"}}
+    if not never:
+        return ["No test was skipped under all of these kernels."]
+    told = [f"- `{test.rpartition('.')[2]}`: {reason}" for test, reason in sorted(never.items())]
+    return ["Skipped under all of these kernels:", "", *told]
+
+
+def main(document: Path, *paths: Path) -> None:
+    text = document.read_text()
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    document.write_text(before + BEGIN + "\n" + table(read(paths)) + "\n" + END + after)
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))

@@ -1,0 +1,21 @@
+# The machine's process 1: runs `command.sh`, shows its output at the second serial line, keeps its status.
+cd /run/kernel
+mkdir -p /lib/modules
+read -r modules <modules && mount --bind "$modules" /lib/modules
+tar -x -f project.tar -C /
+while read -r tag folder; do
+    mount -t 9p -o trans=virtio,version=9p2000.L,access=any,msize=512000,cache=mmap "$tag" "$folder"
+done <shared
+hostname debian
+ip link set lo up
+stty -F /dev/ttyS1 raw -echo
+ulimit -n 65536
+echo >alive
+# When process 1 of its namespace ends, the kernel ends whatever else was left running there.
+{
+    unshare --pid --fork --mount-proc /bin/sh /run/kernel/command.sh
+    echo $? >status
+} </dev/null 2>&1 | cat >/dev/ttyS1
+sync
+echo o >/proc/sysrq-trigger
+exec sleep 1000
