@@ -24,7 +24,7 @@ IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
 IFF_UP, IFF_LOWER_UP = 0x1, 0x10000
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_EXCL, NLM_F_CREATE = 0x1, 0x4, 0x200, 0x400
 NLMSG_ERROR, RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 2, 16, 17, 18
-IFLA_ADDRESS, IFLA_IFNAME, IFLA_MASTER, IFLA_OPERSTATE, IFLA_LINKINFO = 1, 3, 10, 16, 18
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MASTER, IFLA_TXQLEN, IFLA_OPERSTATE, IFLA_LINKINFO = 1, 3, 10, 13, 16, 18
 IFLA_IFALIAS, IFLA_STATS64, IFLA_NET_NS_FD = 20, 23, 28
 IF_OPER_UNKNOWN, IF_OPER_UP = 0, 6
 IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
@@ -115,6 +115,7 @@ class DeviceState:
 
     operational: as carrier, but as the kernel has announced it.
     address: of the hardware.
+    queue_length: packets, the limit of disciplines that have no other.
     statistics: packets, octets, drops.
     """
 
@@ -123,6 +124,7 @@ class DeviceState:
     carrier: bool
     operational: bool
     address: str
+    queue_length: int
     statistics: dict[str, int]
 
 
@@ -193,11 +195,22 @@ class Device:
             self._set("describe", _interface() + _attribute(IFLA_IFNAME, self.name)
                       + _attribute(IFLA_IFALIAS, b""))
 
+    def drop_queue(self) -> None:
+        """Drop what waits to be sent, netem's delayed packets included.
+
+        At a loss of carrier the kernel does so when it comes to it, which may take a second; when the length
+        of the queue is changed, at once.
+        """
+        length = self.state().queue_length
+        for one in (length + 1, length):
+            self._set("empty the queue of", _interface() + _attribute(IFLA_IFNAME, self.name)
+                      + _attribute(IFLA_TXQLEN, one))
+
     def state(self) -> DeviceState:
         """Ask the kernel."""
         answer = self._request("find", RTM_GETLINK, 0, _interface() + _attribute(IFLA_IFNAME, self.name))
         index, flags = struct.unpack_from("=iI", answer, 4)
-        operational, address, statistics = True, "", {}
+        operational, address, queue_length, statistics = True, "", 0, {}
         offset = 16
         while offset < len(answer):
             length, kind = struct.unpack_from("=HH", answer, offset)
@@ -205,13 +218,15 @@ class Device:
                 address = answer[offset + 4:offset + length].hex(":")
             elif kind == IFLA_OPERSTATE:
                 operational = answer[offset + 4] in (IF_OPER_UNKNOWN, IF_OPER_UP)
+            elif kind == IFLA_TXQLEN:
+                queue_length, = struct.unpack_from("=I", answer, offset + 4)
             elif kind == IFLA_STATS64:
                 names = ("rx_packets", "tx_packets", "rx_octets", "tx_octets", "rx_errors", "tx_errors",
                          "rx_dropped", "tx_dropped")
                 statistics = dict(zip(names, struct.unpack_from("=8Q", answer, offset + 4), strict=True))
             offset += length + -length % 4
         up, carrier = bool(flags & IFF_UP), bool(flags & IFF_LOWER_UP)
-        return DeviceState(index, up, carrier, operational, address, statistics)
+        return DeviceState(index, up, carrier, operational, address, queue_length, statistics)
 
     def delete(self, index: int = 0) -> None:
         """Delete it, if it is still there; index: only if it is that one."""

@@ -43,6 +43,8 @@ class VethCable:
     def set_carrier(self, up: bool) -> None:
         """Cut or restore the link."""
         self.ends[1].set_up(up)
+        if not up and self.parameters[0].shaped:
+            self.ends[0].drop_queue()  # what is on the link is lost; the other end's went with its device
         self._announce()
         self.carrier = up
 
