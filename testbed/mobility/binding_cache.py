@@ -4,7 +4,7 @@ Classes: `CacheEntry`, `BindingCache`.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from ipaddress import IPv6Address, IPv6Network
 from typing import Any
 
@@ -34,7 +34,26 @@ class CacheEntry:
 
     def copy(self) -> "CacheEntry":
         """An independent copy: bindings and flow bindings themselves are immutable."""
-        return replace(self, bindings=dict(self.bindings), flows=dict(self.flows))
+        return CacheEntry(
+            self.home_address,
+            self.local,
+            self.sequence,
+            self.bindings.copy(),
+            self.flows.copy(),
+            self.mobile_router,
+            self.prefixes,
+        )
+
+    def forwards_like(self, other: "CacheEntry") -> bool:
+        """Whether both ask for the same forwarding state: they differ in lifetimes at most, as they do before
+        and after a refresh."""
+        if self.bindings.keys() != other.bindings.keys() or self.flows != other.flows:
+            return False
+        for bid, binding in self.bindings.items():
+            known = other.bindings[bid]
+            if known.priority != binding.priority or known.care_of_address != binding.care_of_address:
+                return False
+        return self.local == other.local and self.prefixes == other.prefixes
 
     def default_binding(self) -> Binding | None:
         """Where packets go that match no flow binding (draft §4.3)."""
@@ -95,9 +114,8 @@ class CacheEntry:
         default = self.default_binding()
         if default is None:
             return None
-        paths = tuple(
-            Path(bid, self.local, binding.care_of_address) for bid, binding in sorted(self.bindings.items())
-        )
+        bindings = [self.bindings[bid] for bid in sorted(self.bindings)]
+        paths = tuple([Path(binding.bid, self.local, binding.care_of_address) for binding in bindings])
         rules = wanted_rules(self.flows.values(), self.bindings.keys())
         return HomeBinding(self.home_address, paths, default.bid, rules, self.prefixes, regional)
 

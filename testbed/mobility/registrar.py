@@ -179,6 +179,9 @@ class Registrar(Role):
 
     def _receive_update(self, packet: Packet, update: BindingUpdate, now: float) -> None:
         home_address = packet.home_address or packet.source
+        known = self.cache.get(home_address)
+        if known is not None:  # the very object that all tables have is found there without a comparison
+            home_address = known.home_address
         if not is_unicast_routable(home_address) or not is_unicast_routable(packet.source):
             return self._drop(packet, "no unicast routable home address and source address (RFC 6275 §9.5.1)")
         if not self._is_for_us(update):
@@ -279,7 +282,9 @@ class Registrar(Role):
         self.cache.put(entry)
         renewed = {binding.bid for binding in bindings}
         flows, lost = self._answer_flows(packet, update, entry, bool(identifiers.options), renewed)
-        self._changed[home_address] = None
+        before = self._undo[home_address]
+        if before is None or not entry.forwards_like(before):
+            self._changed[home_address] = None
         self._schedule(home_address)
         self._note(
             "binding-changed",
@@ -425,15 +430,18 @@ class Registrar(Role):
     def _schedule(self, home_address: IPv6Address, after: float = float("-inf")) -> None:
         """Arm the timers of one entry; no refresh is asked for again up to the time `after`."""
         entry = self.cache.get(home_address)
-        bindings = entry.bindings.values() if entry else ()
-        expiries = [binding.expires for binding in bindings]
-        refreshes = [binding.refresh_due for binding in bindings if binding.refresh_due > after]
-        for kind, whens in (("expire", expiries), ("refresh", refreshes)):
-            if whens:
-                self.timers.set((kind, home_address), min(whens))
+        due = None
+        for binding in entry.bindings.values() if entry else ():
+            refresh = binding.refresh_due
+            when = (refresh, "refresh") if refresh > after else (binding.expires, "expire")
+            if due is None or when < due:
+                due = when
+        for kind in ("refresh", "expire"):  # what comes first: the other one is set then
+            if due is not None and due[1] == kind:
+                self.timers.set((kind, home_address), due[0])
             else:
                 self.timers.cancel((kind, home_address))
-        if bindings:
+        if due is not None:
             self.timers.cancel(("forget", home_address))
 
     def _expire(self, entry: CacheEntry, now: float) -> None:

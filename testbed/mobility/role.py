@@ -41,18 +41,22 @@ class Event:
 
 
 class Timers:
-    """Named deadlines; setting one again replaces it. Logarithmic in the number of deadlines."""
+    """Named deadlines; setting one again replaces it. Logarithmic in the number of deadlines, constant where
+    one is put off, as each refresh does: it is looked at when the earlier one is over."""
 
     def __init__(self) -> None:
-        self._deadlines: dict[Hashable, float] = {}
+        #: Deadline, and the time in the heap that stands for it.
+        self._deadlines: dict[Hashable, tuple[float, float]] = {}
         self._heap: list[tuple[float, int, Hashable]] = []
         self._count = 0
 
     def set(self, key: Hashable, when: float) -> None:
         """Make `key` due at `when` (seconds on the caller's clock)."""
-        if self._deadlines.get(key) == when:
+        known = self._deadlines.get(key)
+        if known is not None and known[1] <= when:
+            self._deadlines[key] = when, known[1]
             return
-        self._deadlines[key] = when
+        self._deadlines[key] = when, when
         self._count += 1
         heapq.heappush(self._heap, (when, self._count, key))
 
@@ -60,13 +64,22 @@ class Timers:
         self._deadlines.pop(key, None)
 
     def get(self, key: Hashable) -> float | None:
-        return self._deadlines.get(key)
+        known = self._deadlines.get(key)
+        return known[0] if known is not None else None
 
     def next(self) -> float | None:
         """The earliest deadline, None if there is none."""
-        while self._heap and self._deadlines.get(self._heap[0][2]) != self._heap[0][0]:
-            heapq.heappop(self._heap)
-        return self._heap[0][0] if self._heap else None
+        while self._heap:
+            queued, number, key = self._heap[0]
+            when, stands_for_it = self._deadlines.get(key, (None, None))
+            if stands_for_it != queued:  # cancelled, or made earlier
+                heapq.heappop(self._heap)
+            elif when == queued:
+                return when
+            else:  # put off
+                self._deadlines[key] = when, when
+                heapq.heapreplace(self._heap, (when, number, key))
+        return None
 
     def due(self, now: float) -> Iterator[Hashable]:
         """Take out and yield the keys whose deadline is not after `now`, earliest first."""
