@@ -56,15 +56,22 @@ def ntp_timestamp(time_of_day: float) -> int:
 
 
 def signed(
-    message: Signed, association: SecurityAssociation, care_of: IPv6Address, home: IPv6Address, codec: Codec
+    message: Signed,
+    association: SecurityAssociation,
+    care_of: IPv6Address,
+    home: IPv6Address,
+    codec: Codec,
+    identifier: MessageIdentifier | None = None,
 ) -> Signed:
-    """The same message with an MN-HA authentication option at its end (RFC 4285 §5.1)."""
+    """The same message with an MN-HA authentication option at its end (RFC 4285 §5.1), and before that the
+    time stamp, if there is one."""
+    options = message.options if identifier is None else (*message.options, identifier)
     blank = MobilityMessageAuthentication(MN_HA, association.spi, bytes(AUTHENTICATOR_OCTETS))
-    header = codec.encode(message.with_options((*message.options, blank)))
+    header = codec.encode(message, (*options, blank))
     offset = _option_offset(header, blank)
     proof = _authenticator(association, care_of, home, header, offset)
     option = MobilityMessageAuthentication(MN_HA, association.spi, proof)
-    made = message.with_options((*message.options, option))
+    made = message.with_options((*options, option))
     begin = offset + 2 + _BEFORE_AUTHENTICATOR
     codec.remember(made, header[:begin] + proof + header[begin + AUTHENTICATOR_OCTETS :])
     return made
@@ -124,8 +131,7 @@ class Signer:
         timestamp = ntp_timestamp(self._time_of_day(now)) + self._correction
         self._last = max(timestamp, self._last + 1) % (1 << 64)
         self._used.append(self._last)
-        stamped = update.with_options((*update.options, MessageIdentifier(self._last)))
-        return signed(stamped, self.association, care_of, home, self._codec)
+        return signed(update, self.association, care_of, home, self._codec, MessageIdentifier(self._last))
 
     def check(self, packet: Packet, home: IPv6Address) -> str | None:
         """What is wrong with a Binding Acknowledgement; None if it is right and answers a message of ours."""
@@ -222,5 +228,4 @@ class Verifier:
             if acknowledgement.status == Status.MIPV6_ID_MISMATCH:
                 ours = ntp_timestamp(self._time_of_day(self._judged_at)) >> 32
                 identifier = MessageIdentifier(ours << 32 | identifier.timestamp & 0xFFFFFFFF)
-            acknowledgement = acknowledgement.with_options((*acknowledgement.options, identifier))
-        return signed(acknowledgement, association, packet.source, home, self._codec)
+        return signed(acknowledgement, association, packet.source, home, self._codec, identifier)

@@ -20,10 +20,9 @@ class Identifiers:
     def __init__(self, update: BindingUpdate, policy: Policy, entry: CacheEntry | None = None) -> None:
         """`entry`: what there is of the home address already, if the message is to add to it. Raises Refused
         if the message may not carry these options."""
-        if any(
-            option.type == BindingIdentifier.option_type for option in update.all_options(MalformedOption)
-        ):
-            raise Refused(Status.MCOA_MALFORMED)
+        for malformed in update.all_options(MalformedOption):
+            if malformed.type == BindingIdentifier.option_type:
+                raise Refused(Status.MCOA_MALFORMED)
         self.options = update.all_options(BindingIdentifier)
         self.bids = [option.bid for option in self.options]
         self.statuses: dict[int, Status] = {}
@@ -66,9 +65,9 @@ class Identifiers:
 
     def _care_of_address(self, option: BindingIdentifier, known: Binding | None) -> IPv6Address | None:
         """That of the option, of the message, or the one that the BID is bound to already."""
-        alternate = self._update.option(AlternateCareOfAddress)
         if option.care_of_address is not None:
             return option.care_of_address
+        alternate = self._update.option(AlternateCareOfAddress)
         if alternate is not None:
             return alternate.care_of_address
         return known.care_of_address if known is not None else None

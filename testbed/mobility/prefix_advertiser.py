@@ -53,7 +53,9 @@ class PrefixAdvertiser:
     def prefix_of(self, home_address: IPv6Address) -> HomePrefix | None:
         """The home prefix that a home address is from."""
         found = [prefix for network, prefix in self.prefixes.items() if home_address in network]
-        return max(found, key=lambda prefix: prefix.network.prefixlen, default=None)
+        if len(found) < 2:
+            return found[0] if found else None
+        return max(found, key=lambda prefix: prefix.network.prefixlen)
 
     def change(self, prefix: HomePrefix, now: float) -> None:
         """A prefix is new on the home link, or its lifetimes have changed: tell all mobile nodes in time."""

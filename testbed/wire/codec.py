@@ -151,19 +151,22 @@ class Codec:
         octets = checksum(header, source, destination, MOBILITY_HEADER).to_bytes(2, "big")
         return header[:4] + octets + header[6:]
 
-    def encode(self, message: Message) -> bytes:
-        """Return the Mobility Header with a checksum of zero, which is what authenticators are computed over.
+    def encode(self, message: Message, options: Options | None = None) -> bytes:
+        """Return the Mobility Header with a checksum of zero, which is what authenticators are computed over;
+        with `options`, with these in place of its own.
 
         See RFC 6275 §6.2.7 and RFC 4285 §5.1. Raises ValueError for what does not fit.
         """
+        if options is not None:
+            return self._encode(message, options)
         encoded, header = self._encoded
-        return header if encoded is message else self._encode(message)
+        return header if encoded is message else self._encode(message, message.options)
 
     def remember(self, message: Message, header: bytes) -> None:
         """What `encode` is to return for `message`: who has signed its octets need not make them again."""
         self._encoded = message, header
 
-    def _encode(self, message: Message) -> bytes:
+    def _encode(self, message: Message, options: Options) -> bytes:
         header = bytearray((NO_NEXT_HEADER, 0, message.mh_type, 0, 0, 0))
         if isinstance(message, UnknownMessage):
             header += message.data
@@ -171,13 +174,13 @@ class Codec:
                 raise ValueError(f"data must have 8n + 2 octets, not {len(message.data)}")
         else:
             header += message.fixed.pack(*message.values())
-            for option in message.options:
+            for option in options:
                 self._append(header, option)
             header += _PADDING[-len(header) & 7]
         if len(header) > _GREATEST_LENGTH:
             raise ValueError(f"message has {len(header)} octets, more than {_GREATEST_LENGTH}")
         header[1] = len(header) // 8 - 1
-        for option in message.options[:-1]:
+        for option in options[:-1]:
             if isinstance(option, BindingAuthorizationData):
                 raise ValueError("BindingAuthorizationData must be the last option")
         return bytes(header)
