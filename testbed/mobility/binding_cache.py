@@ -62,7 +62,9 @@ class CacheEntry:
     def bid_of(self, care_of_address: IPv6Address) -> int | None:
         """The most preferred BID that is bound to `care_of_address`."""
         found = [b for b in self.bindings.values() if b.care_of_address == care_of_address]
-        return min(found, key=lambda binding: binding.preference).bid if found else None
+        if len(found) > 1:
+            return min(found, key=lambda binding: binding.preference).bid
+        return found[0].bid if found else None
 
     def describe(self, now: float) -> list[dict[str, Any]]:
         """One dictionary a binding, the default marked; for people and programs."""

@@ -38,6 +38,7 @@ class PrefixAdvertiser:
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self.prefixes = {prefix.network: prefix for prefix in prefixes}
+        self._sort()
         self._cache = cache
         self._timers = timers
         self._send = send
@@ -50,17 +51,25 @@ class PrefixAdvertiser:
         #: Unsolicited advertisements that have not been answered: how often each was sent.
         self._unanswered: dict[IPv6Address, int] = {}
 
+    def _sort(self) -> None:
+        """Of addresses in several prefixes the longest counts. Bits behind it, and what is left then."""
+        networks = sorted(self.prefixes, key=lambda network: -network.prefixlen)
+        shifts = [(128 - network.prefixlen, network) for network in networks]
+        self._longest_first = [(s, int(network.network_address) >> s, network) for s, network in shifts]
+
     def prefix_of(self, home_address: IPv6Address) -> HomePrefix | None:
         """The home prefix that a home address is from."""
-        found = [prefix for network, prefix in self.prefixes.items() if home_address in network]
-        if len(found) < 2:
-            return found[0] if found else None
-        return max(found, key=lambda prefix: prefix.network.prefixlen)
+        number = int(home_address)
+        for shift, start, network in self._longest_first:
+            if number >> shift == start:
+                return self.prefixes[network]
+        return None
 
     def change(self, prefix: HomePrefix, now: float) -> None:
         """A prefix is new on the home link, or its lifetimes have changed: tell all mobile nodes in time."""
         new = prefix.network not in self.prefixes
         self.prefixes[prefix.network] = prefix
+        self._sort()
         for entry in self._cache:
             if entry.bindings and (new or entry.home_address in prefix.network):
                 self._schedule(entry.home_address, prefix, now)

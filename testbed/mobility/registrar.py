@@ -67,6 +67,7 @@ class Registrar(Role):
         self.cache = BindingCache()
         self._undo: dict[IPv6Address, CacheEntry | None] = {}
         self._answered: Packet | None = None
+        self._named: tuple[Packet | None, dict[str, str]] = None, {}
 
     # -- what subclasses decide
 
@@ -201,12 +202,8 @@ class Registrar(Role):
         self, packet: Packet, update: BindingUpdate, home_address: IPv6Address, now: float
     ) -> None:
         """Do what a Binding Update from the right mobile node asks for, and acknowledge it."""
-        self._note(
-            "binding-update-received",
-            home_address=text(home_address),
-            care_of_address=text(packet.source),
-            sequence=update.sequence,
-        )
+        ends = self._ends(packet, home_address)
+        self._note("binding-update-received", **ends, sequence=update.sequence)
         entry = self.cache.get(home_address)
         if entry is not None and not sequence_is_newer(update.sequence, entry.sequence):
             refusal = BindingAcknowledgement(Status.SEQUENCE_NUMBER_OUT_OF_WINDOW, entry.sequence, 0)
@@ -288,7 +285,7 @@ class Registrar(Role):
         self._schedule(home_address)
         self._note(
             "binding-changed",
-            home_address=text(home_address),
+            home_address=self._ends(packet, home_address)["home_address"],
             bindings={binding.bid: text(binding.care_of_address) for binding in bindings},
             lifetime_s=granted,
             flows=[int(flow.status) for flow in flows],
@@ -381,11 +378,17 @@ class Registrar(Role):
         )
         self._note(
             "binding-acknowledgement-sent",
-            home_address=text(home_address),
-            care_of_address=text(packet.source),
+            **self._ends(packet, home_address),
             sequence=acknowledgement.sequence,
             status=int(acknowledgement.status),
         )
+
+    def _ends(self, packet: Packet, home_address: IPv6Address) -> dict[str, str]:
+        """How events name the mobile node that has sent `packet`."""
+        if self._named[0] is not packet:
+            ends = {"home_address": text(home_address), "care_of_address": text(packet.source)}
+            self._named = packet, ends
+        return self._named[1]
 
     def _withdrawn(self, transmission: Transmission) -> Transmission:
         """The same acknowledgement, turned into a refusal."""

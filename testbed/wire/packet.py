@@ -8,6 +8,7 @@ Functions: `parse_packet`, `build_packet`.
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 
+from testbed.wire.address import is_unicast_routable
 from testbed.wire.codec import MOBILITY_HEADER, Codec
 from testbed.wire.error import ParseError
 from testbed.wire.icmpv6 import ICMPV6, Icmpv6Message, build_icmpv6, parse_icmpv6
@@ -77,7 +78,7 @@ def parse_packet(data: bytes, codec: Codec) -> Packet:
                 home_address = found
         header, offset, pointer = data[offset], stop, offset
     for name, address in (("Home Address option", home_address), ("type 2 routing header", routing_address)):
-        if address is not None and not _is_routable_unicast(address):
+        if address is not None and not is_unicast_routable(address):
             raise ParseError(f"{name} has {address}, which is not a routable unicast address")
     if header == ICMPV6:
         message = parse_icmpv6(data[offset:end], home_address or source, routing_address or destination)
@@ -128,12 +129,6 @@ def _parse_options(data: bytes, offset: int, end: int) -> IPv6Address | None:
             raise ParseError(f"IPv6 option {kind} is not known", pointer=offset, code=2)
         offset = stop
     return home_address
-
-
-def _is_routable_unicast(address: IPv6Address) -> bool:
-    return not (
-        address.is_multicast or address.is_unspecified or address.is_loopback or address.is_link_local
-    )
 
 
 def build_packet(packet: Packet, codec: Codec, hop_limit: int = 64) -> bytes:
