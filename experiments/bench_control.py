@@ -25,6 +25,7 @@ import select  # noqa: E402
 import subprocess  # noqa: E402
 import tempfile  # noqa: E402
 
+from testbed.agent.daemon import collect_rarely  # noqa: E402
 from testbed.agent.mobility_socket import MobilitySocket  # noqa: E402
 from testbed.emulation.agent import Agent, home_agent_configuration  # noqa: E402
 from testbed.emulation.link_probe import private_namespaces  # noqa: E402
@@ -353,6 +354,7 @@ def main() -> int:
         profile_core(nodes, rounds)
         return 0
     others = options.others or nodes
+    collect_rarely()  # as agents do
     if not options.core_only:
         isolate()
     figures = measure_core(nodes, rounds, options.repetitions) + measure_memory(nodes)

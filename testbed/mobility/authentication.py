@@ -8,6 +8,7 @@ import hmac
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv6Address
 
 from testbed.wire.codec import Codec
@@ -66,7 +67,7 @@ def signed(
     """The same message with an MN-HA authentication option at its end (RFC 4285 §5.1), and before that the
     time stamp, if there is one."""
     options = message.options if identifier is None else (*message.options, identifier)
-    blank = MobilityMessageAuthentication(MN_HA, association.spi, bytes(AUTHENTICATOR_OCTETS))
+    blank = _blank(association.spi)
     header = codec.encode(message, (*options, blank))
     offset = _option_offset(header, blank)
     proof = _authenticator(association, care_of, home, header, offset)
@@ -75,6 +76,12 @@ def signed(
     begin = offset + 2 + _BEFORE_AUTHENTICATOR
     codec.remember(made, header[:begin] + proof + header[begin + AUTHENTICATOR_OCTETS :])
     return made
+
+
+@lru_cache(maxsize=1024)
+def _blank(spi: int) -> MobilityMessageAuthentication:
+    """The option before its authenticator is known."""
+    return MobilityMessageAuthentication(MN_HA, spi, bytes(AUTHENTICATOR_OCTETS))
 
 
 def is_signed(

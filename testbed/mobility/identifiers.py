@@ -4,6 +4,7 @@ Class: `Identifiers`. Function: `acknowledged_bids`.
 """
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from ipaddress import IPv6Address
 
 from testbed.mobility.binding import NO_BID, Binding, is_unicast_routable
@@ -92,6 +93,12 @@ class Identifiers:
 def acknowledged_bids(update: BindingUpdate, statuses: Mapping[int, int]) -> tuple[BindingIdentifier, ...]:
     """RFC 5648 §6.2: all Binding Identifier options come back, without care-of address."""
     return tuple(
-        BindingIdentifier(option.bid, statuses.get(option.bid, 0), option.home, option.priority)
-        for option in update.all_options(BindingIdentifier)
+        [
+            _answer(option.bid, statuses.get(option.bid, 0), option.home, option.priority)
+            for option in update.all_options(BindingIdentifier)
+        ]
     )
+
+
+#: Mobile nodes number their bindings alike: the same few answers are given again and again.
+_answer = lru_cache(maxsize=1024)(BindingIdentifier)

@@ -117,7 +117,8 @@ class Registrar(Role):
             if entry is None:
                 continue
             if kind == "forget":
-                self.cache.remove(home_address)
+                if not entry.bindings:  # it has not come back meanwhile
+                    self.cache.remove(home_address)
             elif kind == "refresh":
                 self._request_refresh(entry, now)
             elif kind == "expire":
@@ -444,8 +445,6 @@ class Registrar(Role):
                 self.timers.set((kind, home_address), due[0])
             else:
                 self.timers.cancel((kind, home_address))
-        if due is not None:
-            self.timers.cancel(("forget", home_address))
 
     def _expire(self, entry: CacheEntry, now: float) -> None:
         """RFC 6275 §10.3.1: a binding is deleted when its lifetime is over, and its flow bindings with it."""

@@ -16,7 +16,7 @@ from testbed.wire.message import BindingError, BindingErrorStatus
 from testbed.wire.packet import Packet
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Transmission:
     """A packet to send. `interface` None leaves the choice to routing.
 
@@ -32,7 +32,7 @@ class Transmission:
     after_datapath: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Event:
     """Something that happened, for logs and measurements. `fields` are JSON-able."""
 

@@ -85,6 +85,8 @@ class Dialect:
     def data(self, flow: FlowIdentification) -> bytes:
         """Return the option's data, what follows type and length. Raises ValueError if it cannot be sent."""
         data = self._fixed(flow)
+        if flow.binding_reference is flow.selector is flow.flow_binding_action is None:
+            return data
         if flow.binding_reference is not None:
             if not flow.binding_reference:
                 raise ValueError("binding_reference must name at least one BID, or be None")
@@ -164,7 +166,8 @@ class Draft(Dialect):
         return fid, priority, action, status, pro >> 4
 
     def _fixed(self, flow: FlowIdentification) -> bytes:
-        check_range("priority", flow.priority, 0xFF)
+        if flow.priority >> 8:
+            check_range("priority", flow.priority, 0xFF)
         return self._layout.pack(flow.priority, flow.fid, flow.action, flow.status, flow.pro << 4)
 
 
