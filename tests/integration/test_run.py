@@ -55,6 +55,16 @@ def test_without_root_and_sudo(minimal_path):
     assert done.stderr == "run: this needs root, and there is no sudo: say it again as root.\n"
 
 
+@pytest.mark.parametrize("command", ["report", "compare"])
+def test_reading_results_without_root_needs_a_finished_set_up(minimal_path, command):
+    script = shutil.copy(PROJECT / "run", minimal_path)
+    done = subprocess.run([script, command, "folder"], capture_output=True, text=True, user="nobody",
+                          env={"PATH": minimal_path})
+    sentence = ("reading results takes no root, but a finished set-up, and there is none: "
+                "say sudo ./run setup once.")
+    assert (done.returncode, done.stderr) == (2, f"run: {sentence}\n")
+
+
 def test_without_apt_names_what_to_install(minimal_path):
     """In a private mount namespace without the system folders that `run` looks into, too."""
     script = (f"mount -t tmpfs none /usr/local/sbin; mount -t tmpfs none /usr/sbin; PATH={minimal_path} "
