@@ -203,11 +203,13 @@ class Run:
     def correspondent(self) -> Host:
         return Host(self.cn.popen, "2001:db8:300::2")
 
-    def start_traffic(self, traffic: Iterable[Traffic], bindings: Mapping[str, FlowBinding]) -> None:
-        """Start all flows, let them settle; measuring begins at the return."""
+    def start_traffic(
+        self, traffic: Iterable[Traffic], bindings: Mapping[str, FlowBinding], more_s: float = 0.0
+    ) -> None:
+        """Start all flows, let them settle, `more_s` longer than usual; measuring begins at the return."""
         self.traffic, self.bindings = list(traffic), dict(bindings)
         start_traffic(self.traffic)
-        self._pass(WARM_UP_S, "traffic settles")
+        self._pass(WARM_UP_S + more_s, "traffic settles")
         self.origin_s = time.monotonic()
 
     def phase(

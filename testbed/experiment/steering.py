@@ -43,6 +43,8 @@ from topologies.sdn import SdnTopology
 
 #: Packets sent so long before something happens may be hit by it: no part of the baseline.
 UNDER_WAY_S = 0.4
+#: TCP fills a longer path in bursts, a window a round trip, until it is that of its sender's rate.
+SETTLING_ROUND_TRIPS = 8
 CORRESPONDENT = "2001:db8:300::2"
 #: What `SPRAYED` marks every second packet with, and binds to the second network.
 SPRAY_CLASS, SPRAY_FID = 0x20, 1000
@@ -218,7 +220,8 @@ def run_steering(
             used = [profile for profile in used if profile not in left_out]
             traffic = [_traffic(run, mobile, number, profile, seed, strategy.carrier)
                        for number, profile in enumerate(used, 1)]  # fmt: skip
-            run.start_traffic(traffic, {profile.name: _binding(steering, profile) for profile in used})
+            bindings = {profile.name: _binding(steering, profile) for profile in used}
+            run.start_traffic(traffic, bindings, SETTLING_ROUND_TRIPS * _distance_s(parameters))
             for player in players:
                 player.start()
             _play(run, steering, scenario, pace)
@@ -280,6 +283,12 @@ def _network(
     else:
         topology = DistanceTopology(**distances, **common)
     return Run(topology, folder, narrator, whole_packets=whole_packets)
+
+
+def _distance_s(parameters: Mapping[str, Any]) -> float:
+    """How much longer a round trip through a distant home agent is, s: it passes that way four times."""
+    home_agent, correspondent = (parameters.get(f"{name}_distance_ms", 0.0) for name in ("ha", "cn"))
+    return (4 * home_agent + 2 * correspondent) / 1000
 
 
 def _players(run: Run, names: Sequence[str]) -> list[TracePlayer]:
