@@ -12,7 +12,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from testbed.datapath import nftables, probe
+from testbed.datapath import nftables, probe, xfrm
 from testbed.datapath.netlink import (
     CREATE,
     EXCLUSIVE,
@@ -21,18 +21,14 @@ from testbed.datapath.netlink import (
     ROUTE,
     Netlink,
     NetlinkError,
-    attribute,
     nested,
     text,
 )
 from testbed.datapath.route import LinkIndices, PolicyRule
 
-_XFRM = 6
-_NEW_LINK, _NEW_QDISC, _NEW_SA = 16, 36, 0x10
+_NEW_LINK, _NEW_QDISC = 16, 36
 _MULTIPATH_TCP = 262
 _TUN_SET_INTERFACE, _TAP = 0x400454CA, 0x1002
-_ESP, _DESTINATION_OPTIONS = 50, 60
-_TRANSPORT, _ROUTE_OPTIMISATION = 0, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,32 +123,6 @@ def reassembly() -> str | None:
     return _rule(nftables.protocol_is(6), nftables.reassemble())
 
 
-def security_association(protocol: int, mode: int) -> str | None:
-    """XFRM can transform packets with that protocol in that mode."""
-
-    def algorithm(kind: int, name: str, key: bytes) -> bytes:
-        return attribute(kind, struct.pack("=64sI", name.encode(), len(key) * 8) + key)
-
-    address = socket.inet_pton(socket.AF_INET6, "2001:db8::1")
-    selector = struct.pack(
-        "=16s16sHHHHHBBBxxxiI", bytes(16), bytes(16), 0, 0, 0, 0, socket.AF_INET6, 0, 0, 0, 0, 0
-    )
-    spi = 0 if mode == _ROUTE_OPTIMISATION else 0x100
-    identity = address + struct.pack(">IBxxx", spi, protocol)
-    rest = struct.pack("=8Q4Q3I", *(2**64 - 1,) * 4, *(0,) * 4, *(0,) * 4, *(0,) * 3)
-    end = struct.pack("=IIHBBB7x", 0, 0, socket.AF_INET6, mode, 0, 0)
-    body = (selector + identity + address + rest + end)[:224]
-    if protocol == _ESP:
-        body += algorithm(1, "hmac(sha1)", bytes(20)) + algorithm(2, "ecb(cipher_null)", b"")
-    else:
-        body += attribute(14, address)
-    try:
-        netlink = Netlink(_XFRM)
-    except OSError as error:
-        return error.strerror
-    return _attempt(lambda: netlink.execute([(_NEW_SA, CREATE | EXCLUSIVE, body)]))
-
-
 def generic_family(name: str) -> str | None:
     """A generic netlink family of that name."""
     netlink = Netlink(GENERIC)
@@ -222,7 +192,7 @@ _PROBES: tuple[tuple[Callable[[], str | None], str, str, str, str, str], ...] = 
     (lambda: queueing("tbf"), "tbf", "rates of links", "htb", "", ""),
     (lambda: device("ifb"), "ifb", "shapes what comes in", "shaping at the other end", "", ""),
     (
-        lambda: security_association(_DESTINATION_OPTIONS, _ROUTE_OPTIMISATION),
+        lambda: xfrm.why_not(xfrm.DESTINATION_OPTIONS, xfrm.ROUTE_OPTIMISATION),
         "XFRM route optimisation",
         "home address options in the kernel (CONFIG_IPV6_MIP6)",
         "BPF programs at the interfaces, or a process where these are not allowed",
@@ -230,7 +200,7 @@ _PROBES: tuple[tuple[Callable[[], str | None], str, str, str, str, str], ...] = 
         "",
     ),
     (
-        lambda: security_association(_ESP, _TRANSPORT),
+        lambda: xfrm.why_not(xfrm.ESP, xfrm.TRANSPORT),
         "ESP",
         "protects signalling by IPsec",
         "the authentication option (RFC 4285)",

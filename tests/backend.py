@@ -19,12 +19,19 @@ BACKENDS = {
     ("link", "wire"): "tun",
     ("link", "veth"): "veth",
     ("route optimisation", "bpf"): "BPF",
+    ("route optimisation", "xfrm"): "IPV6_MIP6",
     ("route optimisation", "tun"): "tun",
     ("switch", "kernel"): "openvswitch",
     ("switch", "user"): "tun",
     ("signalling", "ESP"): "esp6",
 }
-DISTRIBUTION = {("tunnel", "ip6tnl"), ("link", "netem"), ("switch", "kernel"), ("signalling", "ESP")}
+DISTRIBUTION = {
+    ("tunnel", "ip6tnl"),
+    ("link", "netem"),
+    ("route optimisation", "xfrm"),
+    ("switch", "kernel"),
+    ("signalling", "ESP"),
+}
 
 
 def backends(kind: str, *names: str) -> list:

@@ -105,7 +105,7 @@ class DatapathTable(Table):
 
     tunnel_backend: Literal["auto", "seg6", "ip6tnl"] = "auto"
     tunnel_mtu: Annotated[int, Meta(ge=1280, le=65535)] = 1460
-    route_carrier: Literal["auto", "bpf", "tun"] = "auto"
+    route_carrier: Literal["auto", "bpf", "xfrm", "tun"] = "auto"
     native_uplink: bool = False
 
 

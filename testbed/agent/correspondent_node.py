@@ -56,7 +56,7 @@ class CorrespondentNodeAgent(Agent):
         )
         self.role = CorrespondentNode(configuration, self.started, self.codec)
 
-    def make_datapath(self) -> NoTunnels:
+    def make_datapath(self, kernel_mobility: bool) -> NoTunnels:
         return NoTunnels()
 
     def begin(self, now: float) -> None:

@@ -43,7 +43,7 @@ from testbed.agent.state import StateFile
 from testbed.datapath.datapath import Datapath, DatapathConfiguration
 from testbed.datapath.error import DatapathError
 from testbed.datapath.mobile_network import IngressFilter, Unreachable
-from testbed.datapath.optimisation import OptimisedRoutes
+from testbed.datapath.optimisation import OptimisedRoutes, choose_carrier
 from testbed.mobility.binding import is_unicast_routable
 from testbed.mobility.forwarding import HomeBinding, Pair, RouteOptimisation, Side
 from testbed.mobility.rate_limit import RateLimit
@@ -104,10 +104,12 @@ class Agent:
             raise AgentError("an agent sends raw packets: start it as root (sudo)") from None
         home_link = getattr(file, "home_interface", None)
         self._home_link = home_link
-        self.datapath = self.make_datapath()
         self.routes: OptimisedRoutes | None = None
+        carrier = "none"
         if self.side is not Side.ANCHOR:
-            self.routes = OptimisedRoutes(self.side, carrier=file.datapath.route_carrier)
+            carrier = choose_carrier(file.datapath.route_carrier)
+            self.routes = OptimisedRoutes(self.side, carrier=carrier)
+        self.datapath = self.make_datapath(kernel_mobility=carrier == "xfrm")
         self.feed = Feed()
         self.control = ControlServer(socket_path(file), self.handle, self.events, self.feed)
         #: What there is in the kernel for mobile networks: None where there are none.
@@ -126,12 +128,15 @@ class Agent:
 
     # -- what subclasses add
 
-    def make_datapath(self) -> Datapath:
-        """What carries tunnels out."""
+    def make_datapath(self, kernel_mobility: bool) -> Datapath:
+        """What carries tunnels out; see DatapathConfiguration."""
         return Datapath(
             self.side,
             DatapathConfiguration(
-                self.file.datapath.tunnel_backend, self._home_link, self.file.datapath.tunnel_mtu
+                self.file.datapath.tunnel_backend,
+                self._home_link,
+                self.file.datapath.tunnel_mtu,
+                kernel_mobility=kernel_mobility,
             ),
         )
 

@@ -1,7 +1,7 @@
 """What puts the headers of route optimisation in and takes them out. Classes: `Carrier`, `Way`, `BpfCarrier`.
 
-`BpfCarrier` does it in the kernel (see `optimisation_programs`); `UserspaceCarrier`, in a module of its own,
-where BPF is not allowed.
+`BpfCarrier` does it in the kernel (see `optimisation_programs`). In modules of their own: `XfrmCarrier`, by
+the kernel's own Mobile IPv6, and `UserspaceCarrier`, where neither is to be had.
 """
 
 import struct
@@ -38,9 +38,11 @@ class Way(NamedTuple):
 
 
 class Carrier:
-    """Base of both. `open` may raise OSError."""
+    """Base of all. `open` may raise OSError. `kernel_headers`: packets still have their headers when
+    nf_tables gets them, as the kernel's own IPv6 takes them out."""
 
     name: str
+    kernel_headers = False
 
     def open(self) -> None:
         """Prepare what does not depend on what is wanted."""

@@ -231,6 +231,7 @@ class Classifier:
         end = ours + count(SIGNALLING) + verdict(DROP)
         option = bytes([_HOME_ADDRESS_OPTION])
         return (
+            Rule(mark_is(mark.value(mark.LEFT_ALONE), mark.NUMBER_MASK) + verdict(RETURN), "the kernel's"),
             Rule(protocol_is(MOBILITY_HEADER) + end, "the agent has it"),
             Rule(load_extension(43, 2, 1) + compare(EQUAL, b"\2") + end, "type 2 routing header"),
             # the option is aligned to 8n+6 (RFC 6275 §6.3)

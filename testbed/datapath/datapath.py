@@ -57,12 +57,14 @@ _GONE = {errno.ESRCH, errno.ENOENT, errno.ENODEV, errno.EADDRNOTAVAIL, errno.ENX
 class DatapathConfiguration:
     """`tunnel_backend`: "auto", "seg6", "ip6tnl". `home_interface`: where an anchor answers Neighbour
     Solicitations for home addresses, None for nowhere. `mtu`: of the tunnels, octets. `name`: of the table,
-    and of the devices with a digit behind it (at most 14 characters)."""
+    and of the devices with a digit behind it (at most 14 characters). `kernel_mobility`: a mobile node's home
+    addresses are marked as such, for the kernel's own Mobile IPv6 (IPsec, the carrier "xfrm")."""
 
     tunnel_backend: str = "auto"
     home_interface: str | None = None
     mtu: int = 1460
     name: str = "flowbind"
+    kernel_mobility: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +221,12 @@ class Datapath:
             )
             self._tunnel.open()
             self._routing = Routing(
-                self.side, self._tunnel, self._detour.name, self.configuration.home_interface, mtu
+                self.side,
+                self._tunnel,
+                self._detour.name,
+                self.configuration.home_interface,
+                mtu,
+                self.configuration.kernel_mobility,
             )
             self._ruleset = Ruleset(self._filter, name, f"owned by flowbind ({self.side.value})")
         self._detour.ensure()

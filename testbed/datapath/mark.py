@@ -23,6 +23,8 @@ DETOUR = 4
 DISCARD = 5
 #: From a care-of address, whatever route it was given first: look it up again with that source.
 CARE_OF = 6
+#: What the kernel's own IPsec and Mobile IPv6 do is none of our rules' business.
+LEFT_ALONE = 8
 FIRST_SLOT = 16
 SLOTS = 4000
 

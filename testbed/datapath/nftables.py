@@ -210,6 +210,20 @@ def protocol_is(number: int) -> bytes:
     return load_meta(UPPER_PROTOCOL) + compare(EQUAL, bytes([number]))
 
 
+def protocol_is_not(number: int) -> bytes:
+    return load_meta(UPPER_PROTOCOL) + compare(NOT_EQUAL, bytes([number]))
+
+
+def untracked() -> bytes:
+    """Neither connection tracking nor the reassembly of fragments that comes with it get the packet."""
+    return nested(1, text(1, "notrack"))
+
+
+def log(group: int) -> bytes:
+    """Tell whoever listens to this group of nfnetlink_log."""
+    return _expression("log", attribute(1, struct.pack(">H", group)), attribute(4, struct.pack(">H", 1)))
+
+
 def duplicate() -> bytes:
     """Send a copy of the packet as it is, mark included, by way of the address in register 1."""
     return _expression("dup", _number(1, 1))

@@ -9,8 +9,9 @@ Class: `OptimisedRoutes`. In the network namespace of the calling thread:
   to each home address, with an MTU that leaves room for the header, by the way that its default care-of
   address has;
 - a carrier (see `carrier`) puts the headers in and takes them out: BPF programs on the interfaces, at the
-  speed of plain routing, or a process behind TUN devices `NAME0`..., where BPF is not allowed. Home Address
-  options that no binding allows are left in, hence dropped by nf_tables; `reports` has seen them by then.
+  speed of plain routing; the kernel's own Mobile IPv6 (XFRM), where BPF is not allowed; or a process behind
+  TUN devices `NAME0`..., where there is neither. Home Address options that no binding allows are left in,
+  hence dropped by nf_tables; `reports` tells them.
 
 Not done: UDP sends of many datagrams in one call (UDP_SEGMENT) over an optimised route; packets that carry
 both headers, as between two mobile nodes.
@@ -33,11 +34,14 @@ from testbed.datapath.error import DatapathError
 from testbed.datapath.netlink import NETFILTER, ROUTE, Netlink, NetlinkError, attribute, attributes
 from testbed.datapath.optimisation_programs import HEADER_OCTETS
 from testbed.datapath.optimisation_rules import FIRST_NUMBER, OptimisationClassifier
+from testbed.datapath.probe import in_private_namespace
 from testbed.datapath.rejected import RejectedPackets
 from testbed.datapath.route import KernelObject, PolicyRule, Route, dump_routes, dump_rules
 from testbed.datapath.ruleset import Ruleset
 from testbed.datapath.traffic_control import is_ethernet, local_addresses
 from testbed.datapath.tunnel import explain
+from testbed.datapath.xfrm import DESTINATION_OPTIONS, ROUTE_OPTIMISATION, why_not
+from testbed.datapath.xfrm_carrier import XfrmCarrier
 from testbed.mobility.forwarding import Pair, RouteOptimisation, Side
 
 TABLE_BASE, TABLE_END = 29000, 30000
@@ -61,10 +65,35 @@ class _Wanted:
 _NOTHING = _Wanted(frozenset(), EMPTY, frozenset())
 
 
+def choose_carrier(forced: str = "auto") -> str:
+    """The name of the carrier to use: "bpf", "xfrm", "tun"; or, for "auto", the first of them that there is.
+
+    Raises DatapathError for one that is not there.
+    """
+    if forced == "auto":
+        if is_available():
+            return "bpf"
+        return "tun" if _why_no_xfrm() else "xfrm"
+    missing = _why_no_xfrm() if forced == "xfrm" else None
+    if missing is not None:
+        raise DatapathError(
+            f"this kernel cannot do Mobile IPv6 (XFRM, CONFIG_IPV6_MIP6) itself: {missing}; use another "
+            'route_carrier, or "auto".'
+        )
+    return forced
+
+
+def _why_no_xfrm() -> str | None:
+    try:
+        return in_private_namespace(lambda: why_not(DESTINATION_OPTIONS, ROUTE_OPTIMISATION))
+    except OSError as error:
+        return f"no private network namespace to try it in ({error.strerror})"
+
+
 class OptimisedRoutes:
     """The optimised routes of one node. Nothing is changed before the first call of `apply` or `reconcile`.
 
-    `carrier`: "bpf", "tun", or "auto" for the first of them that this process may use.
+    `carrier`: see `choose_carrier`.
     Raises DatapathError, in `apply` with the kernel's tables as they were before.
     """
 
@@ -129,7 +158,7 @@ class OptimisedRoutes:
 
     @property
     def carrier(self) -> str:
-        """"bpf" or "tun", "none" before it has been needed."""
+        """"bpf", "xfrm" or "tun", "none" before it has been needed."""
         return self._carrier.name if self._opened else "none"
 
     def reports(self) -> RejectedPackets | None:
@@ -171,16 +200,20 @@ class OptimisedRoutes:
             self._carrier.open()
         except OSError as error:
             raise DatapathError(f"no carrier for optimised routes: {_words(error)}.") from error
-        self._classifier = OptimisationClassifier(self.side, self.name, _MTU)
+        self._classifier = OptimisationClassifier(
+            self.side, self.name, _MTU, self._carrier.kernel_headers
+        )
         self._ruleset = Ruleset(self._filter, self.name, f"owned by flowbind ({self.side.value})")
         self._ruleset.classifier = self._classifier
         self._ruleset.repair({None: self._classifier.base()})
         self._opened = True
 
     def _make_carrier(self) -> Carrier:
-        wanted = self._carrier_wanted
-        if wanted == "bpf" or (wanted == "auto" and is_available()):
+        wanted = choose_carrier(self._carrier_wanted)
+        if wanted == "bpf":
             return BpfCarrier(self.side, self.name, self._netlink)
+        if wanted == "xfrm":
+            return XfrmCarrier(self.side)
         from testbed.datapath.userspace_carrier import UserspaceCarrier
 
         return UserspaceCarrier(self.side, self.name)

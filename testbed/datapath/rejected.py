@@ -1,5 +1,5 @@
 """Packets that are dropped for their Home Address option (RFC 6275 §9.3.1). Classes: `RejectedPackets`,
-`Rejected`."""
+`Rejected`. Function: `parse_rejected`."""
 
 import ctypes
 import socket
@@ -15,7 +15,7 @@ _LOAD_BYTE, _JUMP_EQUAL, _RETURN = 0x30, 0x15, 0x06
 _DESTINATION_OPTIONS, _HOME_ADDRESS_OPTION = 60, 0xC9
 _MOBILITY_HEADER, _ESP, _AH = 135, 50, 51
 #: IPv6 header, then the options header with the home address at the end of its 24 octets.
-_OCTETS = 64
+PACKET_OCTETS = 64
 _BUFFER_OCTETS = 1 << 17
 
 #: Code, jump if true, jump if false, operand; "reject" is the last instruction.
@@ -30,7 +30,7 @@ _FILTER = (
     (_JUMP_EQUAL, 3, 0, _MOBILITY_HEADER),
     (_JUMP_EQUAL, 2, 0, _ESP),
     (_JUMP_EQUAL, 1, 0, _AH),
-    (_RETURN, 0, 0, _OCTETS),
+    (_RETURN, 0, 0, PACKET_OCTETS),
     (_RETURN, 0, 0, 0),
 )
 
@@ -42,6 +42,13 @@ class Rejected:
     source: IPv6Address
     destination: IPv6Address
     home_address: IPv6Address
+
+
+def parse_rejected(packet: bytes) -> Rejected | None:
+    """The addresses in the first octets of such a packet; None if these are too few."""
+    if len(packet) < PACKET_OCTETS:
+        return None
+    return Rejected(*map(IPv6Address, (packet[8:24], packet[24:40], packet[48:64])))
 
 
 class RejectedPackets:
@@ -69,13 +76,14 @@ class RejectedPackets:
         """Those that are waiting, at most `limit`: a flood must not starve the caller."""
         for _ in range(limit):
             try:
-                packet = self._socket.recv(_OCTETS)
+                packet = self._socket.recv(PACKET_OCTETS)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:  # an interface went down: the socket itself is fine
                 continue
-            if len(packet) == _OCTETS:
-                yield Rejected(*map(IPv6Address, (packet[8:24], packet[24:40], packet[48:64])))
+            rejected = parse_rejected(packet)
+            if rejected is not None:
+                yield rejected
 
     def close(self) -> None:
         self._socket.close()

@@ -27,7 +27,7 @@ _neighbour_header = struct.Struct("=BBHiHBB")
 
 UNICAST, LOCAL, BLACKHOLE, UNREACHABLE, THROW = 1, 2, 6, 7, 9
 _METRIC = 1024
-_NODAD, _PERMANENT, _PROXY_FLAG = 0x02, 0x80, 0x08
+_NODAD, _HOME_FLAG, _PERMANENT, _PROXY_FLAG = 0x02, 0x10, 0x80, 0x08
 
 Message = tuple[int, int, bytes]
 #: Interface name -> index. Raises UnknownInterface for a name that is none.
@@ -163,10 +163,12 @@ FIRST_LOCAL_RULE = PolicyRule(0, 255, owner=2)
 
 @dataclass(frozen=True, slots=True)
 class HomeAddress:
-    """A home address on the loopback interface, as /128."""
+    """A home address on the loopback interface, as /128. `for_kernel`: the kernel's own Mobile IPv6 is to
+    know it for a home address."""
 
     address: IPv6Address
     interface: str = "lo"
+    for_kernel: bool = False
     volatile: bool = field(default=True, compare=False)
 
     def __str__(self) -> str:
@@ -177,8 +179,9 @@ class HomeAddress:
         return "address", self.address, self.interface
 
     def _body(self, links: Links) -> bytes:
+        flags = _NODAD | _PERMANENT | (_HOME_FLAG if self.for_kernel else 0)
         return (
-            _address_header.pack(socket.AF_INET6, 128, _NODAD | _PERMANENT, 0, links(self.interface))
+            _address_header.pack(socket.AF_INET6, 128, flags, 0, links(self.interface))
             + attribute(1, self.address.packed)
             + attribute(11, bytes([PROTOCOL]))
         )
@@ -283,11 +286,11 @@ def dump_addresses(netlink: Netlink, interface: str) -> list[HomeAddress]:
     index = socket.if_nametoindex(interface)
     found = []
     for body in netlink.dump(_GET_ADDRESS, _address_header.pack(socket.AF_INET6, 0, 0, 0, index)):
-        _, bits, _, _, owner = _address_header.unpack_from(body)
+        _, bits, flags, _, owner = _address_header.unpack_from(body)
         data = attributes(body, 8)
         address = _address(data.get(1))
         if owner == index and bits == 128 and _int(data.get(11)) == PROTOCOL and address is not None:
-            found.append(HomeAddress(address, interface))
+            found.append(HomeAddress(address, interface, bool(flags & _HOME_FLAG)))
     return found
 
 

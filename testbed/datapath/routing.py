@@ -31,12 +31,21 @@ class Routing:
     `detour`: name of the detour device. `home_interface`: where to answer Neighbour Solicitations, or None.
     """
 
-    def __init__(self, side: Side, tunnel: Tunnel, detour: str, home_interface: str | None, mtu: int) -> None:
+    def __init__(
+        self,
+        side: Side,
+        tunnel: Tunnel,
+        detour: str,
+        home_interface: str | None,
+        mtu: int,
+        kernel_mobility: bool = False,
+    ) -> None:
         self._anchor = side is Side.ANCHOR
         self._tunnel = tunnel
         self._detour = detour
         self._home_interface = home_interface
         self._mtu = mtu
+        self._kernel_mobility = kernel_mobility
 
     def base(self, first: HomeBinding | None, slots: dict[int, int]) -> set[KernelObject]:
         """What is needed whatever the bindings; at a mobile node, `first` serves packets without a source."""
@@ -104,7 +113,7 @@ class Routing:
             if self._home_interface is not None:
                 objects.add(Proxy(binding.home_address, self._home_interface))
         else:
-            objects.add(HomeAddress(binding.home_address))
+            objects.add(HomeAddress(binding.home_address, for_kernel=self._kernel_mobility))
             if self._tunnel.by_route:
                 if binding.regional:  # where tunnels within tunnels end
                     objects.add(self._tunnel.end(mark.INNER_TABLE, destinations[0]))

@@ -8,6 +8,9 @@ import pytest
 from agent_network import CORRESPONDENT, HOME_ADDRESS, Agent, AgentNetwork
 from datapath_network import wait_for
 
+from testbed.datapath.error import DatapathError
+from testbed.datapath.optimisation import choose_carrier
+
 requirement = pytest.mark.requirement
 
 
@@ -148,8 +151,13 @@ def test_configured_correspondent(network, tmp_path):
         assert CORRESPONDENT in mn.flowbind("routes").stdout
 
 
-def test_without_bpf(network, tmp_path):
-    more = '[datapath]\nroute_carrier = "tun"\n'
+@pytest.mark.parametrize("carrier", ["tun", "xfrm"])
+def test_without_bpf(network, tmp_path, carrier):
+    try:
+        choose_carrier(carrier)
+    except DatapathError as error:
+        pytest.skip(str(error))
+    more = f'[datapath]\nroute_carrier = "{carrier}"\n'
     with (
         Agent(network.ha, tmp_path),
         Agent(network.cn, tmp_path, more) as cn,
@@ -161,6 +169,6 @@ def test_without_bpf(network, tmp_path):
         before = network.ha.received("core")
         ping(network, 10)
         assert network.ha.received("core") - before < 10
-        assert cn.ask("status")["carrier"] == "tun"
+        assert cn.ask("status")["carrier"] == carrier
         assert mn.stop() == 0 and cn.stop() == 0
     assert "flowbind_ro" not in network.mn.shell("ip link") + network.cn.shell("ip link")
