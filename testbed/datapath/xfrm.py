@@ -46,6 +46,7 @@ _NO_LIMITS = struct.pack("=8Q", *(2**64 - 1,) * 4, *(0,) * 4)
 _NO_USE = bytes(32)
 _STATE_OCTETS, _POLICY_OCTETS = 224, 168
 _SEQUENCE_WINDOW = 32
+_ANY_SOURCE = 8
 #: HMAC-SHA-256-128 (RFC 4868), AES-CBC (RFC 3602).
 _AUTHENTICATION_NAME, _TRUNCATED_BITS = "hmac(sha256)", 128
 _ENCRYPTION_NAME, _NO_ENCRYPTION_NAME = "cbc(aes)", "ecb(cipher_null)"
@@ -104,9 +105,10 @@ class Esp:
 class State:
     """A transformation of packets from `source` to `destination`.
 
-    `esp` with ESP; `care_of_address` in route optimisation mode (unspecified where packets arrive: any).
-    `mark` (value, mask): only for policies with that mark. `sequence`: the number of the last packet that was
-    sent, of the greatest that was received, and which of the 32 up to that (ESP; not compared).
+    `source` may be unspecified: any. `esp` with ESP; `care_of_address` in route optimisation mode
+    (unspecified where packets arrive: any). `mark` (value, mask): only for policies with that mark.
+    `sequence`: the number of the last packet that was sent, of the greatest that was received, and which of
+    the 32 up to that (ESP; not compared).
     """
 
     source: IPv6Address
@@ -135,12 +137,13 @@ class State:
 
     def _body(self) -> bytes:
         window = _SEQUENCE_WINDOW if self.protocol == ESP else 0
+        flags = 0 if self.protocol == ESP or self.source != UNSPECIFIED else _ANY_SOURCE
         parts = [
             bytes(self.selector),
             _identity.pack(self.destination.packed, self._spi, self.protocol),
             self.source.packed,
             _NO_LIMITS + _NO_USE + bytes(12),
-            struct.pack("=IIHBBB", 0, self.request, socket.AF_INET6, self.mode, window, 0),
+            struct.pack("=IIHBBB", 0, self.request, socket.AF_INET6, self.mode, window, flags),
         ]
         body = b"".join(parts).ljust(_STATE_OCTETS, b"\0") + self._marked()
         if self.esp is not None:

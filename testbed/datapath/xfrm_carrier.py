@@ -47,9 +47,19 @@ class XfrmCarrier(Carrier):
         if not self._mobile:
             self._reports = LoggedPackets()
 
-    def carry(self, ways: Collection[Way], ours: Collection[bytes], interfaces: Collection[int]) -> None:
+    def carry(
+        self,
+        ways: Collection[Way],
+        ours: Collection[bytes],
+        interfaces: Collection[int],
+        homes: Collection[bytes] = (),
+    ) -> None:
         addresses = [] if self._mobile else [a for a in map(IPv6Address, ours) if _is_global(a)]
         wanted = [part for way in ways for part in self._way(way, addresses)]
+        if self._mobile:
+            for home in map(IPv6Address, {*homes, *(way.home_address for way in ways)}):
+                wanted.append(_state(UNSPECIFIED, home, ROUTING, UNSPECIFIED))
+                wanted.append(_policy(IN, UNSPECIFIED, home, ROUTING))
         self._transformations.become(wanted)
 
     def _way(self, way: Way, ours: list[IPv6Address]) -> Iterator[State | TransformPolicy]:
@@ -58,9 +68,7 @@ class XfrmCarrier(Carrier):
         marked = way.mark, mark.NUMBER_MASK
         if self._mobile:
             yield _state(home, peer, DESTINATION_OPTIONS, care_of_address, marked)
-            yield _state(peer, home, ROUTING, UNSPECIFIED)
             yield _policy(OUT, home, peer, DESTINATION_OPTIONS, marked)
-            yield _policy(IN, peer, home, ROUTING)
         else:
             yield _state(peer, home, ROUTING, care_of_address, marked)
             for address in ours:  # the kernel looks for this state by both addresses
