@@ -137,7 +137,7 @@ class State:
 
     def _body(self) -> bytes:
         window = _SEQUENCE_WINDOW if self.protocol == ESP else 0
-        flags = 0 if self.protocol == ESP or self.source != UNSPECIFIED else _ANY_SOURCE
+        flags = _ANY_SOURCE if self.source == self.care_of_address == UNSPECIFIED else 0
         parts = [
             bytes(self.selector),
             _identity.pack(self.destination.packed, self._spi, self.protocol),
