@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from agent_network import CORRESPONDENT, HOME_ADDRESS, Agent, AgentNetwork
+from backend import backends
 from datapath_network import wait_for
 
 from testbed.datapath.error import DatapathError
@@ -151,7 +152,7 @@ def test_configured_correspondent(network, tmp_path):
         assert CORRESPONDENT in mn.flowbind("routes").stdout
 
 
-@pytest.mark.parametrize("carrier", ["tun", "xfrm"])
+@pytest.mark.parametrize("carrier", backends("route optimisation", "tun", "xfrm"))
 def test_without_bpf(network, tmp_path, carrier):
     try:
         choose_carrier(carrier)
