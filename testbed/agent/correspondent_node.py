@@ -9,10 +9,12 @@ from typing import Any
 from testbed.agent import requests
 from testbed.agent.configuration import CorrespondentNodeFile, policy
 from testbed.agent.daemon import Agent
+from testbed.agent.icmp_errors import IcmpErrorSocket
 from testbed.agent.presentation import flow_to_json
 from testbed.agent.requests import Request
 from testbed.mobility.correspondent_node import CorrespondentNode, CorrespondentNodeConfiguration
 from testbed.mobility.forwarding import HomeBinding, Side
+from testbed.wire.icmp_error import DESTINATION_UNREACHABLE, PORT_UNREACHABLE, care_of_path
 
 
 class NoTunnels:
@@ -55,6 +57,7 @@ class CorrespondentNodeAgent(Agent):
             file.dialect,
         )
         self.role = CorrespondentNode(configuration, self.started, self.codec)
+        self._icmp_errors = IcmpErrorSocket()
 
     def make_datapath(self, kernel_mobility: bool) -> NoTunnels:
         return NoTunnels()
@@ -62,10 +65,26 @@ class CorrespondentNodeAgent(Agent):
     def begin(self, now: float) -> None:
         loop = asyncio.get_running_loop()
         loop.add_reader(self.routes.reports().fileno(), self._guarded, self._read_rejected)
+        loop.add_reader(self._icmp_errors.fileno(), self._guarded, self._read_icmp_errors)
         super().begin(now)
 
     async def farewell(self) -> None:
-        asyncio.get_running_loop().remove_reader(self.routes.reports().fileno())
+        loop = asyncio.get_running_loop()
+        for source in (self.routes.reports(), self._icmp_errors):
+            loop.remove_reader(source.fileno())
+        self._icmp_errors.close()
+
+    def _read_icmp_errors(self) -> None:
+        """RFC 6275 §9.3.4. Port Unreachable comes from the mobile node itself: it has been reached."""
+        now = time.monotonic()
+        for error in self._icmp_errors.receive():
+            path = care_of_path(error.quoted)
+            if error.kind != DESTINATION_UNREACHABLE or error.code == PORT_UNREACHABLE or path is None:
+                continue
+            source, care_of_address, home_address = path
+            if self.monitor.is_local(source):
+                self.role.unreachable(home_address, care_of_address, now)
+        self.turn(now)
 
     def _read_rejected(self) -> None:
         now = time.monotonic()

@@ -25,6 +25,7 @@ from testbed.agent.configuration import (
 )
 from testbed.agent.daemon import Agent, AgentError
 from testbed.agent.home_presence import HomePresence
+from testbed.agent.icmp_errors import IcmpErrorSocket, Outbox
 from testbed.agent.mobility_socket import Datagram, MobilitySocket
 from testbed.agent.movement import AccessLink, Attachment
 from testbed.agent.neighbour_discovery import (
@@ -97,6 +98,7 @@ class MobileNodeAgent(Agent):
         self._introduced: dict[str, Attachment] = {}
         self._listening: dict[str, Attachment] = {}
         self._tunnelled = TunnelledSocket(file.home_address)
+        self._icmp_errors, self._outbox = IcmpErrorSocket(), Outbox()
         self._native_uplink: NativeUplink | None = None
         if file.datapath.native_uplink:
             device = TUNNEL_DEVICE if self.datapath.backend == "ip6tnl" else None
@@ -121,6 +123,7 @@ class MobileNodeAgent(Agent):
         loop = asyncio.get_running_loop()
         loop.add_reader(self.neighbours.fileno(), self._guarded, self._hear_routers)
         loop.add_reader(self._tunnelled.fileno(), self._guarded, self._receive_tunnelled)
+        loop.add_reader(self._icmp_errors.fileno(), self._guarded, self._read_icmp_errors)
         self.monitor.read()
         for name in self._access:
             if self.monitor.link(name) is None:
@@ -135,8 +138,18 @@ class MobileNodeAgent(Agent):
             logger.warning("the home agent has not acknowledged the de-registration")
         for handle in self._soliciting.values():
             handle.cancel()
-        asyncio.get_running_loop().remove_reader(self._tunnelled.fileno())
-        self._tunnelled.close()
+        for source in (self._tunnelled, self._icmp_errors):
+            asyncio.get_running_loop().remove_reader(source.fileno())
+            source.close()
+
+    def _read_icmp_errors(self) -> None:
+        """Only those about our own messages; others are for those who have sent what they are about."""
+        now = time.monotonic()
+        for error in self._icmp_errors.receive():
+            sent = self._outbox.find(error.quoted)
+            if sent is not None:
+                self.role.receive_error(sent, error, now)
+                self.turn(now)
 
     def _receive_tunnelled(self) -> None:
         for datagram in self._tunnelled.receive():
@@ -201,6 +214,7 @@ class MobileNodeAgent(Agent):
     def _put_on_the_wire(self, data: bytes, transmission: Transmission) -> None:
         """RFC 6275 §11.5.5: at home, the Binding Update goes to the home agent's link-layer address, known
         from its Router Advertisements; the tunnel is still there, and must not take it."""
+        self._outbox.remember(data, transmission.packet)
         hardware = self._hardware.get(transmission.interface)
         if transmission.packet.source == self.file.home_address and hardware is not None:
             return self.mobility_socket.send_on_link(data, transmission.interface, hardware)
@@ -403,7 +417,12 @@ class MobileNodeAgent(Agent):
             return {"correspondent": peer, "optimised": False}
         if request.address in (self.role.home_agent, self.file.home_address):
             raise RequestError(f"address: expected that of a correspondent node, not {peer}")
-        failed = ("return-routability-failed", "registration-refused", "datapath-failed")
+        failed = (
+            "return-routability-failed",
+            "registration-refused",
+            "mobility-header-unsupported",
+            "datapath-failed",
+        )
 
         def answered(event: dict[str, Any]) -> bool:
             about = event.get("peer", peer) == peer

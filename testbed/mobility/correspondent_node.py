@@ -24,6 +24,8 @@ from testbed.mobility.return_routability import (
     is_authorised,
 )
 from testbed.mobility.role import Transmission
+from testbed.mobility.unreachables import Standing, Unreachables
+from testbed.wire.address import text
 from testbed.wire.codec import Codec
 from testbed.wire.flow import FlowIdentification, FlowStatus, Pro
 from testbed.wire.message import (
@@ -110,6 +112,7 @@ class CorrespondentNode(Registrar):
         self._refusals = RateLimit(limits.max_refusals_per_s, limits.max_refusals_per_sender_per_s)
         #: Key, care-of address and correspondent of the message that is being answered, if authenticated.
         self._proof: tuple[bytes, IPv6Address, IPv6Address] | None = None
+        self._unreachables = Unreachables(self.cache)
 
     # -- what the agent calls
 
@@ -132,6 +135,20 @@ class CorrespondentNode(Registrar):
         error = BindingError(BindingErrorStatus.UNKNOWN_BINDING, home_address)
         self._send(Packet(destination, source, error))
         self._note("binding-error-sent", care_of_address=str(source), home_address=str(home_address))
+
+    def unreachable(self, home_address: IPv6Address, care_of_address: IPv6Address, now: float) -> None:
+        """A packet of ours has come back from its way to a care-of address (ICMPv6 Destination Unreachable).
+        RFC 6275 §9.3.4: where that persists, the binding is deleted. Whoever knows both addresses can make
+        such an error up, so the mobile node is asked to show up there first: a Binding Update ends it."""
+        entry = self.cache.get(home_address)
+        found = [b for b in entry.bindings.values() if b.care_of_address == care_of_address] if entry else []
+        standings = {self._unreachables.reported(home_address, binding, now) for binding in found}
+        if Standing.FIRST in standings:
+            addresses = {"home_address": text(home_address), "care_of_address": text(care_of_address)}
+            self._note("care-of-address-unreachable", **addresses)
+            self._ask_for(entry, found, care_of_address)
+        elif standings == {Standing.PERSISTENT}:
+            self._remove(entry, [binding.bid for binding in found], "unreachable", now)
 
     def home_binding(self, home_address: IPv6Address) -> HomeBinding | None:
         """None: a correspondent node has no tunnels."""

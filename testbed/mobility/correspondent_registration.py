@@ -124,7 +124,7 @@ class CorrespondentRegistration(Registration):
 
     def update(self, now: float) -> None:
         """Do the tests that are needed, then send what there is to say, one care-of address at a time."""
-        if self.leaving or self.left or not self._home_lifetime(now):
+        if self.leaving or self.left or self.is_unsupported or not self._home_lifetime(now):
             return
         for address in set(self._care_of_tests) - {b.care_of_address for b in self.bindings.values()}:
             self._stop_test(address)
@@ -141,6 +141,15 @@ class CorrespondentRegistration(Registration):
             return  # what changes meanwhile goes with the next one, but movement does not wait
         if self._ready(now):
             self._send(now, INITIAL_BINDACK_TIMEOUT)
+
+    def unsupported(self, now: float) -> None:
+        """Its packets go through the home agent (RFC 6275 §11.6.2)."""
+        for address in list(self._care_of_tests):
+            self._stop_test(address)
+        self._home_test.cookie = None
+        self._timers.cancel((("test", None), self.peer))
+        super().unsupported(now)
+        self._give_up()
 
     def leave(self, now: float) -> None:
         """Delete the bindings: a home test is enough for that (RFC 6275 §11.6.1)."""

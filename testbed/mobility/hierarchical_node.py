@@ -170,7 +170,7 @@ class HierarchicalMobileNode(MobileNode):
             self._register_at_home(now)
 
     def _drop_registration(self, registration: Registration) -> None:
-        for kind in ("refresh", "expire", "send", "retransmit"):
+        for kind in ("refresh", "expire", "send", "retransmit", "retry"):
             self.timers.cancel((kind, registration.peer))
         self._changed[registration.home_address] = None
 
@@ -210,6 +210,12 @@ class HierarchicalMobileNode(MobileNode):
             self._drop(packet, f"a {type(message).__name__} is not for this role")
         self._follow(now)
         return True
+
+    def _unsupported(self, peer: IPv6Address, now: float) -> None:
+        for registration in (self.local, self.previous):
+            if registration is not None and registration.peer == peer:
+                return registration.unsupported(now)
+        super()._unsupported(peer, now)
 
     def _handle_otherwise(self, kind: str, peer: IPv6Address | None, now: float) -> bool:
         for registration in (self.local, self.previous):

@@ -31,8 +31,10 @@ from testbed.mobility.signalling import Signalling
 from testbed.mobility.snapshot import flow_from_snapshot, flow_to_snapshot
 from testbed.mobility.update_list import describe_binding, describe_listed
 from testbed.wire.codec import Codec
+from testbed.wire.icmp_error import PARAMETER_PROBLEM, UNRECOGNIZED_NEXT_HEADER, IcmpError
 from testbed.wire.icmpv6 import (
     HomeAgentAddressDiscoveryReply,
+    Icmpv6Message,
     MobilePrefixAdvertisement,
     MobilePrefixSolicitation,
 )
@@ -207,6 +209,28 @@ class MobileNode(Role):
         else:
             self._drop(packet, f"a {type(message).__name__} is not for this role")
         self._optimise(now)
+
+    def receive_error(self, sent: Packet, error: IcmpError, now: float) -> None:
+        """An ICMPv6 error about a message that we have sent (RFC 6275 §11.3.5). What cannot be delivered now
+        is sent again in its time; an unknown Home Address option is noted."""
+        self._note(
+            "icmp-error-received",
+            peer=str(error.source),
+            message=type(sent.message).__name__,
+            type=error.kind,
+            code=error.code,
+        )
+        unknown = (error.kind, error.code) == (PARAMETER_PROBLEM, UNRECOGNIZED_NEXT_HEADER)
+        if unknown and error.source == sent.destination and not isinstance(sent.message, Icmpv6Message):
+            self._unsupported(sent.destination, now)
+        self._optimise(now)
+
+    def _unsupported(self, peer: IPv6Address, now: float) -> None:
+        """This node does not know the Mobility Header."""
+        if peer == self.home_agent:
+            self.registration.unsupported(now)
+        else:
+            self.optimiser.unsupported(peer, now)
 
     def _acknowledged(
         self, packet: Packet, signalling: Signalling, registration: Registration, now: float

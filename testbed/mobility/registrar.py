@@ -415,19 +415,16 @@ class Registrar(Role):
         if entry.default_binding() is None:
             return
         late = [binding for binding in entry.bindings.values() if binding.refresh_due <= now]
-        options = tuple(BindingIdentifier(b.bid, priority=b.priority) for b in late if b.bid != NO_BID)
-        self._send(
-            Packet(
-                source=entry.local,
-                destination=entry.default_binding().care_of_address,
-                message=BindingRefreshRequest(options=options),
-                routing_address=entry.home_address,
-            )
-        )
-        self._note(
-            "binding-refresh-request-sent", home_address=text(entry.home_address), bids=[b.bid for b in late]
-        )
+        self._ask_for(entry, late, entry.default_binding().care_of_address)
         self._schedule(entry.home_address, after=now)
+
+    def _ask_for(self, entry: CacheEntry, bindings: list[Binding], care_of_address: IPv6Address) -> None:
+        """Send a Binding Refresh Request for these bindings to a care-of address."""
+        options = tuple(BindingIdentifier(b.bid, priority=b.priority) for b in bindings if b.bid != NO_BID)
+        message = BindingRefreshRequest(options=options)
+        self._send(Packet(entry.local, care_of_address, message, routing_address=entry.home_address))
+        bids = [binding.bid for binding in bindings]
+        self._note("binding-refresh-request-sent", home_address=text(entry.home_address), bids=bids)
 
     # -- time
 
@@ -448,16 +445,21 @@ class Registrar(Role):
 
     def _expire(self, entry: CacheEntry, now: float) -> None:
         """RFC 6275 §10.3.1: a binding is deleted when its lifetime is over, and its flow bindings with it."""
-        expired = [bid for bid, binding in entry.bindings.items() if binding.expires <= now]
-        if expired:
-            lost = entry.forget_bids(expired, self.dialect.keeps_inactive)
+        self._remove(
+            entry, [bid for bid, binding in entry.bindings.items() if binding.expires <= now], "lifetime", now
+        )
+
+    def _remove(self, entry: CacheEntry, bids: list[int], cause: str, now: float) -> None:
+        """Delete bindings that nobody has asked to delete."""
+        if bids:
+            lost = entry.forget_bids(bids, self.dialect.keeps_inactive)
             self._changed[entry.home_address] = None
             self._note(
                 "binding-removed",
                 home_address=text(entry.home_address),
-                bids=expired,
+                bids=bids,
                 flows_lost=lost,
-                cause="lifetime",
+                cause=cause,
             )
         if not entry.bindings:
             self._expired(entry, now)

@@ -31,6 +31,8 @@ MAX_BINDACK_TIMEOUT = 32.0
 MAX_UPDATE_RATE = 3
 #: A binding is refreshed when this part of its lifetime is over.
 REFRESH_AT = 0.8
+#: How long a receiver that does not know the Mobility Header is left alone, in seconds (RFC 6275 §11.3.5).
+UNSUPPORTED_S = 60.0
 
 
 class Registration:
@@ -76,6 +78,8 @@ class Registration:
         self.valid_s: Callable[[Iterable[IPv6Address], float], float] = lambda addresses, now: math.inf
         #: The status with which the receiver has refused for good: it is not asked again.
         self.given_up: int | None = None
+        #: Whether the receiver has said that it does not know the Mobility Header.
+        self.is_unsupported = False
         self._timers = timers
         self._transmit = transmit
         self._note = note
@@ -108,7 +112,7 @@ class Registration:
 
     def update(self, now: float) -> None:
         """Send a Binding Update if there is something to tell that is not under way already."""
-        if self.leaving or self.left or self.given_up is not None:
+        if self.leaving or self.left or self.given_up is not None or self.is_unsupported:
             return
         dirty = [binding for binding in self.bindings.values() if binding.dirty]
         if self._outstanding is not None:
@@ -125,10 +129,28 @@ class Registration:
         bindings = self.bindings.values() if self.removes_bids else ()
         return [binding for binding in bindings if binding.registered and binding.care_of_address is None]
 
+    def unsupported(self, now: float) -> None:
+        """The receiver does not know the Mobility Header: nothing is sent to it for a time, or to the next
+        one instead, if there is one (RFC 6275 §11.3.5)."""
+        for kind in ("refresh", "send", "retransmit"):
+            self._timers.cancel((kind, self.peer))
+        self._outstanding = None
+        self._note("mobility-header-unsupported", peer=str(self.peer))
+        if self.leaving:
+            self._gone()
+        elif self.known_to_peer or not self.unserved(now):
+            self.is_unsupported = True
+            self._timers.set(("retry", self.peer), now + UNSUPPORTED_S)
+
+    def retry(self) -> None:
+        """Ask it again, with the next `update`."""
+        self.is_unsupported = False
+        self._timers.cancel(("retry", self.peer))
+
     def leave(self, now: float) -> None:
         """De-register everything (RFC 6275 §11.7.1, RFC 5648 §5.4); `left` tells when it is done."""
         self.leaving = True
-        for kind in ("refresh", "expire", "send"):
+        for kind in ("refresh", "expire", "send", "retry"):
             self._timers.cancel((kind, self.peer))
         if not self.known_to_peer and self._outstanding is None:
             self._gone()
@@ -139,6 +161,7 @@ class Registration:
         """Want to be registered again, after `leave`."""
         self.leaving = self.left = False
         self.known_to_peer = False
+        self.retry()
         self._outstanding = None
         self._timers.cancel(("retransmit", self.peer))
         self._forget_registered()
@@ -147,6 +170,7 @@ class Registration:
         """Register with another receiver, which knows nothing of us, instead of this one."""
         for kind in ("refresh", "expire", "send", "retransmit"):
             self._timers.cancel((kind, self.peer))
+        self.retry()
         self.peer = peer
         self.known_to_peer = False
         self.given_up = None
@@ -168,6 +192,9 @@ class Registration:
             self._send(now, min(2 * self._outstanding.timeout, MAX_BINDACK_TIMEOUT))
         elif kind == "send":
             self._send(now, self._delayed_timeout)
+        elif kind == "retry":
+            self.retry()
+            self.update(now)
         elif kind == "refresh":
             self.refresh(now)
         elif kind == "expire":

@@ -65,7 +65,7 @@ class RouteOptimiser:
         """Optimise the route to this node from now on; takes effect with `update`."""
         known = self.correspondents.get(correspondent)
         if known is not None and not known.leaving:
-            return
+            return known.retry()
         registration = self.correspondents[correspondent] = CorrespondentRegistration(
             correspondent,
             self.home_address,
@@ -144,11 +144,18 @@ class RouteOptimiser:
                 if message.home_address == self.home_address:
                     registration.lost(now)
             elif not registration.known_to_peer:  # RFC 6275 §11.3.6: it knows none of this
-                self.remove(packet.source, now)
+                registration.unsupported(now)
         else:
             reason = f"a {type(message).__name__} is not for this role"
         self._forget_gone()
         return reason
+
+    def unsupported(self, correspondent: IPv6Address, now: float) -> None:
+        """This node does not know the Mobility Header (RFC 6275 §11.3.5)."""
+        registration = self.correspondents.get(correspondent)
+        if registration is not None:
+            registration.unsupported(now)
+            self._forget_gone()
 
     def handle_timer(self, kind: Any, correspondent: IPv6Address, now: float) -> None:
         """Do what was due under the key `(kind, correspondent)`."""

@@ -1,7 +1,7 @@
 """What plays the tester of the IPv6 Ready cases for mobile nodes: the nodes that these talk to.
 
-Classes: `HomeAgent`, `Correspondent`. Functions: `answers`, `registered`. What they send is made octet by
-octet.
+Classes: `HomeAgent`, `Correspondent`. Functions: `answers`, `registered`, `icmp_error`. What they send is
+made octet by octet.
 """
 
 import hashlib
@@ -52,27 +52,21 @@ class HomeAgent:
         self.heard += [(now, data) for data in self._capture.packets() if data[24:32] == HA[:8]]
         return self.heard
 
-    def messages(self, kind):
-        found = []
-        for when, data in self.read():
-            try:
-                packet = parse_packet(data, Codec())
-            except ParseError:
-                continue
-            if getattr(packet.message, "mh_type", None) == kind:
-                found.append((when, packet))
-        return found
+    def messages(self, kind: int) -> list[tuple[float, Packet]]:
+        """The messages of this MH type, and when they came."""
+        return [(when, p) for when, p in self._packets() if getattr(p.message, "mh_type", None) == kind]
 
     def icmp(self, kind: int) -> list[tuple[float, Packet]]:
         """The ICMPv6 messages of Mobile IPv6 of this type, and when they came."""
+        return [(when, p) for when, p in self._packets() if getattr(p.message, "icmp_type", None) == kind]
+
+    def _packets(self) -> list[tuple[float, Packet]]:
         found = []
         for when, data in self.read():
             try:
-                packet = parse_packet(data, Codec())
+                found.append((when, parse_packet(data, Codec())))
             except ParseError:
                 continue
-            if getattr(packet.message, "icmp_type", None) == kind:
-                found.append((when, packet))
         return found
 
     def next_icmp(self, kind: int, after: int = 0, seconds: float = 10.0) -> Packet:
@@ -90,6 +84,10 @@ class HomeAgent:
         prefix = struct.pack("!BBBBIII", 3, 4, 64, 0xC0, valid_s, valid_s, 0) + HA[:8] + bytes(8)
         data = struct.pack("!HH", solicitation.message.identifier, reserved) + options + prefix
         return _icmp(147, data, str(solicitation.source), HOME_ADDRESS)
+
+    def octets(self, packet: Packet) -> bytes:
+        """A message that has come in, as it came."""
+        return next(data for _, data in self.read() if data.endswith(packet.mobility_header))
 
     def updates(self):
         return [packet for _, packet in self.messages(BU)]
@@ -163,6 +161,14 @@ def _icmp(kind: int, data: bytes, destination: str, routing_address: str | None 
         return ipv6(HOME_AGENT, destination, 58, message)
     routing = bytes((58, 2, 2, 1, 0, 0, 0, 0)) + final.packed
     return ipv6(HOME_AGENT, destination, 43, routing + message)
+
+
+def icmp_error(kind: int, code: int, packet: bytes, pointer: int = 0, source: str = CORRESPONDENT) -> bytes:
+    """An ICMPv6 error about a packet, to its source."""
+    message = struct.pack("!BBHI", kind, code, 0, pointer) + packet[:1232]
+    destination = IPv6Address(packet[8:24])
+    total = checksum(message, IPv6Address(source), destination, 58)
+    return ipv6(source, destination, 58, message[:2] + total.to_bytes(2, "big") + message[4:])
 
 
 class Correspondent:
@@ -255,14 +261,10 @@ class Correspondent:
         data = bytes((status, 0)) + IPv6Address(HOME_ADDRESS).packed
         return ipv6_packet(CORRESPONDENT, str(destination), mobility_header(BE, data))
 
-    def icmp_error(
-        self, kind: int, code: int, packet: bytes, pointer: int = 0, source: str = CORRESPONDENT
-    ) -> bytes:
-        """An ICMPv6 error about a packet, to its source."""
-        message = struct.pack("!BBHI", kind, code, 0, pointer) + packet[:1232]
-        destination = IPv6Address(packet[8:24])
-        total = checksum(message, IPv6Address(source), destination, 58)
-        return ipv6(source, destination, 58, message[:2] + total.to_bytes(2, "big") + message[4:])
+    def octets(self, packet: Packet) -> bytes:
+        """A message that has come in, as it came."""
+        came = (data for data in self._signaller.heard() if data[8:24] == packet.source.packed)
+        return next(data for data in came if data.endswith(packet.mobility_header))
 
     # -- data
 
@@ -277,21 +279,21 @@ class Correspondent:
         self.send(ipv6(CORRESPONDENT, destination, kind, payload))
         return number
 
-    def echo_replies(self) -> dict[int, tuple[str, str | None]]:
-        """Number -> source, and the home address of a Home Address option."""
+    def echo_replies(self) -> dict[int, tuple[str, str | None, bytes]]:
+        """Number -> source, the home address of a Home Address option, the packet."""
         found = {}
         for data in self._signaller.heard():
             kind, message, home = data[6], data[40:], None
             if kind == 60 and data[46] == 0xC9:
                 kind, message, home = data[40], data[64:], str(IPv6Address(data[48:64]))
             if kind == 58 and message[0] == 129:
-                found[int.from_bytes(message[6:8], "big")] = str(IPv6Address(data[8:24])), home
+                found[int.from_bytes(message[6:8], "big")] = str(IPv6Address(data[8:24])), home, data
         return found
 
     def way(self) -> str:
         """Which way the mobile node's packets take: "straight" or "tunnel"."""
         number = self.echo()
-        source, home = self.until(lambda: self.echo_replies().get(number))
+        source, home, _ = self.until(lambda: self.echo_replies().get(number))
         assert (home or source) == HOME_ADDRESS
         return "tunnel" if home is None else "straight"
 

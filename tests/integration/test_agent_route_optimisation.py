@@ -137,6 +137,8 @@ def test_host_without_agent(network, tmp_path):
         wait_for(lambda: mn.ask("bindings")[0]["registered"])
         result = mn.flowbind("--timeout", "0.5", "optimise", CORRESPONDENT)
         assert result.returncode == 1 and "has not agreed within 0.5 s" in result.stderr
+        # what its kernel says of the Mobility Header (RFC 6275 §11.6.2)
+        wait_for(lambda: mn.events("mobility-header-unsupported"))
         ping(network)
 
 

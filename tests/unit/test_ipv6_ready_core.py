@@ -3,9 +3,24 @@
 import math
 
 import pytest
-from simulation import CELLULAR, CORRESPONDENT, HOME_ADDRESS, HOME_AGENT, HOME_PREFIX, WLAN, trio
+from simulation import (
+    CELLULAR,
+    CORRESPONDENT,
+    HOME_ADDRESS,
+    HOME_AGENT,
+    HOME_PREFIX,
+    WLAN,
+    attached_pair,
+    trio,
+)
 
 from testbed.mobility.home_link import HomePrefix
+from testbed.wire.icmp_error import (
+    DESTINATION_UNREACHABLE,
+    PARAMETER_PROBLEM,
+    UNRECOGNIZED_NEXT_HEADER,
+    IcmpError,
+)
 from testbed.wire.message import (
     BindingError,
     BindingUpdate,
@@ -112,3 +127,57 @@ def test_care_of_address_ends_earlier():
     assert node.registration.bindings[1].expires <= until[WLAN]
     entry = correspondent.cache.get(HOME_ADDRESS)
     assert entry.bindings[1].lifetime_s in (84, 88) and entry.bindings[2].lifetime_s in (84, 88)
+
+
+def unknown_there(node, packet, now):
+    """What a kernel without Mobile IPv6 says of a message."""
+    error = IcmpError(packet.destination, PARAMETER_PROBLEM, UNRECOGNIZED_NEXT_HEADER, b"")
+    node.receive_error(packet, error, now)
+
+
+@requirement("IPv6-Ready MN-4-2-2-2-002: Parameter Problem, code 1, for a Home Test Init")
+@requirement("RFC 6275 §11.3.5: no Binding Updates to nodes that do not know the Mobility Header, for a time")
+def test_correspondents_without_mobile_ipv6():
+    simulation, node, _ = trio()
+    simulation.cut.add(CORRESPONDENT)
+    node.optimise(CORRESPONDENT, simulation.now)
+    simulation.settle()
+    (init,) = [p for p in simulation.packets if isinstance(p.message, HomeTestInit)]
+    unknown_there(node, init, simulation.now)
+    count = len(simulation.packets)
+    simulation.run(59)
+    assert [p for p in simulation.packets[count:] if p.destination == CORRESPONDENT] == []
+    simulation.run(2)
+    assert [p for p in simulation.packets[count:] if isinstance(p.message, HomeTestInit)]
+    unknown_there(node, init, simulation.now)
+    count = len(simulation.packets)
+    node.optimise(CORRESPONDENT, simulation.now)  # its user knows better
+    simulation.settle()
+    assert [p for p in simulation.packets[count:] if isinstance(p.message, HomeTestInit)]
+
+
+@requirement("IPv6-Ready MN-6-2-2-1-001: Parameter Problem, code 1, for a Binding Update to the home agent")
+def test_home_agent_without_mobile_ipv6():
+    simulation, node, agent = attached_pair()
+    update = next(p for p in simulation.packets if isinstance(p.message, BindingUpdate))
+    unknown_there(node, update, simulation.now)
+    count = len(simulation.packets)
+    node.registration.refresh(simulation.now)
+    simulation.run(50)
+    assert [p for p in simulation.packets[count:] if p.destination == HOME_AGENT] == []
+    assert node.registered  # what the home agent has is used as long as it lasts
+    simulation.run(20)
+    assert len(agent.cache.get(HOME_ADDRESS).bindings) == 2 and node.registered
+
+
+@requirement("RFC 6275 §11.3.5: a Home Address option that is not known is logged; no other error matters")
+def test_other_errors():
+    simulation, node, correspondent = optimise(lambda packet: [0.01])
+    update = next(p for p in simulation.packets if isinstance(p.message, BindingUpdate) and
+                  p.destination == CORRESPONDENT)  # fmt: skip
+    elsewhere = IcmpError(HOME_AGENT, PARAMETER_PROBLEM, UNRECOGNIZED_NEXT_HEADER, b"")
+    option = IcmpError(CORRESPONDENT, PARAMETER_PROBLEM, 2, b"")
+    for error in (elsewhere, option, IcmpError(CORRESPONDENT, DESTINATION_UNREACHABLE, 0, b"")):
+        node.receive_error(update, error, simulation.now)
+    simulation.run(5)
+    assert agreed(node, correspondent) and len(simulation.events("icmp-error-received")) == 3
