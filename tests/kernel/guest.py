@@ -93,6 +93,7 @@ class Guest:
             f"cd {shlex.quote(str(folder))} && exec env -i {shlex.join([*settings, *command])}\n"
         )
         (self._exchange / "modules").write_text(f"{self._kernel.modules.parent}\n")
+        (self._exchange / "project").write_text(f"{_PROJECT}\n")
         (self._exchange / "shared").write_text(
             "".join(f"shared{number} {path}\n" for number, path in enumerate(self._shared))
         )

@@ -2,8 +2,24 @@
 cd /run/kernel
 mkdir -p /lib/modules
 read -r modules <modules && mount --bind "$modules" /lib/modules
+
+# The project as it was; what is hidden in it (the Python environments, git) remains the host's.
+read -r project <project
+mkdir /run/host && mount --bind "$project" /run/host
+mount -t tmpfs -o mode=755 project "$project"
 tar -x -f project.tar -C /
+for hidden in /run/host/.[a-z]*; do
+    there=$project/${hidden##*/}
+    if [ -L "$hidden" ]; then
+        cp -d "$hidden" "$there"
+    else
+        if [ -d "$hidden" ]; then mkdir "$there"; else : >"$there"; fi
+        mount --bind "$hidden" "$there"
+    fi
+done
+
 while read -r tag folder; do
+    mkdir -p "$folder"
     mount -t 9p -o trans=virtio,version=9p2000.L,access=any,msize=512000,cache=mmap "$tag" "$folder"
 done <shared
 hostname debian
