@@ -12,6 +12,7 @@ from testbed.agent.daemon import Agent
 from testbed.agent.icmp_errors import IcmpErrorSocket
 from testbed.agent.presentation import flow_to_json
 from testbed.agent.requests import Request
+from testbed.datapath.optimisation import OptimisedRoutes
 from testbed.mobility.correspondent_node import CorrespondentNode, CorrespondentNodeConfiguration
 from testbed.mobility.forwarding import HomeBinding, Side
 from testbed.wire.icmp_error import DESTINATION_UNREACHABLE, PORT_UNREACHABLE, care_of_path
@@ -61,6 +62,9 @@ class CorrespondentNodeAgent(Agent):
 
     def make_datapath(self, kernel_mobility: bool) -> NoTunnels:
         return NoTunnels()
+
+    def make_routes(self, carrier: str) -> OptimisedRoutes:
+        return OptimisedRoutes(self.side, carrier=carrier)
 
     def begin(self, now: float) -> None:
         loop = asyncio.get_running_loop()

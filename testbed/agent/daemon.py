@@ -104,11 +104,8 @@ class Agent:
             raise AgentError("an agent sends raw packets: start it as root (sudo)") from None
         home_link = getattr(file, "home_interface", None)
         self._home_link = home_link
-        self.routes: OptimisedRoutes | None = None
-        carrier = "none"
-        if self.side is not Side.ANCHOR:
-            carrier = choose_carrier(file.datapath.route_carrier)
-            self.routes = OptimisedRoutes(self.side, carrier=carrier)
+        carrier = "none" if self.side is Side.ANCHOR else choose_carrier(file.datapath.route_carrier)
+        self.routes = self.make_routes(carrier)
         self.datapath = self.make_datapath(kernel_mobility=carrier == "xfrm")
         self.feed = Feed()
         self.control = ControlServer(socket_path(file), self.handle, self.events, self.feed)
@@ -139,6 +136,10 @@ class Agent:
                 kernel_mobility=kernel_mobility,
             ),
         )
+
+    def make_routes(self, carrier: str) -> OptimisedRoutes | None:
+        """What carries optimised routes out, None where there are none."""
+        return None
 
     def route_failed(self, pair: Pair, reason: str, now: float) -> None:
         """The kernel does not optimise a route as the role wants."""

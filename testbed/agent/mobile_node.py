@@ -43,6 +43,7 @@ from testbed.agent.tunnelled_socket import TunnelledSocket
 from testbed.datapath.error import DatapathError
 from testbed.datapath.mobile_network import IngressFilter
 from testbed.datapath.native_uplink import TUNNEL_DEVICE, NativeUplink
+from testbed.datapath.optimisation import OptimisedRoutes
 from testbed.mobility.binding import FlowBinding
 from testbed.mobility.forwarding import HomeBinding, Pair, Side
 from testbed.mobility.hierarchical_node import HierarchicalMobileNode
@@ -96,7 +97,7 @@ class MobileNodeAgent(Agent):
         self._presence = HomePresence(file.home_address, self.neighbours)
         self._soliciting: dict[str, asyncio.TimerHandle] = {}
         self._introduced: dict[str, Attachment] = {}
-        self._listening: dict[str, Attachment] = {}
+        self._listening = False
         self._tunnelled = TunnelledSocket(file.home_address)
         self._icmp_errors, self._outbox = IcmpErrorSocket(), Outbox()
         self._native_uplink: NativeUplink | None = None
@@ -115,6 +116,9 @@ class MobileNodeAgent(Agent):
         self.mobility_socket.close()
         self.mobility_socket = MobilitySocket(tunnelled=True)
         return HierarchicalMobileNode(configuration, self.started, local_association=key, **common)
+
+    def make_routes(self, carrier: str) -> OptimisedRoutes:
+        return OptimisedRoutes(self.side, carrier=carrier, homes=[self.file.home_address])
 
     # -- life
 
@@ -201,13 +205,11 @@ class MobileNodeAgent(Agent):
 
     def _listen(self) -> None:
         """Be ready for what correspondent nodes send to a care-of address as soon as they are told of it."""
-        wanted = self.role.optimiser.correspondents
-        here = {name: access.current for name, access in self._access.items() if wanted and access.current}
-        if self.routes is None or here == self._listening:
+        if self._listening or not self.role.optimiser.correspondents:
             return
-        self._listening = here
+        self._listening = True
         try:
-            self.routes.listen([self.file.home_address] if here else [], here)
+            self.routes.listen()
         except DatapathError as error:
             logger.info("%s", error)
 

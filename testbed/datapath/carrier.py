@@ -1,70 +1,85 @@
-"""What puts the headers of route optimisation in and takes them out. Classes: `Carrier`, `Way`, `BpfCarrier`.
+"""What puts the headers of route optimisation in. Classes: `Carrier`, `Way`, `Peer`, `BpfCarrier`.
 
 `BpfCarrier` does it in the kernel (see `optimisation_programs`). In modules of their own: `XfrmCarrier`, by
-the kernel's own Mobile IPv6, and `UserspaceCarrier`, where neither is to be had.
+the kernel's own Mobile IPv6, and `UserspaceCarrier`, where neither is to be had. What arrives is nf_tables' (see `optimisation_rules`).
 """
 
 import struct
 from collections.abc import Collection
+from ipaddress import IPv6Address
 from typing import NamedTuple
 
+from testbed.datapath import mark
 from testbed.datapath.bpf import Map, close_all, load_classifier
 from testbed.datapath.netlink import Netlink
-from testbed.datapath.optimisation_programs import (
-    add_home_address,
-    add_routing_header,
-    take_home_address,
-    take_routing_header,
-)
-from testbed.datapath.rejected import RejectedPackets
+from testbed.datapath.optimisation_programs import put_headers
+from testbed.datapath.optimisation_rules import WAY_MASK, number_of
 from testbed.datapath.route import KernelObject, PolicyRule, Route
 from testbed.datapath.traffic_control import Hooks
-from testbed.mobility.forwarding import Side
 
+#: Of the policy rules that read our marks; they come before those of the tunnels' slots.
+PRIORITY = 124
+#: Table of number N is TABLE_BASE + N less the first number.
+TABLE_BASE, TABLE_END = 29000, 29000 + (1 << 13)
+#: Tells our rules from those of the tunnels.
+OWNER = mark.PROTOCOL + 1
 _ETHERNET_OCTETS = 14
 _MAX_ENTRIES = 1 << 16
 
 
-class Way(NamedTuple):
-    """Packets with this number in their mark (the whole mark, without bits of others) between home address
-    and correspondent (all zeros: any) go to or from the care-of address; `interface`: index, at a mobile
-    node. Addresses are octets."""
+def table_of(way: int = 0, peer: int = 0) -> int:
+    """The routing table of a way and a peer."""
+    return TABLE_BASE + number_of(way, peer) - number_of()
 
-    mark: int
+
+def way_by_interface(way: int, interface: str, gateway: IPv6Address | None) -> list[KernelObject]:
+    """What takes packets with the mark of a way, and any peer, to an interface."""
+    table = table_of(way)
+    rule = PolicyRule(PRIORITY, table, mark.value(number_of(way)), WAY_MASK, owner=OWNER)
+    return [Route(table, mark.ANY, interface, gateway), rule]
+
+
+class Way(NamedTuple):
+    """Packets with this way in their mark, from home address to correspondent, leave from the care-of
+    address, by the interface with this index. Addresses are octets."""
+
+    way: int
     interface: int
     home_address: bytes
     correspondent: bytes
     care_of_address: bytes
 
 
+class Peer(NamedTuple):
+    """Packets with this peer in their mark, to the home address, go to the care-of address."""
+
+    peer: int
+    home_address: bytes
+    care_of_address: bytes
+
+
 class Carrier:
-    """Base of all. `open` may raise OSError. `kernel_headers`: packets still have their headers when
-    nf_tables gets them, as the kernel's own IPv6 takes them out."""
+    """Base of all. `open` may raise OSError."""
 
     name: str
-    kernel_headers = False
+    #: What the names of devices that finished packets come from begin with, None without such devices.
+    devices: str | None = None
 
     def open(self) -> None:
         """Prepare what does not depend on what is wanted."""
 
-    def carry(
-        self,
-        ways: Collection[Way],
-        ours: Collection[bytes],
-        interfaces: Collection[int],
-        homes: Collection[bytes] = (),
-    ) -> None:
-        """Make these the ways, in both directions. `ours`: addresses of this node; `homes`: home addresses
-        that packets may arrive for without a way. Raises OSError."""
+    def carry(self, ways: Collection[Way], peers: Collection[Peer], interfaces: Collection[int]) -> None:
+        """Make these the ways and peers. Raises OSError."""
         raise NotImplementedError
 
-    def steering(self, table: int, rule: PolicyRule, route: Route | None) -> list[KernelObject]:
-        """The objects that take packets with the mark of `rule` out; `route`: the way by which they leave,
-        None for that of the main table."""
+    def way(
+        self, way: int, interface: str, gateway: IPv6Address | None, peers: Collection[int]
+    ) -> list[KernelObject]:
+        """What takes packets with the mark of a way out, by the interface; `peers` may stand beside it."""
         raise NotImplementedError
 
-    def reports(self) -> RejectedPackets | None:
-        """Where packets with a Home Address option that no binding allows are told; None at a mobile node."""
+    def peer(self, peer: int) -> list[KernelObject]:
+        """What takes packets with the mark of a peer, but no way, out."""
         raise NotImplementedError
 
     def clean(self, interface: int) -> None:
@@ -75,48 +90,32 @@ class Carrier:
 
 
 class BpfCarrier(Carrier):
-    """By BPF programs on the interfaces."""
+    """By a BPF program on the interfaces."""
 
     name = "bpf"
 
-    def __init__(self, side: Side, name: str, netlink: Netlink) -> None:
-        self._mobile = side is Side.MOBILE
+    def __init__(self, name: str, netlink: Netlink) -> None:
         self._name = name
         self._hooks = Hooks(netlink, name)
-        self._now: list[dict[bytes, bytes]] = [{}, {}, {}]
+        self._now: list[dict[bytes, bytes]] = [{}, {}]
         self._maps: list[Map] = []
         self._programs: list[int] = []
-        self._reports: RejectedPackets | None = None
 
     def open(self) -> None:
-        link = _ETHERNET_OCTETS
-        for key in (36 if self._mobile else 20, 16 if self._mobile else 32, 16):
-            self._maps.append(Map(key, 16 if not self._maps else 4, _MAX_ENTRIES))
-        paths, bindings, ours = self._maps
-        if self._mobile:
-            arriving, leaving = take_routing_header(link, bindings, ours), add_home_address(link, paths)
-        else:
-            arriving, leaving = take_home_address(link, bindings, ours), add_routing_header(link, paths)
-            self._reports = RejectedPackets()
-        self._programs = [load_classifier(self._name, program) for program in (arriving, leaving)]
+        self._maps = [Map(key, 16, _MAX_ENTRIES) for key in (36, 20)]
+        self._programs = [load_classifier(self._name, put_headers(_ETHERNET_OCTETS, *self._maps))]
 
-    def carry(
-        self,
-        ways: Collection[Way],
-        ours: Collection[bytes],
-        interfaces: Collection[int],
-        homes: Collection[bytes] = (),
-    ) -> None:
-        if self._mobile:
-            paths = {
+    def carry(self, ways: Collection[Way], peers: Collection[Peer], interfaces: Collection[int]) -> None:
+        wanted = [
+            {
                 struct.pack("=I", w.interface) + w.home_address + w.correspondent: w.care_of_address
                 for w in ways
-            }
-            bindings = dict.fromkeys([*homes, *(way.home_address for way in ways)], bytes(4))
-        else:
-            paths = {struct.pack("=I", way.mark) + way.home_address: way.care_of_address for way in ways}
-            bindings = {way.home_address + way.care_of_address: bytes(4) for way in ways}
-        wanted = [paths, bindings, {address: bytes(4) for address in ours}]
+            },
+            {
+                struct.pack("=I", mark.value(number_of(peer=p.peer))) + p.home_address: p.care_of_address
+                for p in peers
+            },
+        ]
         for index, table in enumerate(self._maps):
             table.become(wanted[index], self._now[index])
             self._now[index] = wanted[index]
@@ -125,11 +124,13 @@ class BpfCarrier(Carrier):
         for interface in set(interfaces) - self._hooks.interfaces:
             self._hooks.attach(interface, *self._programs)
 
-    def steering(self, table: int, rule: PolicyRule, route: Route | None) -> list[KernelObject]:
-        return [] if route is None else [route, rule]
+    def way(
+        self, way: int, interface: str, gateway: IPv6Address | None, peers: Collection[int]
+    ) -> list[KernelObject]:
+        return way_by_interface(way, interface, gateway)
 
-    def reports(self) -> RejectedPackets | None:
-        return self._reports
+    def peer(self, peer: int) -> list[KernelObject]:
+        return []
 
     def clean(self, interface: int) -> None:
         if interface not in self._hooks.interfaces:
@@ -142,6 +143,3 @@ class BpfCarrier(Carrier):
         for table in self._maps:
             table.close()
         self._maps = []
-        if self._reports is not None:
-            self._reports.close()
-            self._reports = None

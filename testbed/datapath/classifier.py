@@ -70,6 +70,7 @@ from testbed.datapath.nftables import (
     store,
     store_maximum_segment_size,
     translate,
+    untracked,
     verdict,
     within,
 )

@@ -1,11 +1,9 @@
-"""The process that puts the headers of route optimisation in and takes them out, packet by packet.
+"""The process that puts the headers of route optimisation in, packet by packet.
 
-`python -m testbed.datapath.forwarder SIDE NAME CONTROL REPORT`, started by `UserspaceCarrier`. CONTROL and
-REPORT are descriptors: the first brings the wanted state, one JSON object a line, each answered by "ok"; the
-second takes the addresses of packets that no binding allows. Class: `Forwarder`.
+`python -m testbed.datapath.forwarder CONTROL`, started by `UserspaceCarrier`. CONTROL is the descriptor of a
+socket that brings the wanted state, one JSON object a line, each answered by "ok". Class: `Forwarder`.
 """
 
-import ctypes
 import fcntl
 import json
 import os
@@ -13,50 +11,40 @@ import selectors
 import socket
 import struct
 import sys
+from typing import NamedTuple
 
-from testbed.datapath.optimisation_programs import HEADER_OCTETS, MOBILE_PREFIX_ADVERTISEMENT
-
-_IPV6_OCTETS, _ETHERNET_OCTETS, _VIRTIO_OCTETS = 40, 14, 10
-_MTU = 1500 - HEADER_OCTETS
-_MAX_PACKET = 70000
+_IPV6_OCTETS, _VIRTIO_OCTETS, _HEADER_OCTETS = 40, 10, 24
+_LINK_MTU = 1500
+_MAX_PACKET = 1 << 16
 _BATCH = 64
 _ROUTING, _DESTINATION_OPTIONS = 43, 60
-_LEFT_ALONE = (135, 50, 51)  # mobility messages, ESP, AH
-_ICMPV6 = 58
 
 _TUNSETIFF, _TUNSETOFFLOAD = 0x400454CA, 0x400454D0
 _IFF_TUN, _IFF_NO_PI, _IFF_VNET_HDR = 0x1, 0x1000, 0x4000
+#: TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_TSO_ECN: what the kernel may leave undone.
+_OFFLOADS = 0x01 | 0x02 | 0x04 | 0x08
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _SIOCSIFMTU = 0x8913, 0x8914, 0x8922
 _IFF_UP = 0x1
-_ETH_P_IPV6, _ARPHRD_ETHER = 0x86DD, 1
-_SOL_PACKET, _PACKET_VNET_HDR, _PACKET_OUTGOING = 263, 15, 4
-_SO_ATTACH_FILTER = 26
+_QUEUE_PACKETS = 4096
+_SIOCSIFTXQLEN = 0x8943
+_NEEDS_CHECKSUM = 1
+#: Flags, kind of segments, octets of headers, size of segments, where a checksum begins, where it is.
 _virtio = struct.Struct("=BBHHHH")
 
-#: Packets for this host with a routing or a destination options header; the last instruction rejects.
-_NETWORK, _PACKET_TYPE = 0xFFF00000, 0xFFFFF000 + 4
-_FILTER = (
-    (0x30, 0, 0, _PACKET_TYPE),
-    (0x15, 0, 4, 0),
-    (0x30, 0, 0, _NETWORK + 6),
-    (0x15, 1, 0, _ROUTING),
-    (0x15, 0, 1, _DESTINATION_OPTIONS),
-    (0x06, 0, 0, 0xFFFFFFFF),
-    (0x06, 0, 0, 0),
-)
 
-
-def open_tun(name: str, flags: int = 0) -> int:
+def open_tun(name: str, mtu: int) -> int:
     """A TUN device that is up, without addresses of its own; its descriptor. Raises OSError."""
     descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        request = struct.pack("16sH22x", name.encode(), _IFF_TUN | _IFF_NO_PI | flags)
+        request = struct.pack("16sH22x", name.encode(), _IFF_TUN | _IFF_NO_PI | _IFF_VNET_HDR)
         fcntl.ioctl(descriptor, _TUNSETIFF, request)
+        fcntl.ioctl(descriptor, _TUNSETOFFLOAD, _OFFLOADS)
         for key, value in (("addr_gen_mode", "1"), ("accept_ra", "0")):
             with open(f"/proc/sys/net/ipv6/conf/{name}/{key}", "w") as file:
                 file.write(value)
         with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as control:
-            fcntl.ioctl(control, _SIOCSIFMTU, struct.pack("16si20x", name.encode(), _MTU))
+            fcntl.ioctl(control, _SIOCSIFMTU, struct.pack("16si20x", name.encode(), mtu))
+            fcntl.ioctl(control, _SIOCSIFTXQLEN, struct.pack("16si20x", name.encode(), _QUEUE_PACKETS))
             fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sH22x", name.encode(), _IFF_UP))
     except OSError:
         os.close(descriptor)
@@ -64,27 +52,81 @@ def open_tun(name: str, flags: int = 0) -> int:
     return descriptor
 
 
-class Forwarder:
-    """Everything in the network namespace of the process. Raises OSError where a device is not to be had."""
+class Headers(NamedTuple):
+    """What becomes of the packets with one pair of addresses: their new source and destination (None: as it
+    is), the kind of the first new header, and the new headers before and behind the octet that names that of
+    the upper layer."""
 
-    def __init__(self, mobile: bool, name: str, report: socket.socket) -> None:
-        self._mobile = mobile
-        self._report = report
+    source: bytes | None
+    destination: bytes | None
+    kind: int
+    before: bytes
+    behind: bytes
+
+    @classmethod
+    def make(cls, home: bytes, peer: bytes, source: bytes, destination: bytes) -> "Headers":
+        """Home Address option for `home` unless `source` is empty, routing header for `peer` unless
+        `destination` is (RFC 6275 §6.3, §6.4)."""
+        routing, options = b"\2\2\1\0\0\0\0" + peer, b"\2\1\2\0\0\xc9\x10" + home
+        if not destination:
+            return cls(source, None, _DESTINATION_OPTIONS, b"", options)
+        if not source:
+            return cls(None, destination, _ROUTING, b"", routing)
+        return cls(source, destination, _ROUTING, bytes([_DESTINATION_OPTIONS]) + routing, options)
+
+
+class Device:
+    """A TUN device. Packets that come out of it have a mark that tells what is to become of them."""
+
+    def __init__(self, name: str, headers: int) -> None:
+        """`headers`: how many each packet gets."""
+        self._room = headers * _HEADER_OCTETS
+        self.descriptor = open_tun(name, _LINK_MTU - self._room)
+        #: By source and destination, or by destination alone.
+        self.known: dict[bytes, Headers] = {}
+        self._head = bytearray(_VIRTIO_OCTETS + _IPV6_OCTETS)
+        self._payload = bytearray(_MAX_PACKET)
+
+    def forward(self) -> None:
+        """Put the headers into what is waiting, and give it back to the kernel."""
+        head, payload = self._head, memoryview(self._payload)
+        for _ in range(_BATCH):
+            try:
+                octets = os.readv(self.descriptor, (head, payload)) - len(head)
+            except (BlockingIOError, InterruptedError):
+                return
+            headers = self.known.get(bytes(head[18:50])) or self.known.get(bytes(head[34:50]))
+            if headers is None or octets < 0:
+                continue
+            try:
+                os.writev(self.descriptor, (*self._changed(head, octets, headers), payload[:octets]))
+            except OSError:
+                pass  # what the kernel does not take is lost, as on any link
+
+    def _changed(self, head: bytearray, octets: int, headers: Headers) -> tuple[bytes, bytes]:
+        """The head of a packet with a payload of so many octets as it is to be, and its new headers."""
+        room = self._room
+        flags, kind, length, size, begin, offset = _virtio.unpack_from(head)
+        if flags & _NEEDS_CHECKSUM:
+            begin += room
+        if kind:
+            length += room
+        hop_limit = min(head[17] + 1, 255)  # nf_tables takes one away
+        first = _virtio.pack(flags, kind, length, size, begin, offset) + head[10:14]
+        first += struct.pack("!HBB", octets + room, headers.kind, hop_limit)
+        first += (headers.source or head[18:34]) + (headers.destination or head[34:50])
+        return first, headers.before + head[16:17] + headers.behind
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+
+class Forwarder:
+    """Everything in the network namespace of the process."""
+
+    def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
-        self._devices: dict[int, tuple[str, int]] = {}
-        self._ways: dict[tuple[int, bytes], tuple[int, bytes]] = {}
-        self._accepted: set[bytes] = set()
-        self._ours: set[bytes] = set()
-        self._sending = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW)
-        self._arriving = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_IPV6))
-        code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *each) for each in _FILTER))
-        program = struct.pack("HP", len(_FILTER), ctypes.addressof(code))
-        self._arriving.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
-        self._arriving.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
-        self._arriving.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
-        self._arriving.setblocking(False)
-        self._inside = open_tun(name, _IFF_VNET_HDR)
-        self._selector.register(self._arriving, selectors.EVENT_READ, self._arrive)
+        self._devices: dict[str, Device] = {}
 
     def serve(self, control: socket.socket) -> None:
         """Until the control socket is closed."""
@@ -94,7 +136,8 @@ class Forwarder:
         while True:
             for key, _ in self._selector.select():
                 if key.data is not None:
-                    key.data()
+                    if key.fd in self._selector.get_map():  # not just closed
+                        key.data.forward()
                     continue
                 line = lines.readline()
                 if not line:
@@ -106,127 +149,27 @@ class Forwarder:
                     answer = str(error.strerror)
                 control.sendall(answer.encode() + b"\n")
 
-    def _configure(self, wanted: dict) -> None:
-        devices = {int(number): name for number, name in wanted["devices"].items()}
-        for number, name in devices.items():
-            if number not in self._devices:
-                descriptor = open_tun(name)
-                self._devices[number] = name, descriptor
-                self._selector.register(
-                    descriptor, selectors.EVENT_READ, lambda number=number: self._leave(number)
-                )
-        ways, accepted = {}, {bytes.fromhex(text) for text in wanted["homes"]}
-        for number, interface, *texts in wanted["ways"]:
-            home, correspondent, care_of = (bytes.fromhex(text) for text in texts)
-            key = home + correspondent if self._mobile else home
-            ways[number, key] = interface, care_of
-            accepted.add(home if self._mobile else home + care_of)
-        self._ways, self._accepted = ways, accepted
-        self._ours = {bytes.fromhex(text) for text in wanted["ours"]}
-        for number in self._devices.keys() - devices.keys():
-            _, descriptor = self._devices.pop(number)
-            self._selector.unregister(descriptor)
-            os.close(descriptor)
-
-    def _leave(self, number: int) -> None:
-        """Packets of this node, on their way out: the header goes in."""
-        device = self._devices.get(number)
-        for _ in range(_BATCH):
-            if device is None:
-                return
-            try:
-                packet = os.read(device[1], _MAX_PACKET)
-            except (BlockingIOError, InterruptedError):
-                return
-            key = packet[8:40] if self._mobile else packet[24:40]
-            way = self._ways.get((number, key))
-            if way is None:
-                continue
-            interface, care_of = way
-            if self._mobile:
-                kind, header = _DESTINATION_OPTIONS, packet[6:7] + b"\2\1\2\0\0\xc9\x10" + packet[8:24]
-                addresses = care_of + packet[24:40]
-            else:
-                kind, header = _ROUTING, packet[6:7] + b"\2\2\1\0\0\0\0" + packet[24:40]
-                addresses = packet[8:24] + care_of
-            length = struct.pack("!HB", len(packet) - _IPV6_OCTETS + HEADER_OCTETS, kind)
-            packet = packet[:4] + length + packet[7:8] + addresses + header + packet[_IPV6_OCTETS:]
-            self._send(packet, interface)
-
-    def _send(self, packet: bytes, interface: int) -> None:
-        information = struct.pack("=16sI", packet[8:24], interface)
-        ancillary = [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, information)]
-        address = socket.inet_ntop(socket.AF_INET6, packet[24:40]), 0
-        try:
-            self._sending.sendmsg([packet], ancillary, 0, address)
-        except OSError:
-            pass  # no way out just now: lost, as on any link
-
-    def _arrive(self) -> None:
-        """Packets for this node: the header comes out if there is a binding."""
-        for _ in range(_BATCH):
-            try:
-                data, address = self._arriving.recvfrom(_MAX_PACKET)
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError:  # an interface went down: the socket itself is fine
-                continue
-            if address[3] == _ARPHRD_ETHER and address[2] != _PACKET_OUTGOING:
-                self._take(data)
-
-    def _take(self, data: bytes) -> None:
-        start = _VIRTIO_OCTETS + _ETHERNET_OCTETS
-        packet = data[start:]
-        if len(packet) < _IPV6_OCTETS + HEADER_OCTETS or packet[40] in _LEFT_ALONE:
-            return
-        source, destination, inner = packet[8:24], packet[24:40], packet[48:64]
-        if destination not in self._ours:
-            return
-        if self._mobile:
-            if packet[6] != _ROUTING or packet[41:44] != b"\2\2\1" or inner not in self._accepted:
-                return
-            if packet[40] == _ICMPV6 and packet[64:65] == bytes([MOBILE_PREFIX_ADVERTISEMENT]):
-                return
-            destination = inner
-        else:
-            if packet[6] != _DESTINATION_OPTIONS or packet[41] != 2 or packet[46:48] != b"\xc9\x10":
-                return
-            if inner + source not in self._accepted:
-                try:
-                    self._report.send(source + destination + inner, socket.MSG_DONTWAIT)
-                except OSError:
-                    pass  # there are more of them than anyone wants to know
-                return
-            source = inner
-        flags, kind, octets, size, begin, offset = _virtio.unpack_from(data)
-        removed = _ETHERNET_OCTETS + HEADER_OCTETS
-        begin, octets = max(begin - removed, 0), max(octets - removed, 0)
-        length = int.from_bytes(packet[4:6], "big") - HEADER_OCTETS
-        try:
-            os.write(
-                self._inside,
-                _virtio.pack(flags, kind, octets, size, begin, offset)
-                + packet[:4]
-                + struct.pack("!H", length)
-                + packet[40:41]
-                + packet[7:8]
-                + source
-                + destination
-                + packet[_IPV6_OCTETS + HEADER_OCTETS :],
-            )
-        except OSError:
-            pass  # what the kernel does not take is lost
+    def _configure(self, wanted: dict[str, list[list[str]]]) -> None:
+        """`wanted`: name of a device -> source and destination, and what they become."""
+        for name, entries in wanted.items():
+            known = {}
+            for entry in entries:
+                home, peer, source, destination = map(bytes.fromhex, entry)
+                known[home + peer] = Headers.make(home, peer, source, destination)
+            if name not in self._devices:
+                headers = 1 + all(entries[0][2:])
+                device = self._devices[name] = Device(name, headers)
+                self._selector.register(device.descriptor, selectors.EVENT_READ, device)
+            self._devices[name].known = known
+        for name in self._devices.keys() - wanted.keys():
+            device = self._devices.pop(name)
+            self._selector.unregister(device.descriptor)
+            device.close()
 
 
 def main(arguments: list[str]) -> int:
-    side, name, control, report = arguments
-    control_socket, report_socket = socket.socket(fileno=int(control)), socket.socket(fileno=int(report))
-    try:
-        forwarder = Forwarder(side == "mobile", name, report_socket)
-    except OSError as error:
-        control_socket.sendall(f"{error.strerror}\n".encode())
-        return 1
-    forwarder.serve(control_socket)
+    with socket.socket(fileno=int(arguments[0])) as control:
+        Forwarder().serve(control)
     return 0
 
 

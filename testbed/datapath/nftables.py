@@ -25,7 +25,7 @@ NEW_OBJECT, GET_OBJECT, DELETE_OBJECT = 18, 19, 20
 
 LINK, NETWORK, TRANSPORT = 0, 1, 2
 EQUAL, NOT_EQUAL, LESS, AT_MOST, MORE, AT_LEAST = range(6)
-LENGTH, MARK, IN_INTERFACE, OUT_INTERFACE, UPPER_PROTOCOL = 0, 3, 4, 5, 16
+LENGTH, MARK, IN_INTERFACE, OUT_INTERFACE, IN_NAME, UPPER_PROTOCOL = 0, 3, 4, 5, 6, 16
 DROP, ACCEPT, JUMP, GOTO, RETURN = 0, 1, -3, -4, -5
 PREROUTING, FORWARD, OUTPUT, POSTROUTING = 0, 2, 3, 4
 #: Kind of address that the `fib` expression reports for an address of this node (RTN_LOCAL).
@@ -217,11 +217,6 @@ def protocol_is_not(number: int) -> bytes:
 def untracked() -> bytes:
     """Neither connection tracking nor the reassembly of fragments that comes with it get the packet."""
     return nested(1, text(1, "notrack"))
-
-
-def log(group: int) -> bytes:
-    """Tell whoever listens to this group of nfnetlink_log."""
-    return _expression("log", attribute(1, struct.pack(">H", group)), attribute(4, struct.pack(">H", 1)))
 
 
 def duplicate() -> bytes:

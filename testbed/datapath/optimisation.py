@@ -2,19 +2,19 @@
 
 Class: `OptimisedRoutes`. In the network namespace of the calling thread:
 
-- nf_tables table `ip6 NAME` decides which care-of address a packet takes, by marks (see
-  `optimisation_rules`);
-- at a mobile node, policy rules of priority 124 and routes in tables from 29000 on take marked packets to the
-  interface of that care-of address; at a correspondent node, table 29000 (rule of priority 125) has a route
-  to each home address, with an MTU that leaves room for the header, by the way that its default care-of
-  address has;
-- a carrier (see `carrier`) puts the headers in and takes them out: BPF programs on the interfaces, at the
-  speed of plain routing; the kernel's own Mobile IPv6 (XFRM), where BPF is not allowed; or a process behind
-  TUN devices `NAME0`..., where there is neither. Home Address options that no binding allows are left in,
-  hence dropped by nf_tables; `reports` tells them.
+- nf_tables table `ip6 NAME` decides by marks which of its care-of addresses a mobile node sends from, and
+  which one of a mobile node its correspondent sends to; and takes in what arrives (see `optimisation_rules`);
+- policy rules of priority 124 and routes in tables from 29001 on take marked packets out; where they go to a
+  mobile node, table 29000 (rules of priority 125) has a route to each home address, with an MTU that leaves
+  room for the headers, by the way that its default care-of address has;
+- a carrier (see `carrier`) puts the headers in: a BPF program on the interfaces, at the speed of plain
+  routing; the kernel's own Mobile IPv6 (XFRM), where BPF is not allowed; or a process behind TUN devices
+  `NAME0`..., where there is neither.
 
-Not done: UDP sends of many datagrams in one call (UDP_SEGMENT) over an optimised route; packets that carry
-both headers, as between two mobile nodes.
+A node may be both mobile node and correspondent node: its packets to another mobile node carry both headers.
+
+Not done: UDP sends of many datagrams in one call (UDP_SEGMENT) over an optimised route; a type 2 routing
+header in what goes through the tunnel to the home agent, or comes from a care-of address.
 """
 
 import errno
@@ -28,38 +28,41 @@ from ipaddress import IPv6Address, IPv6Network
 
 from testbed.datapath import mark
 from testbed.datapath.bpf import BpfError, is_available
-from testbed.datapath.carrier import BpfCarrier, Carrier, Way
+from testbed.datapath.carrier import OWNER, TABLE_BASE, TABLE_END, BpfCarrier, Carrier, Peer, Way
 from testbed.datapath.classifier import EMPTY, HomeRules
 from testbed.datapath.error import DatapathError
 from testbed.datapath.netlink import NETFILTER, ROUTE, Netlink, NetlinkError, attribute, attributes
 from testbed.datapath.optimisation_programs import HEADER_OCTETS
-from testbed.datapath.optimisation_rules import FIRST_NUMBER, OptimisationClassifier
+from testbed.datapath.optimisation_rules import (
+    FIRST_NUMBER,
+    PEER_BITS,
+    WAY_BITS,
+    WAY_MASK,
+    OptimisationClassifier,
+)
 from testbed.datapath.probe import in_private_namespace
 from testbed.datapath.rejected import RejectedPackets
 from testbed.datapath.route import KernelObject, PolicyRule, Route, dump_routes, dump_rules
 from testbed.datapath.ruleset import Ruleset
-from testbed.datapath.traffic_control import is_ethernet, local_addresses
+from testbed.datapath.traffic_control import is_ethernet
 from testbed.datapath.tunnel import explain
 from testbed.datapath.xfrm import DESTINATION_OPTIONS, ROUTE_OPTIMISATION, why_not
 from testbed.datapath.xfrm_carrier import XfrmCarrier
 from testbed.mobility.forwarding import Pair, RouteOptimisation, Side
 
-TABLE_BASE, TABLE_END = 29000, 30000
 _PRIORITY = 125
-#: Tells our rules from those of the tunnels.
-_OWNER = mark.PROTOCOL + 1
 _GET_ROUTE = 26
-#: Packets that may go into an optimised route: Ethernet's MTU less the header.
-_MTU = 1500 - HEADER_OCTETS
+#: Ethernet's MTU, octets.
+_LINK_MTU = 1500
 
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """What one pair has in the kernel: routes and rules, nf_tables rules, ways of the carrier."""
+    """What one pair has in the kernel: routes and rules, nf_tables rules, what the carrier has to know."""
 
     objects: frozenset[KernelObject]
     rules: HomeRules
-    ways: frozenset[Way]
+    ways: frozenset[Way | Peer]
 
 
 _NOTHING = _Wanted(frozenset(), EMPTY, frozenset())
@@ -93,35 +96,42 @@ def _why_no_xfrm() -> str | None:
 class OptimisedRoutes:
     """The optimised routes of one node. Nothing is changed before the first call of `apply` or `reconcile`.
 
+    `side`: what this node is. A mobile node is a `correspondent` at the same time where that is so, and is
+    told its `homes`, for which it takes packets at once, whoever thinks that the route is optimised.
     `carrier`: see `choose_carrier`.
     Raises DatapathError, in `apply` with the kernel's tables as they were before.
     """
 
-    def __init__(self, side: Side, name: str = "flowbind_ro", carrier: str = "auto") -> None:
+    def __init__(
+        self,
+        side: Side,
+        name: str = "flowbind_ro",
+        carrier: str = "auto",
+        correspondent: bool = False,
+        homes: Iterable[IPv6Address] = (),
+    ) -> None:
         self.side = side
+        self._sides = {side, Side.CORRESPONDENT} if correspondent else {side}
+        self._homes = tuple(homes)
         self._carrier_wanted = carrier
         self.name = name
         self._opened = False
         self._optimisations: dict[Pair, RouteOptimisation] = {}
         self._wanted: dict[Pair, _Wanted] = {}
         self._uses: Counter[KernelObject] = Counter()
-        #: At a correspondent node: home address -> BID -> number.
+        #: Of the mobile nodes that are registered here: home address -> BID -> number.
         self._numbers: dict[IPv6Address, dict[int, int]] = {}
         self._ways: dict[tuple[str | None, IPv6Address | None], int] = {}
-        self._homes: frozenset[IPv6Address] = frozenset()
-        self._listening: frozenset[str] = frozenset()
+        self._reports: RejectedPackets | None = None
 
     # -- the interface
 
-    def listen(self, home_addresses: Iterable[IPv6Address], interfaces: Iterable[str]) -> None:
-        """At a mobile node: take packets to these home addresses that come by these interfaces with a type 2
-        routing header, at every address that this node has now, though no route is optimised there yet. A
-        correspondent node uses a care-of address before the mobile node knows that it has been accepted
-        (RFC 6275 §9.5.4). To be called again when addresses have changed."""
-        self._homes, self._listening = frozenset(home_addresses), frozenset(interfaces)
+    def listen(self) -> None:
+        """At a mobile node: take packets to its home addresses with a type 2 routing header from now on, though
+        no route is optimised yet. A correspondent node uses a care-of address before the mobile node knows that
+        it has been accepted (RFC 6275 §9.5.4)."""
         try:
             self._open()
-            self._carry(self._wanted.values(), self._optimisations)
         except (NetlinkError, BpfError) as error:
             raise DatapathError(f"the kernel refused route optimisation: {_words(error)}.") from error
 
@@ -163,8 +173,8 @@ class OptimisedRoutes:
 
     def reports(self) -> RejectedPackets | None:
         """Where packets with a Home Address option that no binding allows are told, once `reconcile` or
-        `apply` has been called; None at a mobile node."""
-        return self._carrier.reports()
+        `apply` has been called; None at what is no correspondent node."""
+        return self._reports
 
     def close(self) -> None:
         """Remove everything from the kernel; calling it again does nothing."""
@@ -180,11 +190,13 @@ class OptimisedRoutes:
         finally:
             self._netlink.close()
             self._filter.close()
+            if self._reports is not None:
+                self._reports.close()
+                self._reports = None
             self._wanted.clear()
             self._optimisations.clear()
             self._uses.clear()
             self._ways.clear()
-            self._homes, self._listening = frozenset(), frozenset()
 
     # -- start
 
@@ -200,8 +212,11 @@ class OptimisedRoutes:
             self._carrier.open()
         except OSError as error:
             raise DatapathError(f"no carrier for optimised routes: {_words(error)}.") from error
+        if Side.CORRESPONDENT in self._sides:
+            self._reports = RejectedPackets()
+        mtu = _LINK_MTU - HEADER_OCTETS * len(self._sides)
         self._classifier = OptimisationClassifier(
-            self.side, self.name, _MTU, self._carrier.kernel_headers
+            self._sides, self.name, mtu, self._homes, self._carrier.devices
         )
         self._ruleset = Ruleset(self._filter, self.name, f"owned by flowbind ({self.side.value})")
         self._ruleset.classifier = self._classifier
@@ -211,24 +226,26 @@ class OptimisedRoutes:
     def _make_carrier(self) -> Carrier:
         wanted = choose_carrier(self._carrier_wanted)
         if wanted == "bpf":
-            return BpfCarrier(self.side, self.name, self._netlink)
+            return BpfCarrier(self.name, self._netlink)
         if wanted == "xfrm":
-            return XfrmCarrier(self.side)
+            return XfrmCarrier()
         from testbed.datapath.userspace_carrier import UserspaceCarrier
 
-        return UserspaceCarrier(self.side, self.name)
+        return UserspaceCarrier(self.name)
 
     # -- from what is wanted to what the kernel shall have
 
     def _apply(self, changes: Mapping[Pair, RouteOptimisation | None]) -> None:
         optimisations = {**self._optimisations, **changes}
         optimisations = {pair: wanted for pair, wanted in optimisations.items() if wanted is not None}
-        used = {o.table - TABLE_BASE for o in self._uses}
+        used = {(o.table - TABLE_BASE) >> PEER_BITS for o in self._uses}
         self._ways = {way: number for way, number in self._ways.items() if number in used}
-        wanted = {pair: self._want(new) if new else _NOTHING for pair, new in changes.items()}
-        before = {pair: self._wanted.get(pair, _NOTHING) for pair in changes}
+        numbers = self._number_peers(changes)
+        wanted = {pair: self._want(new, numbers) if new else _NOTHING for pair, new in changes.items()}
+        wanted |= self._dependent(changes, optimisations, numbers)
+        before = {pair: self._wanted.get(pair, _NOTHING) for pair in wanted}
         uses: Counter[KernelObject] = Counter()
-        for pair in changes:
+        for pair in wanted:
             uses.subtract(before[pair].objects)
             uses.update(wanted[pair].objects)
         added = sorted((o for o, n in uses.items() if n > 0 and not self._uses[o]), key=_order)
@@ -247,29 +264,52 @@ class OptimisedRoutes:
                 del self._wanted[pair]
         self._uses.update(uses)
         self._uses += Counter()
-        keys = {o.key for o in added}
-        removed = sorted((o for o in removed if o.key not in keys), key=_order, reverse=True)
+        self._numbers = numbers
+        keys_added = {o.key for o in added}
+        removed = sorted((o for o in removed if o.key not in keys_added), key=_order, reverse=True)
         self._netlink.attempt([o.remove(socket.if_nametoindex) for o in removed])
         self._optimisations = optimisations
-        self._carry(final.values(), optimisations)
+        self._carry(self._wanted.values(), optimisations)
 
-    def _carry(self, wanted: Iterable[_Wanted], optimisations: Mapping[Pair, RouteOptimisation]) -> None:
-        """Tell the carrier all the ways, and the interfaces and addresses that this node has now."""
-        if self.side is Side.MOBILE:
-            names = {path.interface for wanted in optimisations.values() for path in wanted.paths}
-            names |= self._listening
-        else:
-            names = {name for _, name in socket.if_nameindex()}
-        indices = {_index(name) for name in names if name is not None and is_ethernet(name)}
-        # of two ways of one key, the later one counts
-        ways = list(dict.fromkeys(way for each in wanted for way in each.ways))
-        homes = [home_address.packed for home_address in self._homes]
-        self._carrier.carry(ways, local_addresses(), indices, homes)
+    def _dependent(
+        self,
+        changes: Mapping[Pair, RouteOptimisation | None],
+        optimisations: Mapping[Pair, RouteOptimisation],
+        numbers: dict[IPv6Address, dict[int, int]],
+    ) -> dict[Pair, _Wanted]:
+        """At a mobile node, what follows from changes: ways to a peer that has changed; and the way that
+        packets to its peers take first, as it may have left or come home."""
+        found: dict[Pair, _Wanted] = {}
+        if Side.MOBILE not in self._sides:
+            return found
+        homes = {pair[0] for pair in changes}
+        for pair, wanted in optimisations.items():
+            if pair not in changes and (wanted.side is Side.CORRESPONDENT or pair[1] in homes):
+                try:
+                    found[pair] = self._want(wanted, numbers)
+                except DatapathError:
+                    continue  # no way to it just now: what it has had is as good
+        return found
 
-    def _want(self, wanted: RouteOptimisation) -> _Wanted:
-        return self._want_mobile(wanted) if self.side is Side.MOBILE else self._want_correspondent(wanted)
+    def _carry(
+        self, wanted: Iterable[_Wanted], optimisations: Mapping[Pair, RouteOptimisation]
+    ) -> None:
+        """Tell the carrier all that it has to know, and the interfaces that this node has now."""
+        paths = {path.interface for wanted in optimisations.values() for path in wanted.paths}
+        if any(wanted.side is Side.CORRESPONDENT for wanted in optimisations.values()):
+            paths = {name for _, name in socket.if_nameindex()}
+        indices = {_index(name) for name in paths if name is not None and is_ethernet(name)}
+        # of two of one key, the later one counts
+        all_ways = dict.fromkeys(way for each in wanted for way in each.ways)
+        ways = [way for way in all_ways if isinstance(way, Way)]
+        self._carrier.carry(ways, [peer for peer in all_ways if isinstance(peer, Peer)], indices)
 
-    def _want_mobile(self, wanted: RouteOptimisation) -> _Wanted:
+    def _want(self, wanted: RouteOptimisation, numbers: dict[IPv6Address, dict[int, int]]) -> _Wanted:
+        if wanted.side is Side.MOBILE:
+            return self._want_mobile(wanted, numbers.get(wanted.correspondent, {}).values())
+        return self._want_correspondent(wanted, numbers[wanted.home_address])
+
+    def _want_mobile(self, wanted: RouteOptimisation, peers: Iterable[int]) -> _Wanted:
         numbers: dict[int, int] = {}
         objects: set[KernelObject] = set()
         ways = set()
@@ -278,13 +318,10 @@ class OptimisedRoutes:
                 raise DatapathError(f"BID {path.bid} of {wanted.home_address} has no interface.")
             if not is_ethernet(path.interface):
                 raise DatapathError(f"{path.interface} is no Ethernet interface; routes are not optimised.")
-            way = self._way(path.interface, path.gateway)
-            table = TABLE_BASE + way
-            number = numbers[path.bid] = FIRST_NUMBER + way
-            route = Route(table, mark.ANY, path.interface, path.gateway)
-            objects.update(self._carrier.steering(table, _rule(table, number), route))
+            way = numbers[path.bid] = self._way(path.interface, path.gateway)
+            objects.update(self._carrier.way(way, path.interface, path.gateway, list(peers)))
             addresses = wanted.home_address.packed, wanted.correspondent.packed, path.local.packed
-            ways.add(Way(mark.value(number), _index(path.interface), *addresses))
+            ways.add(Way(way, _index(path.interface), *addresses))
         return _Wanted(frozenset(objects), self._classifier.pair(wanted, numbers), frozenset(ways))
 
     def _way(self, interface: str, gateway: IPv6Address | None) -> int:
@@ -292,34 +329,44 @@ class OptimisedRoutes:
         way = self._ways.get((interface, gateway))
         if way is None:
             taken = set(self._ways.values())
-            way = next((n for n in range(TABLE_END - TABLE_BASE) if n not in taken), None)
+            way = next((n for n in range(1, 1 << WAY_BITS) if n not in taken), None)
             if way is None:
                 raise DatapathError("there are too many ways out for route optimisation.")
             self._ways[interface, gateway] = way
         return way
 
-    def _want_correspondent(self, wanted: RouteOptimisation) -> _Wanted:
-        # a number is one BID's of each home address; they must not change while the BID is there
-        known = self._optimisations.get((wanted.home_address, wanted.correspondent))
-        numbers = dict(self._numbers.get(wanted.home_address, {})) if known else {}
-        numbers = {path.bid: numbers[path.bid] for path in wanted.paths if path.bid in numbers}
-        for path in wanted.paths:
-            if path.bid not in numbers:
-                taken = set(numbers.values())
-                numbers[path.bid] = next(n for n in itertools.count(FIRST_NUMBER) if n not in taken)
-        self._numbers[wanted.home_address] = numbers
+    def _number_peers(
+        self, changes: Mapping[Pair, RouteOptimisation | None]
+    ) -> dict[IPv6Address, dict[int, int]]:
+        """A number for each BID of each home address, which does not change while the BID is there."""
+        numbers = dict(self._numbers)
+        for pair, wanted in changes.items():
+            if wanted is None:
+                numbers.pop(pair[0], None)
+            elif wanted.side is Side.CORRESPONDENT:
+                known = self._numbers.get(wanted.home_address, {})
+                bids = [path.bid for path in wanted.paths]
+                mine = numbers[wanted.home_address] = {bid: known[bid] for bid in bids if bid in known}
+                for bid in bids:
+                    if bid not in mine:
+                        mine[bid] = next(n for n in itertools.count(1) if n not in mine.values())
+                if len(mine) >= 1 << PEER_BITS:
+                    raise DatapathError(f"{wanted.home_address} has too many care-of addresses.")
+        return numbers
+
+    def _want_correspondent(self, wanted: RouteOptimisation, numbers: dict[int, int]) -> _Wanted:
         default = next(path for path in wanted.paths if path.bid == wanted.default_bid)
         objects: set[KernelObject] = {
             self._route_like(wanted.home_address, default.remote),
-            PolicyRule(_PRIORITY, TABLE_BASE, owner=_OWNER),
+            # without a mark as yet, or without a way
+            PolicyRule(_PRIORITY, TABLE_BASE, 0, mark.NUMBER_MASK, owner=OWNER),
+            PolicyRule(_PRIORITY, TABLE_BASE, mark.value(FIRST_NUMBER), WAY_MASK, owner=OWNER),
         }
         ways = set()
         for path in wanted.paths:
             number = numbers[path.bid]
-            table = TABLE_BASE + 1 + number - FIRST_NUMBER
-            objects.update(self._carrier.steering(table, _rule(table, number), None))
-            addresses = wanted.home_address.packed, bytes(16), path.remote.packed
-            ways.add(Way(mark.value(number), 0, *addresses))
+            objects.update(self._carrier.peer(number))
+            ways.add(Peer(number, wanted.home_address.packed, path.remote.packed))
         return _Wanted(frozenset(objects), self._classifier.pair(wanted, numbers), frozenset(ways))
 
     def _route_like(self, home_address: IPv6Address, care_of_address: IPv6Address) -> Route:
@@ -332,11 +379,13 @@ class OptimisedRoutes:
         found = attributes(answer, 12)
         interface = socket.if_indextoname(struct.unpack("=I", found[4])[0])
         gateway = IPv6Address(found[5]) if 5 in found else care_of_address
+        # a mobile node says which address it is that packets come from
+        source = IPv6Address(found[7]) if 7 in found and Side.MOBILE in self._sides else None
         metrics = attributes(found.get(8, b""))
         (mtu,) = struct.unpack("=I", metrics[2]) if 2 in metrics else (0,)
         mtu = min(filter(None, (mtu, _device_mtu(interface)))) - HEADER_OCTETS
         prefix = IPv6Network((home_address, 128))
-        return Route(TABLE_BASE, prefix, interface, gateway, mtu=mtu)
+        return Route(TABLE_BASE, prefix, interface, gateway, source=source, mtu=mtu)
 
     # -- to the kernel
 
@@ -356,7 +405,7 @@ class OptimisedRoutes:
         return {pair: wanted.rules for pair, wanted in self._wanted.items()}
 
     def _there(self) -> list[KernelObject]:
-        rules = [rule for rule in dump_rules(self._netlink) if rule.owner == _OWNER]
+        rules = [rule for rule in dump_rules(self._netlink) if rule.owner == OWNER]
         return [*rules, *dump_routes(self._netlink, TABLE_BASE, TABLE_END)]
 
     def _remove_strays(self) -> None:
@@ -365,10 +414,6 @@ class OptimisedRoutes:
         self._netlink.attempt([o.remove(_index) for o in strays])
         for index, _ in socket.if_nameindex():
             self._carrier.clean(index)
-
-
-def _rule(table: int, number: int) -> PolicyRule:
-    return PolicyRule(_PRIORITY - 1, table, mark.value(number), mark.NUMBER_MASK, owner=_OWNER)
 
 
 def _order(o: KernelObject) -> int:

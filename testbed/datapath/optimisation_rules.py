@@ -1,28 +1,41 @@
-"""The nf_tables table of route optimisation: which care-of address each packet takes.
+"""The nf_tables table of route optimisation: which care-of address each packet takes, on either side; and
+what becomes of the headers of packets that arrive.
 
-Class: `OptimisationClassifier`, which a `Ruleset` puts into the kernel. Its marks hold numbers from
-`FIRST_NUMBER` on: which way to take at a mobile node, which BID at a correspondent node.
+Class: `OptimisationClassifier`, which a `Ruleset` puts into the kernel. Its marks hold the number
+`FIRST_NUMBER | way << PEER_BITS | peer`: the way out to take, with a Home Address option, and the BID of the
+mobile node that it goes to, for the type 2 routing header; 0 where there is none.
 
-Packets of this node itself meet these rules after those of the tunnels, whose mark they replace. Signalling
-is none of their business, nor is what a flow binding discards or n-casts at a mobile node: that stays as the
-tunnels have it.
+What leaves: packets of this node itself meet these rules after those of the tunnels, whose mark they replace.
+Signalling is none of their business, nor is what a flow binding discards or n-casts at a mobile node: that
+stays as the tunnels have it, as does what has no way of its own, but goes to a mobile node.
+
+What arrives: the addresses of the IPv6 header are replaced by the home addresses, in place. The emptied
+headers stay in the packet, as ones that the kernel skips: a routing header of an experimental type without
+segments left, an option of such a type (RFC 4727). No checksum of an upper layer changes, as it is computed
+with the home addresses. A packet whose Home Address option no binding allows (RFC 6275 §9.3.1) is for
+`RejectedPackets`.
 """
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from ipaddress import IPv6Address
 
 from testbed.datapath import mark
-from testbed.datapath.classifier import MOBILITY_HEADER, HomeRules, clamp_segments
-from testbed.datapath.match import PORT_PROTOCOLS, WITH_PORTS, matches
+from testbed.datapath.classifier import HOMES, ICMPV6, MOBILITY_HEADER, HomeRules, clamp_segments
+from testbed.datapath.match import AH, ESP, PORT_PROTOCOLS, WITH_PORTS, matches
 from testbed.datapath.nftables import (
     ACCEPT,
     DROP,
     EQUAL,
+    IN_NAME,
+    JUMP,
     LOCAL,
+    MARK,
     NETWORK,
+    NOT_EQUAL,
     OUTPUT,
     PREROUTING,
+    RETURN,
     TYPE_ADDRESS,
     TYPE_PROTOCOL,
     TYPE_VERDICT,
@@ -32,32 +45,39 @@ from testbed.datapath.nftables import (
     compare,
     count,
     dispatch,
+    duplicate,
     found_in,
+    immediate,
     load,
     load_destination_type,
     load_extension,
-    log,
+    load_meta,
+    masked,
     protocol_is,
-    protocol_is_not,
     set_mark,
+    store,
     untracked,
     verdict,
 )
-from testbed.datapath.packet_log import GROUP
+from testbed.datapath.rejected import EMPTY_OPTION, REJECTED_PROTOCOL
 from testbed.mobility.forwarding import Action, RouteOptimisation, Side
 
 #: Marks of route optimisation; those of the tunnels lie below.
 FIRST_NUMBER = 8192
-PAIRS = "pairs"
-#: Care-of address and home address of each binding.
-ACCEPTED = "accepted"
+WAY_BITS, PEER_BITS = 6, 7
+_WAY, _PEER = (1 << WAY_BITS) - 1 << PEER_BITS, (1 << PEER_BITS) - 1
+#: The bits of a mark that hold a way, and those that hold a peer.
+WAY_MASK, PEER_MASK = mark.value(FIRST_NUMBER | _WAY), mark.value(FIRST_NUMBER | _PEER)
+PAIRS, PEERS, BINDINGS, HEADERS = "pairs", "peers", "bindings", "headers"
+HEADERS_OF_FRAGMENTS = "headers_before_fragments"
+_ROUTING, _FRAGMENT, _DESTINATION_OPTIONS, _IPV6 = 43, 44, 60, 41
 _HOME_ADDRESS_OPTION = 0xC9
-ESP, AH = 50, 51
-#: Of type 2; and a Home Address option where the kernel and we put it.
-_ROUTING_HEADER = load_extension(43, 2, 1) + compare(EQUAL, b"\2")
-_FIRST_OPTION = load_extension(60, 6, 1) + compare(EQUAL, bytes([_HOME_ADDRESS_OPTION]))
-#: Before connection tracking puts fragments together (NF_IP6_PRI_CONNTRACK_DEFRAG).
-_BEFORE_REASSEMBLY = -450
+#: What mobility messages, ESP and AH have in their Home Address option is not for us to judge.
+_LEFT_ALONE = MOBILITY_HEADER, ESP, AH
+_MOBILE_PREFIX_ADVERTISEMENT = 147
+_HEADER_OCTETS, _IPV6_OCTETS = 24, 40
+#: Type and segments left.
+_EMPTY_ROUTING = b"\xfd\0"
 
 
 def chain_of(wanted: RouteOptimisation) -> str:
@@ -65,85 +85,179 @@ def chain_of(wanted: RouteOptimisation) -> str:
     return f"pair_{wanted.home_address}_{wanted.correspondent}".replace(":", "_")
 
 
+def number_of(way: int = 0, peer: int = 0) -> int:
+    """The number of a way and a peer."""
+    return FIRST_NUMBER | way << PEER_BITS | peer
+
+
 class OptimisationClassifier:
     """Translates route optimisations into rules. Nothing in here talks to the kernel.
 
-    `mtu`: what packets may have before they get their header, octets. `kernel_headers`: see `Carrier`.
+    `sides`: what this node is, one of MOBILE and CORRESPONDENT or both. `mtu`: what packets may have before
+    they get their headers, octets. `homes`: home addresses of this node. `devices`: names of the devices that
+    finished packets come from begin with this; None if there are none.
     """
 
-    BASE_COUNTERS = ("signalling_packets",)
+    BASE_COUNTERS = ("signalling_packets", "unverified_packets")
 
-    def __init__(self, side: Side, table: str, mtu: int, kernel_headers: bool = False) -> None:
+    def __init__(
+        self,
+        sides: Iterable[Side],
+        table: str,
+        mtu: int,
+        homes: Iterable[IPv6Address] = (),
+        devices: str | None = None,
+    ) -> None:
         self.table = Table(table)
-        self._mobile = side is Side.MOBILE
+        self._mobile, self._correspondent = (s in sides for s in (Side.MOBILE, Side.CORRESPONDENT))
         self._mtu = mtu
-        self._kernel_headers = kernel_headers
+        self._own = list(homes)
+        self._devices = devices
 
     def base_chains(self) -> dict[str, tuple[tuple[str, int, int] | None, tuple[Rule, ...]]]:
         """As for Ruleset."""
-        key = load(NETWORK, 8, 32) if self._mobile else load(NETWORK, 24, 16)
+        first = struct.pack("=I", mark.value(FIRST_NUMBER))
+        number = struct.pack("=I", mark.NUMBER_MASK)
+        tunnelled = load_meta(MARK) + masked(first) + compare(EQUAL, bytes(4))
+        tunnelled += load_meta(MARK) + masked(number) + compare(NOT_EQUAL, bytes(4))
         output = (
             Rule(protocol_is(MOBILITY_HEADER) + verdict(ACCEPT), "signalling"),
-            Rule(key + dispatch(PAIRS)),
+            Rule(load(NETWORK, 8, 32) + dispatch(PAIRS)),
+            Rule(tunnelled + verdict(ACCEPT), "left to the tunnels"),
+            Rule(load(NETWORK, 24, 16) + dispatch(PEERS)),
         )
-        chains: dict[str, tuple[tuple[str, int, int] | None, tuple[Rule, ...]]] = {
-            "output": (("route", OUTPUT, -140), output)
-        }
+        prerouting = [Rule(load(NETWORK, 6, 1) + dispatch(HEADERS))]
+        if self._devices is not None:
+            ready = load_meta(IN_NAME) + compare(EQUAL, self._devices.encode()) + load(NETWORK, 24, 16)
+            prerouting.insert(0, Rule(ready + duplicate() + verdict(DROP), "ready to leave"))
         if not self._mobile:  # at a mobile node, the table of the tunnels does this
-            chains["prerouting"] = ("filter", PREROUTING, -310), self._signalling()
-        if self._kernel_headers:
-            chains["fragments"] = ("filter", PREROUTING, _BEFORE_REASSEMBLY), self._fragments()
+            prerouting += self._signalling()
+        return {
+            **{name: (None, rules) for name, rules in self._arriving().items()},
+            "fragments": (("filter", PREROUTING, -450), self._fragments()),
+            "prerouting": (("filter", PREROUTING, -310), tuple(prerouting)),
+            "output": (("route", OUTPUT, -140), output),
+        }
+
+    # -- what arrives
+
+    def _arriving(self) -> dict[str, tuple[Rule, ...]]:
+        """The chains for packets with such headers; each after those that it jumps to."""
+        first, second = _IPV6_OCTETS, _IPV6_OCTETS + _HEADER_OCTETS
+        chains: dict[str, tuple[Rule, ...]] = {}
+        if self._correspondent:
+            chains["behind"] = self._home_address(second, 8)
+            chains["options"] = self._home_address(first, 8)
             if self._mobile:
-                left = protocol_is_not(MOBILITY_HEADER) + set_mark(mark.value(mark.LEFT_ALONE), mark.KEPT)
-                rule = Rule(_ROUTING_HEADER + left, "the kernel takes it out")
-                chains["prerouting"] = ("filter", PREROUTING, -310), (rule,)
+                chains["in_tunnel"] = self._home_address(2 * _IPV6_OCTETS, _IPV6_OCTETS + 8)
+                chains["in_tunnels"] = self._home_address(3 * _IPV6_OCTETS, 2 * _IPV6_OCTETS + 8)
+        if self._mobile:
+            chains["routing"] = self._routing()
+            if self._correspondent:
+                chains["tunnel"] = self._tunnel()
         return chains
 
-    def _signalling(self) -> tuple[Rule, ...]:
+    def _fragments(self) -> tuple[Rule, ...]:
+        """Fragments behind our headers: the kernel loses its way where they are put together early."""
+        header = load(NETWORK, 6, 1) + found_in(HEADERS_OF_FRAGMENTS)
+        first, second = (load(NETWORK, _IPV6_OCTETS + n, 1) for n in (0, _HEADER_OCTETS))
+        fragment, options = (compare(EQUAL, bytes([n])) for n in (_FRAGMENT, _DESTINATION_OPTIONS))
+        end = _local() + untracked() + verdict(ACCEPT)
+        return Rule(header + first + fragment + end), Rule(header + first + options + second + fragment + end)
+
+    def _routing(self) -> tuple[Rule, ...]:
+        """RFC 6275 §6.4: the routing header's home address is the destination."""
+        home = load(NETWORK, _IPV6_OCTETS + 8, 16)
+        ours = load(NETWORK, _IPV6_OCTETS, 1) + compare(NOT_EQUAL, bytes([MOBILITY_HEADER]))
+        ours += load(NETWORK, _IPV6_OCTETS + 1, 3) + compare(EQUAL, b"\2\2\1") + _local()
+        take = store(NETWORK, 24, 16) + immediate(_EMPTY_ROUTING) + store(NETWORK, _IPV6_OCTETS + 2, 2)
+        icmp = load(NETWORK, _IPV6_OCTETS, 1) + compare(EQUAL, bytes([ICMPV6]))
+        icmp += load(NETWORK, _IPV6_OCTETS + _HEADER_OCTETS, 1)
+        icmp += compare(EQUAL, bytes([_MOBILE_PREFIX_ADVERTISEMENT])) + verdict(RETURN)
+        rules = [
+            Rule(icmp, "signalling (RFC 6275 §6.8)"),
+            Rule(ours + home + found_in(HOMES) + take, "to the home address"),
+        ]
+        if self._correspondent:
+            taken = load(NETWORK, _IPV6_OCTETS + 2, 2) + compare(EQUAL, _EMPTY_ROUTING)
+            options = load(NETWORK, _IPV6_OCTETS, 1) + compare(EQUAL, bytes([_DESTINATION_OPTIONS]))
+            rules.append(Rule(taken + options + verdict(JUMP, "behind")))
+        return tuple(rules)
+
+    def _tunnel(self) -> tuple[Rule, ...]:
+        """In tunnels from the home agent; what is no such tunnel is dropped later, as ever."""
+        options, tunnel = bytes([_DESTINATION_OPTIONS]), bytes([_IPV6])
+        once = load(NETWORK, _IPV6_OCTETS + 6, 1) + compare(EQUAL, options)
+        twice = load(NETWORK, _IPV6_OCTETS + 6, 1) + compare(EQUAL, tunnel)
+        twice += load(NETWORK, 2 * _IPV6_OCTETS + 6, 1) + compare(EQUAL, options)
+        home = found_in(HOMES)
+        return (
+            Rule(once + load(NETWORK, _IPV6_OCTETS + 24, 16) + home + verdict(JUMP, "in_tunnel")),
+            Rule(twice + load(NETWORK, 2 * _IPV6_OCTETS + 24, 16) + home + verdict(JUMP, "in_tunnels")),
+        )
+
+    def _home_address(self, at: int, source: int) -> tuple[Rule, ...]:
+        """RFC 6275 §9.3.1: for an options header at the offset `at`, of a packet whose source address is at
+        the offset `source`."""
+        option = load(NETWORK, at + 1, 1) + compare(EQUAL, b"\2")
+        option += load(NETWORK, at + 6, 2) + compare(EQUAL, bytes((_HOME_ADDRESS_OPTION, 16)))
+        upper = load(NETWORK, at, 1)
+        for protocol in _LEFT_ALONE:
+            upper += compare(NOT_EQUAL, bytes([protocol]))
+        addresses = load(NETWORK, at + 8, 16) + load(NETWORK, source, 16, register=2)
+        empty = immediate(bytes([EMPTY_OPTION])) + store(NETWORK, at + 6, 1)
+        take = store(NETWORK, source, 16) + empty + verdict(ACCEPT)
+        report = empty + immediate(bytes([REJECTED_PROTOCOL])) + store(NETWORK, at, 1)
+        report += count("unverified_packets") + verdict(ACCEPT)
+        in_tunnel = source != 8
+        local = b"" if in_tunnel else _local()
+        rules = []
+        if in_tunnel:  # the agent will find the option beside the message
+            message = load(NETWORK, at, 1) + compare(EQUAL, bytes([MOBILITY_HEADER]))
+            rules.append(Rule(option + message + empty + verdict(ACCEPT), "signalling"))
+        rules.append(Rule(option + upper + local + addresses + found_in(BINDINGS) + take, "bound"))
+        rules.append(Rule(option + upper + local + report, "not bound"))
+        return tuple(rules)
+
+    def _signalling(self) -> list[Rule]:
         """What the agent has had by now, and the kernel does not understand."""
-        ours = load_destination_type() + compare(EQUAL, struct.pack("=I", LOCAL))
-        end = ours + count("signalling_packets") + verdict(DROP)
+        end = _local() + count("signalling_packets") + verdict(DROP)
         option = compare(EQUAL, bytes([_HOME_ADDRESS_OPTION]))
-        return (
+        return [
             Rule(protocol_is(MOBILITY_HEADER) + end, "the agent has it"),
-            *(self._home_address_options() if self._kernel_headers else ()),
-            Rule(_ROUTING_HEADER + end, "type 2 routing header"),
+            Rule(load_extension(43, 2, 1) + compare(EQUAL, b"\2") + end, "type 2 routing header"),
             *(Rule(load_extension(60, at, 1) + option + end, "Home Address option") for at in (6, 14, 22)),
-        )
-
-    @staticmethod
-    def _fragments() -> tuple[Rule, ...]:
-        """Each fragment has the header, and must keep it: what netfilter has put together, the kernel takes
-        for malformed."""
-        return Rule(_ROUTING_HEADER + untracked()), Rule(_FIRST_OPTION + untracked())
-
-    def _home_address_options(self) -> tuple[Rule, ...]:
-        """Those that a binding allows are for the kernel to take out; of the others, the agent hears."""
-        data = b"".join(map(protocol_is_not, (ESP, AH)))
-        option = _FIRST_OPTION + data
-        pair = load(NETWORK, 8, 16) + load_extension(60, 8, 16, register=2)
-        left = set_mark(mark.value(mark.LEFT_ALONE), mark.KEPT) + verdict(ACCEPT)
-        ours = load_destination_type() + compare(EQUAL, struct.pack("=I", LOCAL))
-        return (
-            Rule(option + pair + found_in(ACCEPTED) + left, "of a binding"),
-            Rule(option + ours + log(GROUP), "of none"),
-        )
+        ]
 
     def base_sets(self) -> list[tuple[str, tuple[int, ...], int | None, bool]]:
-        key = (TYPE_ADDRESS, TYPE_ADDRESS) if self._mobile else (TYPE_ADDRESS,)
-        sets = [(PORT_PROTOCOLS, (TYPE_PROTOCOL,), None, False), (PAIRS, key, TYPE_VERDICT, False)]
-        if self._kernel_headers and not self._mobile:
-            sets.append((ACCEPTED, (TYPE_ADDRESS, TYPE_ADDRESS), None, False))
-        return sets
+        addresses = (TYPE_ADDRESS, TYPE_ADDRESS)
+        return [
+            (PORT_PROTOCOLS, (TYPE_PROTOCOL,), None, False),
+            (HEADERS, (TYPE_PROTOCOL,), TYPE_VERDICT, False),
+            (HEADERS_OF_FRAGMENTS, (TYPE_PROTOCOL,), None, False),
+            (PAIRS, addresses, TYPE_VERDICT, False),
+            (PEERS, (TYPE_ADDRESS,), TYPE_VERDICT, False),
+            (BINDINGS, addresses, None, False),
+            (HOMES, (TYPE_ADDRESS,), None, False),
+        ]
 
     def base(self) -> HomeRules:
         """What is there whatever the pairs."""
-        ports = {(PORT_PROTOCOLS, (Element(bytes([number])),)) for number in WITH_PORTS}
-        return HomeRules({}, {}, frozenset(ports))
+        chains = {"routing": _ROUTING, "options": _DESTINATION_OPTIONS, "tunnel": _IPV6}
+        there = self._arriving()
+        elements = {(PORT_PROTOCOLS, (Element(bytes([number])),)) for number in WITH_PORTS}
+        elements |= {(HEADERS, (Element(bytes([n]), name),)) for name, n in chains.items() if name in there}
+        before = _ROUTING, _DESTINATION_OPTIONS
+        elements |= {(HEADERS_OF_FRAGMENTS, (Element(bytes([number])),)) for number in before}
+        elements |= {(HOMES, (Element(home.packed),)) for home in self._own}
+        return HomeRules({}, {}, frozenset(elements))
+
+    # -- what leaves
 
     def pair(self, wanted: RouteOptimisation, numbers: Mapping[int, int]) -> HomeRules:
-        """The rules of one pair; `numbers`: BID -> number of the mark."""
+        """The rules of one pair; `numbers`: BID -> way or peer."""
         chain = chain_of(wanted)
+        mobile = wanted.side is Side.MOBILE
         counters: dict[str, tuple[IPv6Address, int | None]] = {}
 
         def counted(fid: int | None) -> bytes:
@@ -152,30 +266,37 @@ class OptimisationClassifier:
             return count(name)
 
         def towards(bid: int) -> bytes:
-            return set_mark(mark.value(numbers[bid]), mark.KEPT) + verdict(ACCEPT)
+            if mobile:
+                return set_mark(mark.value(number_of(way=numbers[bid])), mark.KEPT) + verdict(RETURN)
+            kept = mark.KEPT | mark.value(_WAY)
+            return set_mark(mark.value(number_of(peer=numbers[bid])), kept) + verdict(ACCEPT)
 
-        rules = [Rule(self._clamp())]
+        rules = [Rule(clamp_segments(self._mtu))]  # the other end is to leave room for the headers
         for rule in wanted.rules:
             selector = rule.selector
-            if selector is not None and self._mobile:
+            if selector is not None and mobile:
                 selector = selector.mirrored()
             if rule.action is Action.FORWARD and rule.bids:
                 action = counted(rule.fid) + towards(rule.bids[0])
-            elif self._mobile:
+            elif mobile:
                 action = verdict(ACCEPT)
             else:
                 action = counted(rule.fid) + verdict(DROP)
             rules += [Rule(match + action, f"fid {rule.fid}") for match in matches(selector)]
         rules.append(Rule(counted(None) + towards(wanted.default_bid), "default"))
-        key = wanted.home_address.packed
-        if self._mobile:
-            key += wanted.correspondent.packed
-        elements = {(PAIRS, (Element(key, chain),))}
-        if self._kernel_headers and not self._mobile:
-            accepted = {path.remote.packed + wanted.home_address.packed for path in wanted.paths}
-            elements |= {(ACCEPTED, (Element(addresses),)) for addresses in accepted}
-        return HomeRules({chain: tuple(rules)}, counters, frozenset(elements))
+        return HomeRules({chain: tuple(rules)}, counters, frozenset(self._elements(wanted, chain)))
 
-    def _clamp(self) -> bytes:
-        """The other end is to leave room for the header."""
-        return clamp_segments(self._mtu)
+    def _elements(self, wanted: RouteOptimisation, chain: str) -> set[tuple[str, tuple[Element, ...]]]:
+        home = wanted.home_address.packed
+        if wanted.side is Side.MOBILE:
+            return {
+                (PAIRS, (Element(home + wanted.correspondent.packed, chain),)),
+                (HOMES, (Element(home),)),
+            }
+        bound = {(BINDINGS, (Element(home + path.remote.packed),)) for path in wanted.paths}
+        return {(PEERS, (Element(home, chain),)), *bound}
+
+
+def _local() -> bytes:
+    """To an address of this node."""
+    return load_destination_type() + compare(EQUAL, struct.pack("=I", LOCAL))

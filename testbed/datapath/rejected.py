@@ -1,38 +1,18 @@
 """Packets that are dropped for their Home Address option (RFC 6275 §9.3.1). Classes: `RejectedPackets`,
-`Rejected`. Function: `parse_rejected`."""
+`Rejected`."""
 
-import ctypes
 import socket
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 
-_ETH_P_IPV6 = 0x86DD
-_SO_ATTACH_FILTER = 26
-_PACKET_TYPE, _PACKET_HOST = 0xFFFFF000 + 4, 0
-_LOAD_BYTE, _JUMP_EQUAL, _RETURN = 0x30, 0x15, 0x06
-_DESTINATION_OPTIONS, _HOME_ADDRESS_OPTION = 60, 0xC9
-_MOBILITY_HEADER, _ESP, _AH = 135, 50, 51
-#: IPv6 header, then the options header with the home address at the end of its 24 octets.
-PACKET_OCTETS = 64
+#: The upper-layer protocol that nf_tables gives such a packet, so that nothing but this socket gets it
+#: (RFC 3692), and the type of the option then, which the kernel skips (RFC 4727 §3.5).
+REJECTED_PROTOCOL, EMPTY_OPTION = 253, 0x1E
+_IPV6_RECVPKTINFO, _IPV6_PKTINFO, _IPV6_RECVDSTOPTS, _IPV6_DSTOPTS = 49, 50, 58, 59
+_ANCILLARY_OCTETS = 512
 _BUFFER_OCTETS = 1 << 17
-
-#: Code, jump if true, jump if false, operand; "reject" is the last instruction.
-_FILTER = (
-    (_LOAD_BYTE, 0, 0, _PACKET_TYPE),
-    (_JUMP_EQUAL, 0, 9, _PACKET_HOST),
-    (_LOAD_BYTE, 0, 0, 6),
-    (_JUMP_EQUAL, 0, 7, _DESTINATION_OPTIONS),
-    (_LOAD_BYTE, 0, 0, 46),
-    (_JUMP_EQUAL, 0, 5, _HOME_ADDRESS_OPTION),
-    (_LOAD_BYTE, 0, 0, 40),
-    (_JUMP_EQUAL, 3, 0, _MOBILITY_HEADER),
-    (_JUMP_EQUAL, 2, 0, _ESP),
-    (_JUMP_EQUAL, 1, 0, _AH),
-    (_RETURN, 0, 0, PACKET_OCTETS),
-    (_RETURN, 0, 0, 0),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,29 +24,19 @@ class Rejected:
     home_address: IPv6Address
 
 
-def parse_rejected(packet: bytes) -> Rejected | None:
-    """The addresses in the first octets of such a packet; None if these are too few."""
-    if len(packet) < PACKET_OCTETS:
-        return None
-    return Rejected(*map(IPv6Address, (packet[8:24], packet[24:40], packet[48:64])))
-
-
 class RejectedPackets:
-    """Home Address options that are still there once accepted ones have been taken out.
+    """Packets with a Home Address option that no binding allows, as `OptimisationClassifier` passes them on:
+    from the wire, or out of a tunnel from the home agent.
 
-    A packet socket for IPv6 gets a packet after traffic control has had it. In the network namespace of the
-    calling thread. Raises PermissionError without CAP_NET_RAW.
+    A raw socket in the network namespace of the calling thread. Raises PermissionError without CAP_NET_RAW.
     """
 
     def __init__(self) -> None:
-        kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-        self._socket = socket.socket(socket.AF_PACKET, kind, socket.htons(_ETH_P_IPV6))
-        code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *each) for each in _FILTER))
-        program = struct.pack("HP", len(_FILTER), ctypes.addressof(code))
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+        kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+        self._socket = socket.socket(socket.AF_INET6, kind, REJECTED_PROTOCOL)
+        for option in (_IPV6_RECVPKTINFO, _IPV6_RECVDSTOPTS):
+            self._socket.setsockopt(socket.IPPROTO_IPV6, option, 1)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_OCTETS)
-        while list(self.read()):  # what came in before the filter was there
-            pass
 
     def fileno(self) -> int:
         """Becomes readable when there is one."""
@@ -76,14 +46,22 @@ class RejectedPackets:
         """Those that are waiting, at most `limit`: a flood must not starve the caller."""
         for _ in range(limit):
             try:
-                packet = self._socket.recv(PACKET_OCTETS)
+                _, ancillary, _, address = self._socket.recvmsg(0, _ANCILLARY_OCTETS)
             except (BlockingIOError, InterruptedError):
                 return
-            except OSError:  # an interface went down: the socket itself is fine
-                continue
-            rejected = parse_rejected(packet)
-            if rejected is not None:
-                yield rejected
+            found = {kind: data for _, kind, data in ancillary}
+            home_address = home_address_in(found.get(_IPV6_DSTOPTS, b""), EMPTY_OPTION)
+            if home_address is not None and _IPV6_PKTINFO in found:
+                (destination,) = struct.unpack_from("16s", found[_IPV6_PKTINFO])
+                source = IPv6Address(address[0].partition("%")[0])
+                yield Rejected(source, IPv6Address(destination), home_address)
 
     def close(self) -> None:
         self._socket.close()
+
+
+def home_address_in(options: bytes, kind: int) -> IPv6Address | None:
+    """The address in a destination options header of 24 octets, whose only option is of that type."""
+    if len(options) != 24 or options[6:8] != bytes((kind, 16)):
+        return None
+    return IPv6Address(options[8:24])

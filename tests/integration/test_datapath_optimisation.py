@@ -58,7 +58,7 @@ class Bed:
         self.tunnels = self.mn.run(lambda: Datapath(Side.MOBILE, configuration))
         self.ha.run(lambda: self.anchor.apply({HOME_ADDRESS: binding(True)}))
         self.mn.run(lambda: self.tunnels.apply({HOME_ADDRESS: binding(False)}))
-        self.ours = self.mn.run(lambda: OptimisedRoutes(Side.MOBILE, carrier=carrier))
+        self.ours = self.mn.run(lambda: OptimisedRoutes(Side.MOBILE, carrier=carrier, homes=[HOME_ADDRESS]))
         self.theirs = self.cn.run(lambda: OptimisedRoutes(Side.CORRESPONDENT, carrier=carrier))
         self.mn.shell("ping -c 1 2001:db8:201::1; ping -c 1 2001:db8:202::1", check=False)
         # the access network's routers see what is on the wire
@@ -153,7 +153,7 @@ def test_each_flow_takes_its_care_of_address(bed):
 @requirement("RFC 6275 §11.3.3: a type 2 routing header is taken at each of our care-of addresses")
 def test_packets_are_taken_at_a_care_of_address_before_its_route_is_optimised(bed):
     """A correspondent node's packets overtake, or follow closely, the acknowledgement that tells of it."""
-    bed.mn.run(lambda: bed.ours.listen([HOME_ADDRESS], INTERFACES.values()))
+    bed.mn.run(lambda: bed.ours.listen())
     with bed.mn.socket() as receiver:
         receiver.bind((str(HOME_ADDRESS), 4000))
         header = bytes((UDP, 2, 2, 1, 0, 0, 0, 0)) + HOME_ADDRESS.packed
@@ -289,8 +289,6 @@ def test_repair_and_removal(bed):
     if bed.carrier == "tun":
         before._carrier._process.kill()
         before._carrier._process.wait()
-    if bed.carrier == "xfrm":
-        before.reports().close()
     bed.cn.shell("nft flush chain ip6 flowbind_ro output")
     bed.cn.shell("ip -6 route add 2001:db8::77 dev eth0 table 29000 proto 177")
     bed.cn.run(lambda: bed.theirs.reconcile(wanted))
