@@ -1,7 +1,8 @@
 """What puts the headers of route optimisation in. Classes: `Carrier`, `Way`, `Peer`, `BpfCarrier`.
 
 `BpfCarrier` does it in the kernel (see `optimisation_programs`). In modules of their own: `XfrmCarrier`, by
-the kernel's own Mobile IPv6, and `UserspaceCarrier`, where neither is to be had. What arrives is nf_tables' (see `optimisation_rules`).
+the kernel's own Mobile IPv6, and `UserspaceCarrier`, where neither is to be had. What arrives is nf_tables'
+(see `optimisation_rules`).
 """
 
 import struct

@@ -90,6 +90,7 @@ from testbed.datapath.tunnel import HOP_LIMIT
 from testbed.mobility.forwarding import Action, FlowRule, HomeBinding, Path, Side
 
 MOBILITY_HEADER, ICMPV6, IPV6, TCP, ROUTING_HEADER = 135, 58, 41, 6, 43
+_FRAGMENT, _DESTINATION_OPTIONS = 44, 60
 #: Router Solicitation to Redirect (RFC 4861).
 _NEIGHBOUR_DISCOVERY = bytes([133]), bytes([137])
 _HEADERS_OF_SIGNALLING = 0, 43, 60, MOBILITY_HEADER
@@ -193,6 +194,8 @@ class Classifier:
         if self._by_route:
             chains["postrouting"] = ("filter", POSTROUTING, 300), self._postrouting()
         if self._reassembly:
+            if self._anchor:
+                chains["fragments"] = ("filter", PREROUTING, -450), self._fragments()
             never = protocol_is(TCP) + load(NETWORK, 8, 1) + compare(EQUAL, b"\xff")
             rule = Rule(never + reassemble(), "never true; makes the kernel put fragments together")
             chains["reassembly"] = ("filter", PREROUTING, -350), (rule,)
@@ -226,6 +229,14 @@ class Classifier:
         return frozenset(ports | headers)
 
     BASE_COUNTERS = (REJECTED, SIGNALLING, UNROUTED)
+
+    def _fragments(self) -> tuple[Rule, ...]:
+        """Fragments that pass between others by an optimised route stay as they are: the kernel would put the
+        Fragment header before the Home Address option (RFC 6275 §6.3)."""
+        routed = load(NETWORK, 6, 1) + compare(EQUAL, bytes([ROUTING_HEADER]))
+        options = load(NETWORK, 40, 1) + compare(EQUAL, bytes([_DESTINATION_OPTIONS]))
+        fragment = load(NETWORK, 64, 1) + compare(EQUAL, bytes([_FRAGMENT]))
+        return (Rule(routed + options + fragment + untracked() + verdict(ACCEPT)),)
 
     def _signalling(self) -> tuple[Rule, ...]:
         ours = load_destination_type() + compare(EQUAL, struct.pack("=I", LOCAL))

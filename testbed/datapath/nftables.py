@@ -210,10 +210,6 @@ def protocol_is(number: int) -> bytes:
     return load_meta(UPPER_PROTOCOL) + compare(EQUAL, bytes([number]))
 
 
-def protocol_is_not(number: int) -> bytes:
-    return load_meta(UPPER_PROTOCOL) + compare(NOT_EQUAL, bytes([number]))
-
-
 def untracked() -> bytes:
     """Neither connection tracking nor the reassembly of fragments that comes with it get the packet."""
     return nested(1, text(1, "notrack"))

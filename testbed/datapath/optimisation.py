@@ -127,9 +127,9 @@ class OptimisedRoutes:
     # -- the interface
 
     def listen(self) -> None:
-        """At a mobile node: take packets to its home addresses with a type 2 routing header from now on, though
-        no route is optimised yet. A correspondent node uses a care-of address before the mobile node knows that
-        it has been accepted (RFC 6275 §9.5.4)."""
+        """At a mobile node: take packets to its home addresses with a type 2 routing header from now on,
+        though no route is optimised yet. A correspondent node uses a care-of address before the mobile node
+        knows that it has been accepted (RFC 6275 §9.5.4)."""
         try:
             self._open()
         except (NetlinkError, BpfError) as error:

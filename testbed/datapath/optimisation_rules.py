@@ -128,8 +128,8 @@ class OptimisationClassifier:
         )
         prerouting = [Rule(load(NETWORK, 6, 1) + dispatch(HEADERS))]
         if self._devices is not None:
-            ready = load_meta(IN_NAME) + compare(EQUAL, self._devices.encode()) + load(NETWORK, 24, 16)
-            prerouting.insert(0, Rule(ready + duplicate() + verdict(DROP), "ready to leave"))
+            ready = self._ready() + load(NETWORK, 24, 16) + duplicate() + verdict(DROP)
+            prerouting.insert(0, Rule(ready, "ready to leave"))
         if not self._mobile:  # at a mobile node, the table of the tunnels does this
             prerouting += self._signalling()
         return {
@@ -158,12 +158,21 @@ class OptimisationClassifier:
         return chains
 
     def _fragments(self) -> tuple[Rule, ...]:
-        """Fragments behind our headers: the kernel loses its way where they are put together early."""
+        """Fragments behind our headers: the kernel loses its way where they are put together early, or puts
+        its Fragment header before the Home Address option where it cuts them again."""
         header = load(NETWORK, 6, 1) + found_in(HEADERS_OF_FRAGMENTS)
         first, second = (load(NETWORK, _IPV6_OCTETS + n, 1) for n in (0, _HEADER_OCTETS))
         fragment, options = (compare(EQUAL, bytes([n])) for n in (_FRAGMENT, _DESTINATION_OPTIONS))
         end = _local() + untracked() + verdict(ACCEPT)
-        return Rule(header + first + fragment + end), Rule(header + first + options + second + fragment + end)
+        both = first + options + second
+        rules = [Rule(header + before + fragment + end) for before in (first, both)]
+        if self._devices is not None:
+            rules.insert(0, Rule(self._ready() + untracked() + verdict(ACCEPT)))
+        return tuple(rules)
+
+    def _ready(self) -> bytes:
+        """A finished packet."""
+        return load_meta(IN_NAME) + compare(EQUAL, self._devices.encode())
 
     def _routing(self) -> tuple[Rule, ...]:
         """RFC 6275 §6.4: the routing header's home address is the destination."""

@@ -96,7 +96,8 @@ class Ruleset:
     def _base_chains(self) -> dict:
         chains = self.classifier.base_chains()
         if not self._reassembly:
-            del chains["reassembly"]
+            chains.pop("reassembly", None)
+            chains.pop("fragments", None)
         return chains
 
     def _replace(self, wanted: Mapping[Hashable, HomeRules]) -> None:
