@@ -5,6 +5,7 @@ import struct
 from ipaddress import IPv6Address
 
 import pytest
+from backend import backends
 from datapath_network import (
     CELLULAR,
     HOME_ADDRESS,
@@ -126,7 +127,7 @@ class Bed:
         self.network.close()
 
 
-@pytest.fixture(params=["bpf", "tun"])
+@pytest.fixture(params=backends("route optimisation"))
 def bed(request):
     bed = Bed(request.param)
     yield bed
