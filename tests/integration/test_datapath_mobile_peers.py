@@ -22,7 +22,8 @@ from datapath_network import (
 )
 
 from testbed.datapath.datapath import Datapath, DatapathConfiguration
-from testbed.datapath.optimisation import OptimisedRoutes
+from testbed.datapath.error import DatapathError
+from testbed.datapath.optimisation import OptimisedRoutes, choose_carrier
 from testbed.datapath.rejected import Rejected
 from testbed.mobility.forwarding import Action, FlowRule, HomeBinding, Path, RouteOptimisation, Side
 from testbed.wire.selector import IPv6TrafficSelector
@@ -129,6 +130,10 @@ class Bed:
 
 @pytest.fixture(params=backends("route optimisation"))
 def bed(request):
+    try:
+        choose_carrier(request.param)
+    except DatapathError as error:
+        pytest.skip(str(error))
     bed = Bed(request.param)
     yield bed
     bed.close()
