@@ -147,8 +147,9 @@ class Series:
 
     # -- running
 
-    def run(self) -> bool:
-        """Run what is not finished yet; True if every case has a result. Ctrl-C leaves what is finished."""
+    def run(self, until: float | None = None) -> bool:
+        """Run what is not finished yet; True if every case has a result. Ctrl-C leaves what is finished.
+        `until`: nothing is begun that would not be over by then (time.monotonic())."""
         left = [case for case in self.cases if not self.finished(case)]
         done = len(self.cases) - len(left)
         if done:
@@ -156,17 +157,34 @@ class Series:
         for what, reason in self.skipped.items():
             self.narrator.say(f"skipped: {what}: {reason}")
         self._write()
+        self._run_each(left, done, until)
+        return all(self.finished(case) for case in self.cases)
+
+    def run_spoilt(self, until: float) -> None:
+        """Run once more, in turns while there is time, the cases that a busy machine has spoilt."""
+        while time.monotonic() < until:
+            states = {key: outcome.state for key, outcome in self.outcomes.items()}
+            spoilt = [case for case in self.cases if states.get(case.key) in ("busy", "failed")]
+            if not spoilt or not self._run_each(spoilt, 0, until):
+                return
+
+    def _run_each(self, cases: Sequence[Case], done: int, until: float | None) -> int:
+        """Run these cases, of which `done` others are finished; how many there was time for."""
         times: list[float] = []
-        for number, case in enumerate(left, done + 1):
-            remaining = ""
-            if times:
-                minutes, seconds = divmod(round(statistics.mean(times) * (len(left) - number + done + 1)), 60)
-                remaining = f", about {minutes}:{seconds:02} min to go"
-            self.narrator.say(f"[{number}/{len(self.cases)}{remaining}] {case.key}")
+        total = done + len(cases)
+        for number, case in enumerate(cases, done + 1):
+            earlier = [outcome.seconds for outcome in self.outcomes.values()]
+            expected = statistics.mean(times or earlier or [0])
+            if until is not None and time.monotonic() + expected > until:
+                self.narrator.say(f"the time is over: {total - number + 1} cases are left for another time.")
+                break
+            minutes, seconds = divmod(round(expected * (total - number + 1)), 60)
+            remaining = f", about {minutes}:{seconds:02} min to go" if times else ""
+            self.narrator.say(f"[{number}/{total}{remaining}] {case.key}")
             begun = time.monotonic()
             self.record(self._until_quiet(case))
             times.append(time.monotonic() - begun)
-        return all(self.finished(case) for case in self.cases)
+        return len(times)
 
     def record(self, outcome: Outcome) -> None:
         """Note how a case ended."""

@@ -1,6 +1,6 @@
 """A grid of cases from a file: `./run sweep FILE` (`python -m testbed.experiment.sweep FILE`).
 
-Class: `SweepFile`. Functions: `load_sweep`, `grid`. The file is TOML::
+Class: `SweepFile`. Functions: `load_sweep`, `grid`, `combinations`, `read_tables`. The file is TOML::
 
     name = "distance"
     repeat = 5
@@ -20,8 +20,9 @@ Class: `SweepFile`. Functions: `load_sweep`, `grid`. The file is TOML::
 import argparse
 import itertools
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -54,6 +55,9 @@ Exit status: 0 if every case has a result, 1 if not, 2 if it could not run.
 """
 
 
+_Tables = TypeVar("_Tables")
+
+
 class SweepFile(Struct, forbid_unknown_fields=True, kw_only=True):
     name: Annotated[str, Meta(pattern="^[A-Za-z0-9_.-]{1,40}$")] = "sweep"
     repeat: Annotated[int, Meta(ge=1)] = 3
@@ -64,33 +68,44 @@ class SweepFile(Struct, forbid_unknown_fields=True, kw_only=True):
 
 def load_sweep(path: str | Path) -> SweepFile:
     """Read and check a file. Raises ProfileError, one sentence that names file and key."""
+    found = read_tables(path, SweepFile)
+    if not grid(found):
+        raise ProfileError(f"{path}: there is no case in it: expected [grid] with lists, or [[case]].")
+    return found
+
+
+def read_tables(path: str | Path, kind: type[_Tables]) -> _Tables:
+    """The file as `kind`. Raises ProfileError."""
     try:
         import tomllib
     except ModuleNotFoundError:  # Python 3.10
         import tomli as tomllib
     try:
         tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        found = msgspec.convert(tables, SweepFile)
+        return msgspec.convert(tables, kind)
     except OSError as error:
         raise ProfileError(f"{path}: cannot be read: {error.strerror}.") from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ProfileError(f"{path}: is not TOML: {error}.") from error
     except msgspec.ValidationError as error:
-        raise ProfileError(f"{path}: {validation_sentence(error, tables, SweepFile)}.") from error
-    if not grid(found):
-        raise ProfileError(f"{path}: there is no case in it: expected [grid] with lists, or [[case]].")
-    return found
+        raise ProfileError(f"{path}: {validation_sentence(error, tables, kind)}.") from error
 
 
 def grid(file: SweepFile) -> list[Case]:
     """The cases, without repetitions."""
-    combinations = itertools.product(*file.grid.values()) if file.grid else ()
-    tables = [dict(zip(file.grid, values, strict=True)) for values in combinations] + file.case
-    cases = []
-    for table in tables:
-        parameters = dict(table)
-        cases.append(Case(kind=parameters.pop("kind", "steering"), parameters=parameters, seed=file.seed))
-    return cases
+    found = combinations(file.grid) + [_case(table) for table in file.case]
+    return [msgspec.structs.replace(case, seed=file.seed) for case in found]
+
+
+def combinations(lists: Mapping[str, list[Any]]) -> list[Case]:
+    """A case of every combination of these values; none if there are no lists."""
+    values = itertools.product(*lists.values()) if lists else ()
+    return [_case(dict(zip(lists, combination, strict=True))) for combination in values]
+
+
+def _case(table: Mapping[str, Any]) -> Case:
+    parameters = dict(table)
+    return Case(kind=parameters.pop("kind", "steering"), parameters=parameters)
 
 
 def check(cases: list[Case]) -> tuple[list[Case], dict[str, str]]:

@@ -37,6 +37,12 @@ class Entry:
         names = sorted(shown, key=lambda name: (order.get(name, len(order)), name))
         return ", ".join(text_of(self.parameters[name], name) for name in names) or self.kind
 
+    def fits(self, word: str) -> bool:
+        """Whether a parameter has this value, or the named one (`name=value`)."""
+        name, equals, value = word.rpartition("=")
+        values = [self.parameters.get(name)] if equals else self.parameters.values()
+        return value in map(_word_of, values)
+
     @property
     def trusted(self) -> bool:
         """Whether the machine was fast enough for it."""
@@ -77,6 +83,13 @@ class Collection:
         return sorted(seen.values(), key=lambda value: ranks[value]) if ranks else list(seen.values())
 
 
+    def select(self, words: Iterable[str]) -> "Collection":
+        """The results whose parameters fit all these words: a value, or `name=value`; networks are joined by
+        "+"."""
+        chosen = [entry for entry in self.entries if all(map(entry.fits, words))]
+        return Collection(_sorted(chosen), self.skipped, self.failed)
+
+
 def text_of(value: Any, name: str = "") -> str:
     """A parameter's value in words."""
     if isinstance(value, list):
@@ -84,6 +97,12 @@ def text_of(value: Any, name: str = "") -> str:
     return (
         f"{name} {value:g}" if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
     )
+
+
+def _word_of(value: Any) -> str:
+    """A parameter's value in one word."""
+    return "+".join(map(str, value)) if isinstance(value, list) else f"{value:g}" if isinstance(
+        value, float) else str(value)  # fmt: skip
 
 
 def read_collection(paths: Iterable[str | Path]) -> Collection:
@@ -103,12 +122,17 @@ def read_collection(paths: Iterable[str | Path]) -> Collection:
         for series in [path / "series.json"] if path.is_dir() else []:
             if series.exists():
                 _add_series(found, series)
-    first = found.entries[0].parameters if len(found.entries) > 1 else {}
-    shared = frozenset(name for name in first if name not in _FIRST and all(
-        entry.parameters.get(name) == first[name] for entry in found.entries))  # fmt: skip
-    found.entries = [replace(entry, shared=shared) for entry in found.entries]
-    found.entries.sort(key=lambda entry: (entry.title, entry.repetition))
+    found.entries = _sorted(found.entries)
     return found
+
+
+def _sorted(entries: list[Entry]) -> list[Entry]:
+    """By title, which has what these entries do not share."""
+    first = entries[0].parameters if len(entries) > 1 else {}
+    shared = frozenset(name for name in first if name not in _FIRST and all(
+        entry.parameters.get(name) == first[name] for entry in entries))  # fmt: skip
+    entries = [replace(entry, shared=shared) for entry in entries]
+    return sorted(entries, key=lambda entry: (entry.title, entry.repetition))
 
 
 def _entry(file: Path) -> Entry:
