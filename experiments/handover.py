@@ -32,7 +32,7 @@ case has a result, 1 if not, 2 if it could not run.
 SCENARIOS = ("link-loss", "announced-loss", "move-within", "move-between")
 STRATEGIES = ("single", "static")
 METRICS = (
-    "interruption_ms", "first_packet_ms", "lost_percent", "disturbance_ms", "recovery_ms",
+    "interruption_ms", "first_packet_ms", "acknowledged_ms", "lost_percent", "disturbance_ms", "recovery_ms",
     "baseline_interruption_ms", "signalling_packets",
 )  # fmt: skip
 

@@ -17,7 +17,7 @@ from testbed.report.markdown import markdown_table
 from testbed.report.metric import METRICS, Metric, by_name
 from testbed.report.result import ResultError
 
-_MARK = re.compile(r"<!-- (value|table|runs)((?: [^ ]+)*) -->(.*?)<!-- end -->", re.DOTALL)
+_MARK = re.compile(r"<!-- (value|table|runs)((?: [^\s<>]+)*?) -->(.*?)<!-- end -->", re.DOTALL)
 _NOT_MEASURED = "(not measured)"
 
 

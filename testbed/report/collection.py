@@ -85,9 +85,10 @@ class Collection:
 
     def select(self, words: Iterable[str]) -> "Collection":
         """The results whose parameters fit all these words: a value, or `name=value`; networks are joined by
-        "+"."""
+        "+". Their titles leave out whatever they share."""
+        words = list(words)
         chosen = [entry for entry in self.entries if all(map(entry.fits, words))]
-        return Collection(_sorted(chosen), self.skipped, self.failed)
+        return Collection(_sorted(chosen, always=()), self.skipped, self.failed)
 
 
 def text_of(value: Any, name: str = "") -> str:
@@ -126,10 +127,11 @@ def read_collection(paths: Iterable[str | Path]) -> Collection:
     return found
 
 
-def _sorted(entries: list[Entry]) -> list[Entry]:
-    """By title, which has what these entries do not share."""
-    first = entries[0].parameters if len(entries) > 1 else {}
-    shared = frozenset(name for name in first if name not in _FIRST and all(
+def _sorted(entries: list[Entry], always: Iterable[str] = _FIRST) -> list[Entry]:
+    """By title, which has what these entries do not share, and these parameters `always`."""
+    several = len({entry.group for entry in entries}) > 1
+    first = entries[0].parameters if several else {}
+    shared = frozenset(name for name in first if name not in always and all(
         entry.parameters.get(name) == first[name] for entry in entries))  # fmt: skip
     entries = [replace(entry, shared=shared) for entry in entries]
     return sorted(entries, key=lambda entry: (entry.title, entry.repetition))

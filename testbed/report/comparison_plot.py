@@ -58,7 +58,8 @@ def comparison_figures(collection: Collection) -> "dict[str, tuple[str, Figure]]
             )
         if any(_handovers(entry) for entry in collection.entries):
             found["latency-stages"] = (
-                "From loss or movement to the first packet on the new path: what takes the time (medians).",
+                "From a loss to the first packet on the new path, from a movement until the home agent "
+                "forwards to the new address: what takes the time (medians).",
                 draw_case_stages(collection),
             )
         for parameter in _numeric(collection):
@@ -179,9 +180,17 @@ def _estimate(values: Sequence[float | None]) -> tuple[float, list[list[float]] 
 
 
 def _handovers(entry: Entry) -> list[dict[str, float | None]]:
-    return [one.stages_ms for one in entry.result.handovers
-            if one.cause in ("link-down", "move", "steer") and one.at_s >= 0
-            and one.stages_ms.get("first_packet") is not None]  # fmt: skip
+    """The stages of losses and movements that came to their end. A movement's is when the home agent
+    forwards: flows stay on their interface, so that no packet is the first on a new path."""
+    found = []
+    for one in entry.result.handovers:
+        stages = dict(one.stages_ms)
+        if one.cause == "move":
+            stages["first_packet"] = None
+        end = {"link-down": "first_packet", "move": "datapath_ready"}.get(one.cause)
+        if end and one.at_s >= 0 and stages.get(end) is not None:
+            found.append(stages)
+    return found
 
 
 def draw_case_stages(collection: Collection) -> "Figure":
@@ -195,7 +204,8 @@ def draw_case_stages(collection: Collection) -> "Figure":
             bars.append((entries[0].title, found))
     figure, axes = pyplot.subplots(figsize=(8.4, 1.5 + 0.36 * len(bars)), layout="constrained")
     shown = set()
-    longest = max(stages["first_packet"] for _, found in bars for stages in found)
+    longest = max(stages[name] for _, found in bars for stages in found for name, *_ in STAGES
+                  if stages.get(name) is not None)  # fmt: skip
     for row, (_, found) in enumerate(bars):
         position = 0.0
         for stage, label, colour, hatch in STAGES:

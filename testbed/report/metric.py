@@ -70,12 +70,22 @@ def baseline_ms(result: Result) -> float | None:
 
 
 def first_packet_ms(result: Result) -> float | None:
-    """From the first loss of a link, or movement, to the first packet of any flow by another path; None where
-    the loss was announced, as flows have left before."""
+    """From the first loss of a link to the first packet of any flow by another path; None where the loss was
+    announced, as flows have left before, and where an interface moved, as they stay on it."""
+    return _stage_ms(result, "first_packet", ("link-down",))
+
+
+def acknowledged_ms(result: Result) -> float | None:
+    """From the first loss of a link, or movement, to the acknowledgement of its Binding Update; None where
+    the loss was announced."""
+    return _stage_ms(result, "binding_acknowledgement_received", ("link-down", "move"))
+
+
+def _stage_ms(result: Result, stage: str, causes: tuple[str, ...]) -> float | None:
     if any(event["event"] == "link-going-down" for event in result.events):
         return None
-    return next((one.stages_ms.get("first_packet") for one in result.handovers
-                 if one.cause in ("link-down", "move") and one.at_s >= 0), None)  # fmt: skip
+    return next((one.stages_ms.get(stage) for one in result.handovers
+                 if one.cause in causes and one.at_s >= 0), None)  # fmt: skip
 
 
 def _share(field: str) -> Callable[[Result], float | None]:
@@ -162,9 +172,8 @@ def storm_p95_ms(result: Result) -> float | None:
 METRICS = (
     Metric("interruption_ms", "longest interruption of any flow", "ms", "low", interruption_ms),
     Metric("baseline_interruption_ms", "longest gap before anything happens", "ms", "low", baseline_ms),
-    Metric(
-        "first_packet_ms", "loss or movement to first packet on the new path", "ms", "low", first_packet_ms
-    ),
+    Metric("first_packet_ms", "loss to first packet on the new path", "ms", "low", first_packet_ms),
+    Metric("acknowledged_ms", "loss or movement to acknowledgement", "ms", "low", acknowledged_ms),
     Metric("lost_percent", "datagrams lost", "%", "low", _share("lost"), 2),
     Metric("late_percent", "datagrams later than 150 ms", "%", "low", _share("late"), 2),
     Metric("duplicates_percent", "datagrams that came twice", "%", "low", _share("duplicates"), 1),
