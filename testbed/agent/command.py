@@ -210,12 +210,21 @@ def _bindings(client: Client, options: argparse.Namespace) -> None:
             b["registered"] if "registered" in b else b["care_of_address"],
             b["priority"],
             None if b["remaining_s"] is None else f"{b['remaining_s']:.0f} s",
-            "default" if b["default"] else "" if b["remaining_s"] is not None else "not registered",
+            _binding_state(b),
         ]
         for b in bindings
     ]
     titles = ("home address", "BID", "interface", "care-of address", "priority", "expires in", "")
     print(*table(titles, rows), sep="\n")
+
+
+def _binding_state(binding: dict[str, Any]) -> str:
+    words = [
+        "default" if binding["default"] else "",
+        "on the home link" if binding["on_home_link"] else "",
+        "" if binding["remaining_s"] is not None else "not registered",
+    ]
+    return ", ".join(word for word in words if word)
 
 
 def _flows(client: Client, options: argparse.Namespace) -> None:

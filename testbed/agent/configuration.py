@@ -196,6 +196,7 @@ class MobileNodeFile(AgentTables, tag_field="role", tag="mobile-node", kw_only=T
     mobile_network: MobileNetworkTable | None = None
     flow_updates: Literal["together", "each"] = "together"
     multiple_care_of_addresses: bool = True
+    returning_home: Literal["complete", "simultaneous"] = "complete"
     hierarchical: bool = False
     map_security: Security | None = None
 
@@ -207,6 +208,7 @@ class HomeAgentFile(RegistrarTables, tag_field="role", tag="home-agent", kw_only
     home_prefixes: Annotated[list[IPv6Network], Meta(min_length=1)]
     mobile_router: list[MobileRouter] = []
     security_association: list[HomeSecurity] = []
+    other_routers: bool = False
     preference: Annotated[int, Meta(ge=0, le=65535)] = 0
     prefix_interval_s: tuple[Seconds, Seconds] = (MIN_MOB_PFX_ADV_INTERVAL, MAX_MOB_PFX_ADV_INTERVAL)
 
@@ -308,6 +310,14 @@ def _check_mobile_node(file: MobileNodeFile) -> None:
             if getattr(file, key):
                 raise ConfigurationError(f"{key}: does not go with multiple_care_of_addresses = false")
     _check_mobile_network(file)
+    if file.returning_home == "simultaneous":
+        for key, alone in (
+            ("hierarchical", not file.hierarchical),
+            ("mobile_network", file.mobile_network is None),
+            ("multiple_care_of_addresses = false", file.multiple_care_of_addresses),
+        ):
+            if not alone:
+                raise ConfigurationError(f'returning_home: "simultaneous" does not go with {key}')
     _check_keys("security", [(None, file.security)] if file.security else [], file)
     if file.hierarchical:
         _check_keys("map_security", [(None, file.map_security)] if file.map_security else [], file)

@@ -149,7 +149,8 @@ class Agent:
         """The kernel has reported changes of links, addresses or routers."""
 
     def bound(self, home_address: IPv6Address) -> None:
-        """Forwarding for `home_address`, for which there was none, is in place."""
+        """Forwarding for `home_address` is in place, for which there was none, or which somebody else has
+        defended up to now."""
 
     def is_ours(self, address: IPv6Address) -> bool:
         """Whether packets to `address` are for this node."""
@@ -285,6 +286,9 @@ class Agent:
     def _put_on_the_wire(self, data: bytes, transmission: Transmission) -> None:
         """Send the octets of a transmission. Raises OSError."""
         packet = transmission.packet
+        if transmission.link_layer_address:
+            interface = transmission.interface or self._home_link
+            return self.mobility_socket.send_on_link(data, interface, transmission.link_layer_address)
         self.mobility_socket.send(data, packet.source, packet.destination, transmission.interface)
 
     def _send(self, transmission: Transmission) -> float:
@@ -322,12 +326,12 @@ class Agent:
         self.feed.publish(changes)
         self._happened("datapath-ready", home_addresses=[str(a) for a in changes], took_ms=took_ms)
         for home_address, wanted in changes.items():
-            is_new = home_address not in self._applied
+            before = self._applied.get(home_address)
             if wanted is None:
                 self._applied.pop(home_address, None)
             else:
                 self._applied[home_address] = wanted
-                if is_new:
+                if before is None or before.defended != wanted.defended:
                     self.bound(home_address)
         return held
 

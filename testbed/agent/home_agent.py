@@ -70,6 +70,7 @@ class HomeAgentAgent(Agent):
             policy(file),
             prefix_table,
             duplicate_address_detection=file.duplicate_address_detection,
+            other_routers=file.other_routers,
             preference=file.preference,
             prefix_interval_s=file.prefix_interval_s,
         )
@@ -147,7 +148,8 @@ class HomeAgentAgent(Agent):
         previous = self._defended.pop(home_address, None)
         if previous is not None:
             previous.cancel()
-        if self.role.home_binding(home_address) is None:
+        wanted = self.role.home_binding(home_address)
+        if wanted is None or not wanted.defended:
             return
         try:
             self.neighbours.advertise(home_address, self.file.home_interface)

@@ -32,6 +32,7 @@ from testbed.agent.neighbour_discovery import (
     MAX_RTR_SOLICITATIONS,
     RTR_SOLICITATION_INTERVAL_S,
     RouterAdvertisement,
+    hardware_address,
 )
 from testbed.agent.netlink import Change, Link, remove_default_router
 from testbed.agent.packet_filter import IPV6, ROUTING
@@ -83,6 +84,7 @@ class MobileNodeAgent(Agent):
                 home_prefix=file.home_prefix,
                 flow_updates=file.flow_updates,
                 multiple_care_of_addresses=file.multiple_care_of_addresses,
+                returning_home=file.returning_home,
                 **mobile_network(file),
             )
             self.role = self._make_role(configuration)
@@ -107,7 +109,12 @@ class MobileNodeAgent(Agent):
             self.feed.listeners.append(self._follow_paths)
 
     def _make_role(self, configuration: MobileNodeConfiguration) -> MobileNode:
-        common = {"codec": self.codec, "time_of_day": time_of_day, "valid_until": self.monitor.valid_until}
+        common = {
+            "codec": self.codec,
+            "time_of_day": time_of_day,
+            "valid_until": self.monitor.valid_until,
+            "link_layer_address": _link_layer_address,
+        }
         if not self.file.hierarchical:
             return MobileNode(configuration, self.started, **common)
         if self.datapath.backend != "seg6":
@@ -201,7 +208,7 @@ class MobileNodeAgent(Agent):
     def turn(self, now: float, received: float | None = None) -> None:
         self._listen()
         super().turn(now, received)
-        self._presence.update(self.role.home_interface, self.role.is_home)
+        self._presence.update(self.role.presence, self.role.is_home)
 
     def _listen(self) -> None:
         """Be ready for what correspondent nodes send to a care-of address as soon as they are told of it."""
@@ -298,7 +305,7 @@ class MobileNodeAgent(Agent):
         for name, advertisement in self.neighbours.receive():
             access = self._access.get(name)
             option = advertisement.message.option(SourceLinkLayerAddress)
-            if option is not None:
+            if option is not None and advertisement.message.home_agent:
                 self._hardware[name] = option.address[:6]
             self._hear_anchors(name, advertisement, now)
             if access is not None and advertisement.lifetime_s > 0:
@@ -539,3 +546,10 @@ class MobileNodeAgent(Agent):
             return None
         finally:
             self.events.listeners.discard(listen)
+
+
+def _link_layer_address(interface: str) -> bytes:
+    try:
+        return hardware_address(interface)
+    except OSError:  # it is gone
+        return b""

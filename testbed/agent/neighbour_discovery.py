@@ -116,12 +116,17 @@ class NeighbourDiscoverySocket:
         self._socket.sendmsg([data], ancillary, 0, (group, 0, 0, index))
 
 
-def _link_layer_address(kind: int, interface: str) -> bytes:
-    """The option with the interface's link-layer address, nothing where it has none."""
+def hardware_address(interface: str) -> bytes:
+    """The interface's link-layer address, empty where it has none. Raises OSError."""
     # not by a packet socket, whose end would make us wait for all processors
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
         found = fcntl.ioctl(sock, _SIOCGIFHWADDR, struct.pack("16sH14x", interface.encode(), 0))
     _, kind_of_link, content = struct.unpack("16sH14s", found)
-    address = content[:6] if kind_of_link == _ARPHRD_ETHER else b""
+    return content[:6] if kind_of_link == _ARPHRD_ETHER else b""
+
+
+def _link_layer_address(kind: int, interface: str) -> bytes:
+    """The option with the interface's link-layer address, nothing where it has none."""
+    address = hardware_address(interface)
     padding = -(2 + len(address)) % 8
     return bytes([kind, (2 + len(address) + padding) // 8]) + address + bytes(padding) if address else b""

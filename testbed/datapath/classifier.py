@@ -93,6 +93,7 @@ MOBILITY_HEADER, ICMPV6, IPV6, TCP, ROUTING_HEADER = 135, 58, 41, 6, 43
 _FRAGMENT, _DESTINATION_OPTIONS = 44, 60
 #: Router Solicitation to Redirect (RFC 4861).
 _NEIGHBOUR_DISCOVERY = bytes([133]), bytes([137])
+_REDIRECT = bytes([137])
 _HEADERS_OF_SIGNALLING = 0, 43, 60, MOBILITY_HEADER
 _HOME_ADDRESS_OPTION = 0xC9
 _TCP_HEADERS = 60
@@ -102,6 +103,8 @@ TUNNELS, TUNNEL_PREFIXES, TUNNEL_ENDS = "tunnels", "tunnel_prefixes", "tunnel_en
 SOURCES = "outer_sources"
 #: At a mobile node: its regional addresses, and the sources of tunnels within tunnels (RFC 5380).
 REGIONALS, NESTED_SOURCES = "regional_addresses", "nested_sources"
+#: At an anchor: home addresses on the home link for which the mobile node itself does not answer.
+KEPT_HERE = "kept_here"
 REJECTED, SIGNALLING, UNROUTED = "rejected_tunnel_packets", "signalling_packets", "dropped_outer_packets"
 
 
@@ -219,6 +222,8 @@ class Classifier:
             sets.append((NESTED_SOURCES, (TYPE_MARK,), TYPE_ADDRESS, False))
         if not self._anchor:
             sets.append((REGIONALS, (TYPE_ADDRESS,), None, False))
+        else:
+            sets.append((KEPT_HERE, (TYPE_ADDRESS,), None, False))
         return sets
 
     def base_elements(self) -> frozenset[tuple[str, tuple[Element, ...]]]:
@@ -354,7 +359,9 @@ class Classifier:
             marked + set_mark(0, mark.KEPT | mark.NUMBER_MASK) + verdict(ACCEPT), "a copy: by its mark"
         )
         if self._anchor:  # an anchor's own packets reach prerouting by the detour
-            return (copy,)
+            redirect = protocol_is(ICMPV6) + load(TRANSPORT, 0, 1) + compare(EQUAL, _REDIRECT)
+            redirect += load(TRANSPORT, 24, 16) + found_in(KEPT_HERE) + verdict(DROP)
+            return (copy, Rule(redirect, "its neighbours go on to send by this node"))
         # a raw socket's packet was routed before its source was known
         care_of = Rule(
             load(NETWORK, 8, 16) + found_in(TUNNEL_ENDS) + self._marked(mark.CARE_OF) + verdict(ACCEPT),
@@ -413,9 +420,8 @@ class Classifier:
         counters = {counter_of(home_address, None): (home_address, None)}
         paths = {path.bid: path for path in binding.paths}
         default = count(counter_of(home_address, None))
-        default += (
-            self._towards(slots[binding.default_bid]) if binding.default_bid in paths else self._dropped()
-        )
+        path = paths.get(binding.default_bid)
+        default += self._dropped() if path is None else self._towards(path, slots)
         regional = binding.regional and self._anchor  # rules are for what is inside of tunnels
         flows: list[tuple[int, list[bytes], bytes]] = []
         for rule in binding.rules:
@@ -453,13 +459,17 @@ class Classifier:
         elements |= {(HOME_PREFIXES, _interval(prefix, chain)) for prefix in binding.prefixes}
         if binding.paths and binding.prefixes:
             inside = f"{chain}.tunnels"
-            remotes = sorted({path.remote for path in binding.paths})
+            remotes = sorted({path.remote for path in binding.paths if path.on_link is None})
             chains[inside] = tuple(
                 Rule(load(NETWORK, 8, 16) + compare(EQUAL, remote.packed) + verdict(GOTO, "decapsulate"))
                 for remote in remotes
             )
             elements |= {(TUNNEL_PREFIXES, _interval(prefix, inside)) for prefix in binding.prefixes}
         for path in binding.paths:
+            if path.on_link is not None:
+                if self._anchor and not path.on_link.neighbour_discovery:
+                    elements.add((KEPT_HERE, (Element(home_address.packed),)))
+                continue
             elements.add((TUNNELS, (Element(path.remote.packed + home_address.packed),)))
             if path.via is None:
                 elements.add((TUNNEL_ENDS, (Element(path.local.packed),)))
@@ -497,7 +507,7 @@ class Classifier:
     def sources(self, number: int, path: Path) -> set[tuple[str, tuple[Element, ...]]]:
         """At a mobile node: outer source of the packets with a mark (0: without one), and source of the
         tunnel inside of theirs."""
-        if not self._by_route or self._anchor:
+        if not self._by_route or self._anchor or path.on_link is not None:
             return set()
         key, outer = struct.pack("=I", number), path.via or path
         elements = {(SOURCES, (Element(key, outer.local.packed),))}
@@ -508,21 +518,23 @@ class Classifier:
     def _action(self, rule: FlowRule, paths: dict, slots: dict[int, int]) -> bytes:
         if rule.action is Action.DISCARD or not rule.bids:
             return self._dropped()
-        ways: dict[tuple, int] = {}
+        ways: dict[tuple, Path] = {}
         for bid in rule.bids:  # two BIDs may be one tunnel: one copy is enough
             path = paths[bid]
-            ways.setdefault((path.local, path.remote, path.interface), slots[bid])
+            ways.setdefault((path.local, path.remote, path.interface), path)
         first, *others = ways.values()
         copies = b"".join(
-            self._marked(mark.slot_number(slot), copy=True)
+            self._marked(mark.slot_number(slots[path.bid]), copy=True)
             + immediate(mark.COPY_GATEWAY.packed)
             + duplicate()
-            for slot in others
+            for path in others
         )
-        return copies + self._towards(first)
+        return copies + self._towards(first, slots)
 
-    def _towards(self, slot: int) -> bytes:
-        return self._marked(mark.slot_number(slot)) + verdict(RETURN)
+    def _towards(self, path: Path, slots: dict[int, int]) -> bytes:
+        """What goes into a tunnel has to fit it, what goes to the home link not."""
+        end = RETURN if path.on_link is None else ACCEPT
+        return self._marked(mark.slot_number(slots[path.bid])) + verdict(end)
 
     def _dropped(self) -> bytes:
         if self._anchor:

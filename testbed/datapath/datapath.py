@@ -6,7 +6,8 @@ Everything is in the network namespace of the calling thread:
 - policy rules and routes with `proto 177`, in tables 20000 to 28999 (see `mark`, `routing`); with the seg6
   backend the rule for the local table moves from priority 0 to 102, behind decapsulation;
 - devices `flowbind0` and `flowbind1` (the detour), and `flowbind2` with the ip6tnl backend;
-- the home addresses on the loopback interface of a mobile node; proxy neighbour entries on the home link;
+- the home addresses on the loopback interface of a mobile node; on the home link, proxy neighbour entries,
+  and the neighbour entries of mobile nodes that are there and abroad at once;
 - sysctls: `forwarding`, and on the home link `proxy_ndp` and `proxy_delay`, at an anchor. A mobile node that
   forwards for mobile network prefixes must have forwarding switched on by its owner, as that ends the
   acceptance of Router Advertisements on interfaces without `accept_ra=2`.
@@ -39,6 +40,7 @@ from testbed.datapath.route import (
     PolicyRule,
     UnknownInterface,
     dump_addresses,
+    dump_neighbours,
     dump_proxies,
     dump_routes,
     dump_rules,
@@ -264,7 +266,7 @@ class Datapath:
         bids = {path.bid for path in binding.paths}
         for path in binding.paths:
             inside = [
-                path.remote == binding.home_address,
+                path.remote == binding.home_address and path.on_link is None,
                 *(path.remote in prefix for prefix in binding.prefixes),
             ]
             if any(inside):
@@ -273,6 +275,9 @@ class Datapath:
                 )
             if path.via is not None and not self._tunnel.by_route:
                 raise DatapathError("a tunnel within a tunnel needs the seg6 backend.")
+            home_link = self.side is Side.MOBILE or self.configuration.home_interface is not None
+            if path.on_link is not None and not home_link:
+                raise DatapathError(f"BID {path.bid} of {binding.home_address} is on no home link of ours.")
             if self.side is Side.MOBILE and path.interface is None:
                 raise DatapathError(f"BID {path.bid} of {binding.home_address} has no interface.")
         for rule in binding.rules:
@@ -415,6 +420,7 @@ class Datapath:
         objects += dump_routes(self._route, mark.TABLE_BASE, mark.TABLE_END)
         objects += dump_addresses(self._route, "lo")
         objects += dump_proxies(self._route)
+        objects += dump_neighbours(self._route)
         return objects
 
     def _adopt(self, complete: Mapping[IPv6Address, HomeBinding], there: list[KernelObject]) -> None:
@@ -450,4 +456,4 @@ class Datapath:
 def _order(o: KernelObject) -> int:
     """Addresses before the routes that name them as source, routes before the rules that lead to them."""
     kind = o.key[0]
-    return ("address", "route", "proxy", "rule").index(kind)
+    return ("address", "route", "neighbour", "proxy", "rule").index(kind)

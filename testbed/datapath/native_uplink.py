@@ -78,7 +78,7 @@ class NativeUplink:
                     _Path(binding.home_address, path.interface, slots[binding.home_address][path.bid])
                     for binding in bindings.values()
                     for path in binding.paths
-                    if path.interface is not None
+                    if path.interface is not None and path.on_link is None
                 ),
                 key=lambda path: (path.home_address, path.slot),
             )

@@ -1,9 +1,9 @@
 """Kernel objects of rtnetlink as values that know how to be installed, removed and recognised.
 
-Classes: `Route`, `PolicyRule`, `HomeAddress`, `Proxy`; each has `key` (equal keys replace one another),
-`install(links)` and `remove(links)`, which return one netlink message, and `volatile`: it may vanish by
-itself. Functions: `dump_routes`, `dump_rules`, `dump_addresses`, `dump_proxies`, `Links`, `LinkIndices`,
-`UnknownInterface`.
+Classes: `Route`, `PolicyRule`, `HomeAddress`, `Proxy`, `Neighbour`; each has `key` (equal keys replace one
+another), `install(links)` and `remove(links)`, which return one netlink message, and `volatile`: it may
+vanish by itself. Functions: `dump_routes`, `dump_rules`, `dump_addresses`, `dump_proxies`,
+`dump_neighbours`, `Links`, `LinkIndices`, `UnknownInterface`.
 """
 
 import socket
@@ -28,6 +28,7 @@ _neighbour_header = struct.Struct("=BBHiHBB")
 UNICAST, LOCAL, BLACKHOLE, UNREACHABLE, THROW = 1, 2, 6, 7, 9
 _METRIC = 1024
 _NODAD, _HOME_FLAG, _PERMANENT, _PROXY_FLAG = 0x02, 0x10, 0x80, 0x08
+_STALE = 0x04
 
 Message = tuple[int, int, bytes]
 #: Interface name -> index. Raises UnknownInterface for a name that is none.
@@ -222,7 +223,41 @@ class Proxy:
         return _DELETE_NEIGHBOUR, 0, self._body(links)
 
 
-KernelObject = Route | PolicyRule | HomeAddress | Proxy
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """The link-layer address of a node on the link of an interface. `permanent`: whatever Neighbour Discovery
+    says; else it is a beginning, which Neighbour Discovery confirms or replaces."""
+
+    address: IPv6Address
+    interface: str
+    link_layer_address: bytes
+    permanent: bool
+    volatile: bool = field(default=True, compare=False)
+
+    def __str__(self) -> str:
+        return f"the neighbour {self.address} on {self.interface}"
+
+    @property
+    def key(self) -> tuple:
+        return "neighbour", self.address, self.interface
+
+    def _body(self, links: Links) -> bytes:
+        state = _PERMANENT if self.permanent else _STALE
+        return (
+            _neighbour_header.pack(socket.AF_INET6, 0, 0, links(self.interface), state, 0, 0)
+            + attribute(1, self.address.packed)
+            + attribute(2, self.link_layer_address)
+            + attribute(12, bytes([PROTOCOL]))
+        )
+
+    def install(self, links: Links) -> Message:
+        return _NEW_NEIGHBOUR, CREATE | REPLACE, self._body(links)
+
+    def remove(self, links: Links) -> Message:
+        return _DELETE_NEIGHBOUR, 0, self._body(links)
+
+
+KernelObject = Route | PolicyRule | HomeAddress | Proxy | Neighbour
 
 
 def dump_routes(netlink: Netlink, first: int, last: int) -> list[Route]:
@@ -306,6 +341,20 @@ def dump_proxies(netlink: Netlink) -> list[Proxy]:
         address = _address(data.get(1))
         if flags & _PROXY_FLAG and _int(data.get(12)) == PROTOCOL and index in names and address is not None:
             found.append(Proxy(address, names[index]))
+    return found
+
+
+def dump_neighbours(netlink: Netlink) -> list[Neighbour]:
+    """The neighbours that carry our mark."""
+    names = {index: name for index, name in socket.if_nameindex()}
+    found = []
+    for body in netlink.dump(_GET_NEIGHBOUR, _neighbour_header.pack(socket.AF_INET6, 0, 0, 0, 0, 0, 0)):
+        _, _, _, index, state, _, _ = _neighbour_header.unpack_from(body)
+        data = attributes(body, 12)
+        address = _address(data.get(1))
+        if _int(data.get(12)) == PROTOCOL and index in names and address is not None:
+            permanent = bool(state & _PERMANENT)
+            found.append(Neighbour(address, names[index], data.get(2, b""), permanent))
     return found
 
 

@@ -5,21 +5,23 @@ each BID has a slot of its own, with two tables: what goes into the tunnel, and 
 signalling leave (by the interface of their care-of address, whatever the default route is).
 """
 
-from ipaddress import IPv6Network
+from ipaddress import IPv6Address, IPv6Network
 
 from testbed.datapath import mark
 from testbed.datapath.route import (
+    BLACKHOLE,
     FIRST_LOCAL_RULE,
     LOCAL,
     THROW,
     HomeAddress,
     KernelObject,
+    Neighbour,
     PolicyRule,
     Proxy,
     Route,
 )
 from testbed.datapath.tunnel import Tunnel
-from testbed.mobility.forwarding import HomeBinding, Path, Side
+from testbed.mobility.forwarding import HomeBinding, OnLink, Path, Side
 
 _LAST_RESORT = 4096
 _SCOPED = IPv6Network("fe80::/10"), IPv6Network("ff00::/8")
@@ -85,6 +87,16 @@ class Routing:
                 )
             )
             return objects
+        if path.on_link is not None:
+            leave = Route(
+                mark.HOME_TABLE,
+                mark.ANY,
+                path.interface,
+                path.gateway,
+                source=first.home_address,
+                volatile=True,
+            )
+            return objects | {leave}
         objects.add(self._tunnel.route(mark.HOME_TABLE, mark.ANY, path, first.home_address))
         if self._tunnel.by_route:
             objects.add(
@@ -102,7 +114,9 @@ class Routing:
             objects.add(
                 PolicyRule(mark.SLOT_PRIORITY, table, mark.value(mark.slot_number(slot)), mark.NUMBER_MASK)
             )
-            if self._anchor:
+            if path.on_link is not None:
+                objects |= self._on_link(binding.home_address, path, path.on_link, table)
+            elif self._anchor:
                 objects |= {self._tunnel.route(table, prefix, path) for prefix in destinations}
             else:
                 objects.add(self._tunnel.route(table, mark.ANY, path))
@@ -110,7 +124,7 @@ class Routing:
                 objects |= self._outer_via(path.via, slot) if path.via else self._outer(path, slot)
         if self._anchor:
             objects |= {self._by_detour(mark.HOME_TABLE, prefix) for prefix in destinations}
-            if self._home_interface is not None:
+            if self._home_interface is not None and binding.defended:
                 objects.add(Proxy(binding.home_address, self._home_interface))
         else:
             objects.add(HomeAddress(binding.home_address, for_kernel=self._kernel_mobility))
@@ -120,6 +134,35 @@ class Routing:
                 else:
                     objects.add(Route(mark.INNER_TABLE, destinations[0], "lo", kind=LOCAL))
                 objects |= {self._by_detour(mark.INNER_TABLE, prefix) for prefix in binding.prefixes}
+        return objects
+
+    def _on_link(
+        self, home_address: IPv6Address, path: Path, on_link: OnLink, table: int
+    ) -> set[KernelObject]:
+        if self._anchor:
+            return self._at_home(home_address, on_link, table)
+        return self._from_home(path, on_link, table)
+
+    def _at_home(self, home_address: IPv6Address, on_link: OnLink, table: int) -> set[KernelObject]:
+        """How an anchor sends to a mobile node on the home link (RFC 5648 §5.6.2, §6.3)."""
+        interface = self._home_interface
+        objects: set[KernelObject] = {Route(table, IPv6Network(home_address), interface, volatile=True)}
+        if on_link.link_layer_address:
+            permanent = not on_link.neighbour_discovery
+            objects.add(Neighbour(home_address, interface, on_link.link_layer_address, permanent))
+        return objects
+
+    @staticmethod
+    def _from_home(path: Path, on_link: OnLink, table: int) -> set[KernelObject]:
+        """How a mobile node sends on the home link (RFC 5648 §5.6.4): by its router, whose link-layer address
+        the kernel knows from Router Advertisements; to its neighbours itself, where it may be one."""
+        objects: set[KernelObject] = {
+            Route(table, mark.ANY, path.interface, path.gateway, volatile=True),
+            # without the interface, packets are lost, rather than leave elsewhere
+            Route(table, mark.ANY, kind=BLACKHOLE, metric=_LAST_RESORT),
+        }
+        if on_link.prefix is not None:
+            objects.add(Route(table, on_link.prefix, path.interface, volatile=True))
         return objects
 
     def _outer(self, path: Path, slot: int) -> set[KernelObject]:

@@ -9,7 +9,7 @@ from ipaddress import IPv6Address, IPv6Network
 from typing import Any
 
 from testbed.mobility.authentication import SecurityAssociation, Verifier
-from testbed.mobility.forwarding import HomeBinding
+from testbed.mobility.forwarding import HomeBinding, OnLink
 from testbed.mobility.home_agent import HomeAgent, HomeAgentConfiguration
 from testbed.mobility.refusal import Refused
 from testbed.mobility.registrar import Registrar
@@ -88,6 +88,9 @@ class AnchorPoint(HomeAgent):
         if update.mobile_router:
             raise Refused(Status.MOBILE_ROUTER_OPERATION_NOT_PERMITTED)
         super()._check_service(update, home_address)
+
+    def _on_link(self, update: BindingUpdate) -> OnLink | None:
+        return None  # no mobile node is on the link of its regional address
 
     def _decide(self, packet: Packet, update: BindingUpdate, home_address: IPv6Address, now: float) -> None:
         spi, entry = spi_of(packet), self.cache.get(home_address)

@@ -4,13 +4,14 @@ Classes: `Attachment`, `Attachments`.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
 
 from testbed.mobility.binding import NO_BID
-from testbed.mobility.forwarding import Path
+from testbed.mobility.forwarding import OnLink, Path
 from testbed.mobility.mobile_node_configuration import InterfaceConfiguration, MobileNodeConfiguration
 from testbed.mobility.registration import Registration
+from testbed.wire.message import Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +27,14 @@ class Attachments:
     """The interfaces that can be used, and what follows from that for BIDs and tunnels.
 
     `home_interface`: the name of the interface that is on the home link, None if there is none. The node is
-    at home where its home prefix is on-link (RFC 6275 §11.5.5). `note` takes events.
+    at home where its home prefix is on-link (RFC 6275 §11.5.5). `simultaneous`: whether the home link is one
+    way of several (RFC 5648 §5.6), with the home address as its care-of address. `note` takes events.
     """
 
     def __init__(self, configuration: MobileNodeConfiguration, note: Callable[..., None]) -> None:
         self.home_interface: str | None = None
+        self.simultaneous = False
+        self._home_address = configuration.home_address
         self._interfaces = configuration.interfaces
         self._home_prefix = configuration.home_link_prefix
         self._each = configuration.flow_updates == "each"
@@ -86,9 +90,22 @@ class Attachments:
     def away(self) -> list[Attachment]:
         """Where the node is attached away from home, the most preferred first."""
         away = [a for a in self._attached.values() if a.care_of_address not in self._home_prefix]
-        return sorted(
-            away, key=lambda a: (a.interface.name != self._chosen, a.interface.priority, a.interface.bid)
-        )
+        return sorted(away, key=self._preference)
+
+    def home(self) -> Attachment | None:
+        """The home link as one way of several, None where it is not."""
+        if not self.simultaneous or self.home_interface is None:
+            return None
+        return replace(self._attached[self.home_interface], care_of_address=self._home_address)
+
+    def usable(self) -> list[Attachment]:
+        """All the ways there are, the most preferred first."""
+        home = self.home()
+        return self.away() if home is None else sorted([*self.away(), home], key=self._preference)
+
+    def _preference(self, attachment: Attachment) -> tuple[bool, int, int]:
+        interface = attachment.interface
+        return interface.name != self._chosen, interface.priority, interface.bid
 
     def preferred_address(self) -> IPv6Address | None:
         """The most preferred care-of address, None while there is none."""
@@ -96,33 +113,52 @@ class Attachments:
 
     def first_of(self, care_of_addresses: Iterable[IPv6Address]) -> Attachment | None:
         """The attachment that has the first of these addresses that any has."""
-        away = self.away()
-        return next((a for address in care_of_addresses for a in away if a.care_of_address == address), None)
+        usable = self.usable()
+        found = (at for address in care_of_addresses for at in usable if at.care_of_address == address)
+        return next(found, None)
 
     # -- what follows
 
     def bind(self, registration: Registration) -> None:
         """Want every BID at the care-of address of its own interface, else at the most preferred one; nowhere
         where each flow moves by itself. Where there is only one binding, that at the most preferred one."""
-        away = self.away()
+        away = self.away()  # there is only one home binding, which nothing else can be bound to
         if self._single:
             return registration.bind(NO_BID, 0, away[0].care_of_address if away else None)
         substitute = away[0] if away and not self._each else None
         for interface in self._interfaces:
-            own = next((a for a in away if a.interface == interface), None)
+            own = next((a for a in self.usable() if a.interface == interface), None)
             at = own or (substitute if interface.bid in self._seen else None)
             registration.bind(interface.bid, interface.priority, at.care_of_address if at else None)
-        registration.removes_bids = self._each
+        registration.removes_bids = self._each or self.home() is not None
 
     def paths(self, registration: Registration) -> tuple[tuple[Path, ...], int | None]:
         """The path of each BID that `registration` has had acknowledged, and the default BID."""
         acknowledged = {b.registered for b in registration.bindings.values() if b.registered}
-        usable = [a for a in self.away() if a.care_of_address in acknowledged]
+        usable = [a for a in self.usable() if a.care_of_address in acknowledged]
         paths = {}
         for bid, binding in registration.bindings.items():
             own = [a for a in usable if a.care_of_address == binding.registered]
             if binding.registered and usable:
                 at = (own or usable)[0]
-                paths[bid] = Path(bid, at.care_of_address, registration.peer, at.interface.name, at.gateway)
+                paths[bid] = Path(
+                    bid,
+                    at.care_of_address,
+                    registration.peer,
+                    at.interface.name,
+                    at.gateway,
+                    on_link=self._on_link(registration) if at == self.home() else None,
+                )
         default = min(paths, key=lambda bid: (registration.bindings[bid].priority or 128, bid), default=None)
         return tuple(path for _, path in sorted(paths.items())), default
+
+    def _on_link(self, registration: Registration) -> OnLink:
+        permitted = self.may_defend(registration)
+        return OnLink(permitted, prefix=self._home_prefix if permitted else None)
+
+    def may_defend(self, registration: Registration) -> bool:
+        """Whether the home agent lets the node answer for its home address at home (RFC 5648 §5.6.4)."""
+        return any(
+            binding.registered == self._home_address and binding.status != Status.MCOA_RETURNHOME_WO_NDP
+            for binding in registration.bindings.values()
+        )

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
-from testbed.mobility.forwarding import Action, FlowRule
+from testbed.mobility.forwarding import Action, FlowRule, OnLink
 from testbed.wire.address import is_unicast_routable as address_is_unicast_routable
 from testbed.wire.selector import TrafficSelector
 
@@ -23,6 +23,8 @@ class Binding:
 
     `priority` is the BID-PRI of RFC 6089 §4.1: 1 to 127, lower is preferred; 0, which a sender of plain
     RFC 5648 leaves there, ranks last. `expires` is a time on the role's clock, `lifetime_s` what was granted.
+
+    `on_link`: of the home binding (RFC 5648 §5.6.3), whose care-of address is the home address.
     """
 
     bid: int
@@ -30,6 +32,7 @@ class Binding:
     priority: int
     lifetime_s: int
     expires: float
+    on_link: OnLink | None = None
 
     @property
     def preference(self) -> tuple[int, int]:

@@ -53,11 +53,23 @@ class CacheEntry:
             known = other.bindings[bid]
             if known.priority != binding.priority or known.care_of_address != binding.care_of_address:
                 return False
+            if known.on_link != binding.on_link:
+                return False
         return self.local == other.local and self.prefixes == other.prefixes
 
     def default_binding(self) -> Binding | None:
         """Where packets go that match no flow binding (draft §4.3)."""
         return min(self.bindings.values(), key=lambda binding: binding.preference, default=None)
+
+    def reachable_abroad(self) -> Binding | None:
+        """The most preferred care-of address that is not the home address."""
+        abroad = [binding for binding in self.bindings.values() if binding.on_link is None]
+        return min(abroad, key=lambda binding: binding.preference, default=None)
+
+    def superseded_home_bindings(self, renewed: set[int]) -> list[int]:
+        """BIDs of home bindings other than the one among `renewed`, the BIDs that a message registers: there
+        is one at a time (RFC 5648 §5.6.3), and none once the H flag is not set any more (§5.6.5)."""
+        return [bid for bid, b in self.bindings.items() if b.on_link is not None and bid not in renewed]
 
     def bid_of(self, care_of_address: IPv6Address) -> int | None:
         """The most preferred BID that is bound to `care_of_address`."""
@@ -73,6 +85,7 @@ class CacheEntry:
                 "home_address": str(self.home_address),
                 "bid": binding.bid,
                 "care_of_address": str(binding.care_of_address),
+                "on_home_link": binding.on_link is not None,
                 "priority": binding.priority,
                 "default": binding is self.default_binding(),
                 "lifetime_s": binding.lifetime_s,
@@ -117,7 +130,7 @@ class CacheEntry:
         if default is None:
             return None
         bindings = [self.bindings[bid] for bid in sorted(self.bindings)]
-        paths = tuple([Path(binding.bid, self.local, binding.care_of_address) for binding in bindings])
+        paths = tuple([Path(b.bid, self.local, b.care_of_address, on_link=b.on_link) for b in bindings])
         rules = wanted_rules(self.flows.values(), self.bindings.keys())
         return HomeBinding(self.home_address, paths, default.bid, rules, self.prefixes, regional)
 

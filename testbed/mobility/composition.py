@@ -28,7 +28,8 @@ def compose(
     bindings: Mapping[int, ListedBinding], flows: ListedFlows, whole: bool, bulk: bool, prefixes: int
 ) -> Composition:
     """The bindings that changed (all of them: `whole`), or one for each flow binding that changed; and every
-    flow binding that is attached to these, lest it be lost (draft §4.7).
+    flow binding that is attached to these, lest it be lost (draft §4.7). The home binding is in each message:
+    one without the H flag ends it (RFC 5648 §5.6.5).
 
     `bulk`: whether there may be more than one BID. `prefixes`: how many options are in the message besides.
     """
@@ -64,7 +65,7 @@ def _choose(
         named = attached if listed.operation is Pro.REMOVE else listed.flow.bids
         if attached and chosen.isdisjoint(named) and (not chosen or bulk):
             chosen.add(attached[0])
-    return chosen
+    return chosen | {bid for bid, binding in able.items() if chosen and binding.home}
 
 
 def flow_option(listed: ListedFlow, asked: bool) -> FlowIdentification:

@@ -268,8 +268,8 @@ class CorrespondentNode(Registrar):
             acknowledgement = authorised(acknowledgement, *self._proof, self._codec)
         super()._acknowledge(packet, home_address, acknowledgement)
 
-    def _withdrawn(self, transmission: Transmission) -> Transmission:
-        withdrawn = super()._withdrawn(transmission)
+    def _withdrawn(self, transmission: Transmission, home_address: IPv6Address) -> Transmission:
+        withdrawn = super()._withdrawn(transmission, home_address)
         if self._proof is None:
             return withdrawn
         message = authorised(withdrawn.packet.message, *self._proof, self._codec)

@@ -1,7 +1,7 @@
 """The forwarding state that a role wants: what the protocol core asks of the datapath.
 
-Plain immutable values, no kernel in sight. Classes: `Action`, `Side`, `Path`, `FlowRule`, `HomeBinding`,
-`RouteOptimisation`.
+Plain immutable values, no kernel in sight. Classes: `Action`, `Side`, `OnLink`, `Path`, `FlowRule`,
+`HomeBinding`, `RouteOptimisation`.
 """
 
 from dataclasses import dataclass
@@ -32,6 +32,21 @@ class Side(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class OnLink:
+    """The home link as the way of one BID, while others have tunnels (RFC 5648 §5.6).
+
+    `neighbour_discovery`: whether the mobile node answers for its home address there; if not, the home agent
+    goes on to do so. `link_layer_address`: of the mobile node, where the home agent sends to; empty if that
+    is not known, and at the mobile node. `prefix`: at a mobile node that takes part in Neighbour Discovery,
+    what it reaches there without its router.
+    """
+
+    neighbour_discovery: bool = True
+    link_layer_address: bytes = b""
+    prefix: IPv6Network | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Path:
     """The tunnel of one BID of one home address (RFC 5648 §3, RFC 2473).
 
@@ -41,6 +56,9 @@ class Path:
 
     `via`: the tunnel that this one is inside of, at a mobile node whose `local` is a regional care-of address
     (RFC 5380 §6.1); `interface` and `gateway` are then those of `via`.
+
+    `on_link`: there is no tunnel, packets go as they are. `remote` is then the home address at a home agent,
+    `local` at a mobile node.
     """
 
     bid: int
@@ -49,6 +67,7 @@ class Path:
     interface: str | None = None
     gateway: IPv6Address | None = None
     via: "Path | None" = None
+    on_link: OnLink | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +104,11 @@ class HomeBinding:
     rules: tuple[FlowRule, ...] = ()
     prefixes: tuple[IPv6Network, ...] = ()
     regional: bool = False
+
+    @property
+    def defended(self) -> bool:
+        """Whether an anchor answers for the home address on the home link (RFC 6275 §10.4.1)."""
+        return not any(path.on_link and path.on_link.neighbour_discovery for path in self.paths)
 
 
 #: Home address and correspondent node.

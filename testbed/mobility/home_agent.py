@@ -10,7 +10,9 @@ from ipaddress import IPv6Address, IPv6Network
 from testbed.mobility.authentication import SecurityAssociation, Verifier
 from testbed.mobility.binding import is_unicast_routable, sequence_is_newer
 from testbed.mobility.binding_cache import CacheEntry
+from testbed.mobility.forwarding import OnLink
 from testbed.mobility.home_link import HomeAgentsList, HomePrefix
+from testbed.mobility.identifiers import link_layer_address_in
 from testbed.mobility.policy import Policy
 from testbed.mobility.prefix_advertiser import (
     MAX_MOB_PFX_ADV_INTERVAL,
@@ -29,6 +31,7 @@ from testbed.wire.icmpv6 import (
     MobilePrefixSolicitation,
 )
 from testbed.wire.message import BindingUpdate, Status
+from testbed.wire.option import BindingIdentifier
 from testbed.wire.packet import Packet
 
 
@@ -44,6 +47,8 @@ class HomeAgentConfiguration:
 
     `duplicate_address_detection`: whether the agent looks for other users of a home address on the home link
     before its first binding (see `HomeAgent.probes`); False where addresses cannot collide.
+    `other_routers`: whether packets may come to the home link by other routers; mobile nodes that are there
+    and abroad at once then do without Neighbour Discovery for their home address (RFC 5648 §5.6.2).
     `preference`: among the home agents of the home link, more is better (RFC 6275 §8.4).
     `prefix_interval_s`: least and greatest delay, in seconds, of news of the home prefixes (§10.6.2).
     """
@@ -59,6 +64,7 @@ class HomeAgentConfiguration:
     max_refusals_per_sender_per_s: int = MAX_REFUSALS_PER_SENDER_PER_S
     dialect: str = "draft"
     duplicate_address_detection: bool = False
+    other_routers: bool = False
     preference: int = 0
     prefix_interval_s: tuple[float, float] = (MIN_MOB_PFX_ADV_INTERVAL, MAX_MOB_PFX_ADV_INTERVAL)
 
@@ -203,6 +209,17 @@ class HomeAgent(Registrar):
             raise Refused(Status.NOT_HOME_SUBNET)
         if update.mobile_router and not (update.home_registration and self.policy.mobile_routers):
             raise Refused(Status.MOBILE_ROUTER_OPERATION_NOT_PERMITTED)  # RFC 3963 §6.2, §6.6
+
+    def _on_link(self, update: BindingUpdate) -> OnLink | None:
+        if not self.policy.simultaneous_attachment or update.mobile_router:
+            return None
+        return OnLink(not self.configuration.other_routers, link_layer_address_in(update))
+
+    def _deletes(self, packet: Packet, update: BindingUpdate, home_address: IPv6Address) -> bool:
+        """RFC 5648 §5.6.3: the home binding has the home address as its care-of address."""
+        if update.lifetime_s and any(option.home for option in update.all_options(BindingIdentifier)):
+            return False
+        return super()._deletes(packet, update, home_address)
 
     def _prefixes(
         self, update: BindingUpdate, home_address: IPv6Address, care_of_addresses: Collection[IPv6Address]

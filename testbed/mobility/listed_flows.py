@@ -196,6 +196,7 @@ class ListedFlows(dict[int, ListedFlow]):
         """The receiver has forgotten the flow bindings none of whose BIDs it has any more."""
         alive = {binding.bid for binding in self._bindings.values() if binding.registered}
         for listed in self.values():
-            if listed.registered and alive.isdisjoint(listed.registered.bids):
+            there = listed.flow if listed.operation is Pro.REPLACE else listed.registered
+            if there is not None and alive.isdisjoint((listed.registered or there).bids):
                 listed.registered = None
                 listed.operation = listed.operation if listed.operation is Pro.REMOVE else Pro.ADD

@@ -73,9 +73,11 @@ class MobileNode(Role):
         random: Callable[[int], bytes] = os.urandom,
         time_of_day: Callable[[float], float] = lambda now: now,
         valid_until: Callable[[IPv6Address], float] = lambda care_of_address: math.inf,
+        link_layer_address: Callable[[str], bytes] = lambda interface: b"",
     ) -> None:
         """`time_of_day` turns the role's clock into seconds since 1970 (RFC 4285 §6); `valid_until` tells, on
-        the role's clock, when the valid lifetime of a care-of address ends."""
+        the role's clock, when the valid lifetime of a care-of address ends; `link_layer_address` that of an
+        interface, empty if it has none."""
         super().__init__()
         signer = (
             Signer(configuration.association, time_of_day, codec or Codec(configuration.dialect))
@@ -86,7 +88,9 @@ class MobileNode(Role):
         self._leaving = False
         self._valid_until = valid_until
         self.attachments = Attachments(configuration, self._note)
-        self._signalling = Signalling(configuration.home_address, signer, self.attachments, self._send)
+        self._signalling = Signalling(
+            configuration.home_address, signer, self.attachments, self._send, link_layer_address
+        )
         detours = Detours() if configuration.flow_updates == "each" else None
         self._flow_requests = FlowRequests(configuration.interfaces, detours, self._note)
         self._routes_kept: list[IPv6Address] = []
@@ -163,22 +167,52 @@ class MobileNode(Role):
         return self.attachments.home_interface
 
     def _look_for_home(self, now: float) -> None:
-        """RFC 6275 §11.5.5: on the home link, nothing is bound."""
+        """RFC 6275 §11.5.5: on the home link nothing is bound; RFC 5648 §5.6: unless others are used as well.
+        Packets of correspondent nodes come by the home agent then, which alone can choose the home link."""
         if not self.attachments.look_for_home():
             return
         if self.home_interface is not None:
             self._routes_kept = list(self.optimiser.correspondents)
             self.optimiser.leave(now)
-            self.registration.leave(now)
+            self.registration.home_binding_refused = False
+            self.attachments.simultaneous = self._may_be_simultaneous()
+            if not self.attachments.simultaneous:
+                self.registration.leave(now)
         else:
-            self.registration.resume()
+            self.attachments.simultaneous = False
+            if self.registration.leaving:
+                self.registration.resume()
             for correspondent in self._routes_kept:
                 self.optimiser.add(correspondent)
 
+    def _may_be_simultaneous(self) -> bool:
+        """Whether the home link is to be used beside others, and there is a home agent to tell, or there
+        will be; one that takes several BIDs at once, as that of the home link is in every message."""
+        if self.configuration.returning_home != "simultaneous" or self._leaving:
+            return False
+        reachable = self.home_agent != UNKNOWN or bool(self.attachments.away())
+        return reachable and self.registration.bulk_registration
+
+    def _return_completely(self, now: float) -> None:
+        """The home agent does not have it that other links are used as well (RFC 5648 §6.3)."""
+        self._note("simultaneous-attachment-refused", peer=str(self.home_agent))
+        self.attachments.simultaneous = False
+        self.registration.leave(now)
+
     @property
     def is_home(self) -> bool:
-        """Whether it is on its home link, and the home agent has stopped to serve it."""
-        return self.home_interface is not None and self.registration.left
+        """Whether it is on its home link, and the home agent has stopped to answer for the home address."""
+        if self.home_interface is None:
+            return False
+        return self.registration.left or (
+            self.attachments.simultaneous and self.attachments.may_defend(self.registration)
+        )
+
+    @property
+    def presence(self) -> str | None:
+        """The interface on the home link where it answers for its home address: RFC 6275 §11.5.5; RFC 5648
+        §5.6.3: not before the home agent has permitted that."""
+        return None if self.attachments.simultaneous and not self.is_home else self.home_interface
 
     def receive(self, packet: Packet, interface: str, now: float) -> None:
         """A message from the home agent or a correspondent node, to one of our addresses."""
@@ -196,6 +230,8 @@ class MobileNode(Role):
         elif isinstance(message, BindingAcknowledgement):
             if self._acknowledged(packet, self._signalling, self.registration, now):
                 self._changed[self.configuration.home_address] = None
+                if self.registration.home_binding_refused and self.attachments.simultaneous:
+                    self._return_completely(now)
                 if message.status == Status.ACCEPTED_BUT_PREFIX_DISCOVERY_NECESSARY:
                     self.home_prefixes.solicit(now)
         elif isinstance(message, MobilePrefixAdvertisement):
@@ -474,7 +510,8 @@ class MobileNode(Role):
 
     def _update(self, now: float) -> None:
         """Tell everyone what has changed, the home agent first."""
-        self._flow_requests.follow(self.flow_registration, [a.interface.bid for a in self.attachments.away()])
+        bids = [attachment.interface.bid for attachment in self.attachments.usable()]
+        self._flow_requests.follow(self.flow_registration, bids)
         self.registration.update(now)
         self._optimise(now)
 
@@ -487,7 +524,8 @@ class MobileNode(Role):
                 self._changed[self.configuration.home_address] = None
             return
         wanted = self.flow_registration
-        self.optimiser.update(wanted.bindings.values(), wanted.flows.wanted(), now)
+        abroad = wanted.bindings.values() if self.home_interface is None else ()
+        self.optimiser.update(abroad, wanted.flows.wanted(), now)
 
     def _transmit(
         self, update: BindingUpdate, care_of_addresses: list[IPv6Address], now: float
@@ -495,7 +533,7 @@ class MobileNode(Role):
         """Send to the home agent, from the home link or the first of these addresses that is attached."""
         if self.home_agent == UNKNOWN:
             return None
-        if self.home_interface is not None:
+        if self.home_interface is not None and not self.attachments.simultaneous:
             return self._signalling.from_home(update, self.home_agent, now)
         return self._signalling.from_abroad(update, self.home_agent, care_of_addresses, now)
 

@@ -29,6 +29,8 @@ class MobileNodeConfiguration:
     Identifier option, or "each" by a Flow Identification option of its own.
     `multiple_care_of_addresses` False: plain Mobile IPv6 (RFC 6275): one binding, without BID and flow
     bindings, at the most preferred care-of address.
+    `returning_home`: "complete", where only the home link is used then (RFC 5648 §5.5.1), or "simultaneous",
+    where it is one more way beside those abroad (§5.6).
     `home_agent` None: it is looked for on the link of `home_prefix` (RFC 6275 §11.4.1).
     `prefixes`: the mobile network prefixes of a mobile router (RFC 3963), none for a mobile host;
     `explicit_prefixes`, `prefix_fall_back`: see MobileNetwork. `dialect`: how flow bindings are
@@ -49,6 +51,7 @@ class MobileNodeConfiguration:
     home_prefix: IPv6Network | None = None
     flow_updates: str = "together"
     multiple_care_of_addresses: bool = True
+    returning_home: str = "complete"
 
     @property
     def home_link_prefix(self) -> IPv6Network:

@@ -18,6 +18,8 @@ class Policy:
     #: Registrations: more than one care-of address (RFC 5648 status 166), more than one a message (168).
     multiple_care_of_addresses: bool = True
     bulk_registration: bool = True
+    #: The home link as one of several ways (169); not for mobile routers.
+    simultaneous_attachment: bool = True
     #: Mobile routers at all (RFC 3963 status 140); any prefix for those not in the prefix table (142).
     mobile_routers: bool = True
     unlisted_prefixes: bool = False

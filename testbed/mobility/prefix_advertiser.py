@@ -97,13 +97,13 @@ class PrefixAdvertiser:
 
     def handle_timer(self, entry: CacheEntry, now: float) -> None:
         """Send what is due to a mobile node, and again if it does not answer."""
-        default = entry.default_binding()
+        abroad = entry.reachable_abroad()  # on the home link, its router advertises them
         if entry.home_address in self._asked:
             return self._advertise(entry, *self._asked.pop(entry.home_address), now)
         times = self._unanswered.get(entry.home_address)
-        if default is None or times is None:
+        if abroad is None or times is None:
             return
-        self._advertise(entry, default.care_of_address, 0, now)
+        self._advertise(entry, abroad.care_of_address, 0, now)
         if times < PREFIX_ADV_RETRIES:
             self._unanswered[entry.home_address] = times + 1
             wait = PREFIX_ADV_TIMEOUT * 2**times

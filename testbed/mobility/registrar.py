@@ -12,8 +12,8 @@ from testbed.mobility.authentication import Verifier
 from testbed.mobility.binding import NO_BID, Binding, FlowBinding, is_unicast_routable, sequence_is_newer
 from testbed.mobility.binding_cache import BindingCache, CacheEntry
 from testbed.mobility.dialect import DIALECTS
-from testbed.mobility.forwarding import HomeBinding
-from testbed.mobility.identifiers import Identifiers, acknowledged_bids
+from testbed.mobility.forwarding import HomeBinding, OnLink
+from testbed.mobility.identifiers import Identifiers, acknowledged_bids, link_layer_address_in
 from testbed.mobility.policy import Policy
 from testbed.mobility.rate_limit import RateLimit
 from testbed.mobility.refusal import Held, Refused
@@ -96,6 +96,15 @@ class Registrar(Role):
         """Whether this role takes such a care-of address: "accepted", or the status that says why not."""
         return Status.BINDING_UPDATE_ACCEPTED
 
+    def _on_link(self, update: BindingUpdate) -> OnLink | None:
+        """How a mobile node is reached that is on the home link and abroad at once (RFC 5648 §5.6); None: it
+        must not be."""
+        return None
+
+    def _deletes(self, packet: Packet, update: BindingUpdate, home_address: IPv6Address) -> bool:
+        """RFC 6275 §9.5.1: whether bindings are to be deleted, rather than made."""
+        return update.lifetime_s == 0 or self._care_of_address(packet, update) == home_address
+
     def _handle_timer(self, kind: str, entry: CacheEntry, now: float) -> None:
         """Do what a subclass has set a timer for."""
 
@@ -152,8 +161,9 @@ class Registrar(Role):
             self.cache.put(before)
         self._schedule(home_address)
         self._transmissions = [
-            self._withdrawn(transmission)
-            if transmission.after_datapath and transmission.packet.routing_address == home_address
+            self._withdrawn(transmission, home_address)
+            if transmission.after_datapath
+            and home_address in (transmission.packet.routing_address, transmission.packet.destination)
             else transmission
             for transmission in self._transmissions
         ]
@@ -219,7 +229,7 @@ class Registrar(Role):
             entry.sequence = update.sequence
         try:
             self._check_service(update, home_address)
-            if update.lifetime_s == 0 or self._care_of_address(packet, update) == home_address:
+            if self._deletes(packet, update, home_address):
                 acknowledgement = self._deregister(packet, update, entry, now)
             else:
                 acknowledgement = self._register(packet, update, home_address, entry, now)
@@ -256,7 +266,8 @@ class Registrar(Role):
             raise Refused(Status.REGISTRATION_TYPE_CHANGE_DISALLOWED)  # RFC 3963 §6.2
         granted, status = self._grant(update, home_address, now)
         if identifiers.options:
-            bindings = identifiers.bindings(entry, self._care_of_status, granted, now)
+            on_link = self._on_link(update)
+            bindings = identifiers.bindings(entry, self._care_of_status, on_link, granted, now)
         else:
             care_of_address = self._care_of_address(packet, update)
             if not is_unicast_routable(care_of_address):
@@ -264,7 +275,7 @@ class Registrar(Role):
             if (refusal := self._care_of_status(care_of_address)) is not Status.BINDING_UPDATE_ACCEPTED:
                 raise Refused(refusal)
             bindings = [Binding(NO_BID, care_of_address, 0, granted, now + granted)]
-        addresses = [binding.care_of_address for binding in bindings]
+        addresses = [binding.care_of_address for binding in bindings if binding.on_link is None]
         if any(self.cache.leads_back(address, home_address) for address in addresses):
             raise Refused(Status.INVALID_CARE_OF_ADDRESS)
         prefixes = self._prefixes(update, home_address, addresses) if update.mobile_router else ()
@@ -279,7 +290,8 @@ class Registrar(Role):
         entry.bindings.update({binding.bid: binding for binding in bindings})
         self.cache.put(entry)
         renewed = {binding.bid for binding in bindings}
-        flows, lost = self._answer_flows(packet, update, entry, bool(identifiers.options), renewed)
+        lost = entry.forget_bids(entry.superseded_home_bindings(renewed), self.dialect.keeps_inactive)
+        flows, left_out = self._answer_flows(packet, update, entry, bool(identifiers.options), renewed)
         before = self._undo[home_address]
         if before is None or not entry.forwards_like(before):
             self._changed[home_address] = None
@@ -290,10 +302,10 @@ class Registrar(Role):
             bindings={binding.bid: text(binding.care_of_address) for binding in bindings},
             lifetime_s=granted,
             flows=[int(flow.status) for flow in flows],
-            flows_lost=lost,
+            flows_lost=lost + left_out,
         )
         return BindingAcknowledgement(
-            Status.MCOA_NOTCOMPLETE if identifiers.statuses else status,
+            identifiers.status(status),
             update.sequence,
             granted,
             mobile_router=entry.mobile_router,
@@ -376,6 +388,7 @@ class Registrar(Role):
                 routing_address=home_address if packet.home_address is not None else None,
             ),
             after_datapath=True,
+            link_layer_address=link_layer_address_in(packet.message) if packet.home_address is None else b"",
         )
         self._note(
             "binding-acknowledgement-sent",
@@ -391,7 +404,7 @@ class Registrar(Role):
             self._named = packet, ends
         return self._named[1]
 
-    def _withdrawn(self, transmission: Transmission) -> Transmission:
+    def _withdrawn(self, transmission: Transmission, home_address: IPv6Address) -> Transmission:
         """The same acknowledgement, turned into a refusal."""
         acknowledgement = transmission.packet.message
         options = tuple(
@@ -407,22 +420,33 @@ class Registrar(Role):
             status = Status.INVALID_PREFIX if named else Status.FORWARDING_SETUP_FAILED
         refusal = replace(acknowledgement, status=status, lifetime_s=0, mobile_router=False, options=options)
         if self.verifier is not None:
-            refusal = self.verifier.sign(refusal, self._answered, transmission.packet.routing_address)
+            refusal = self.verifier.sign(refusal, self._answered, home_address)
         return replace(transmission, packet=replace(transmission.packet, message=refusal))
 
     def _request_refresh(self, entry: CacheEntry, now: float) -> None:
         """Draft §8.3: an entry that is going to expire is announced; RFC 5648 §6.4: with its BIDs."""
-        if entry.default_binding() is None:
+        at = entry.reachable_abroad() or entry.default_binding()
+        if at is None:
             return
         late = [binding for binding in entry.bindings.values() if binding.refresh_due <= now]
-        self._ask_for(entry, late, entry.default_binding().care_of_address)
+        self._ask_for(entry, late, at.care_of_address)
         self._schedule(entry.home_address, after=now)
 
     def _ask_for(self, entry: CacheEntry, bindings: list[Binding], care_of_address: IPv6Address) -> None:
-        """Send a Binding Refresh Request for these bindings to a care-of address."""
+        """Send a Binding Refresh Request for these bindings to a care-of address, or on the home link."""
+        at_home = next((b.on_link for b in entry.bindings.values() if b.on_link is not None), None)
+        at_home = at_home if care_of_address == entry.home_address else None
         options = tuple(BindingIdentifier(b.bid, priority=b.priority) for b in bindings if b.bid != NO_BID)
         message = BindingRefreshRequest(options=options)
-        self._send(Packet(entry.local, care_of_address, message, routing_address=entry.home_address))
+        self._send(
+            Packet(
+                entry.local,
+                care_of_address,
+                message,
+                routing_address=entry.home_address if at_home is None else None,
+            ),
+            link_layer_address=b"" if at_home is None else at_home.link_layer_address,
+        )
         bids = [binding.bid for binding in bindings]
         self._note("binding-refresh-request-sent", home_address=text(entry.home_address), bids=bids)
 

@@ -80,6 +80,8 @@ class Registration:
         self.given_up: int | None = None
         #: Whether the receiver has said that it does not know the Mobility Header.
         self.is_unsupported = False
+        #: Whether the receiver does not take a home binding beside others (RFC 5648 §5.6).
+        self.home_binding_refused = False
         self._timers = timers
         self._transmit = transmit
         self._note = note
@@ -98,10 +100,11 @@ class Registration:
         listed = self.bindings.setdefault(bid, ListedBinding(bid, priority))
         if listed.care_of_address != care_of_address:
             listed.care_of_address = care_of_address
+            listed.home = care_of_address == self.home_address
             listed.refused = None
         # it may arrive or not: what is wanted has to be said after it
         if self._outstanding is not None and bid in self._outstanding.bids:
-            listed.contradicted = self._outstanding.bids[bid] != care_of_address
+            listed.contradicted |= self._outstanding.bids[bid] != care_of_address
 
     def remaining_s(self, now: float) -> float:
         """How long what the receiver has still lasts, in seconds."""
@@ -253,8 +256,6 @@ class Registration:
             {binding.bid: binding.care_of_address for binding in bids},
             {option.fid: (Pro(option.pro), self.flows[option.fid].flow) for option in flows},
         )
-        for binding in bids:
-            binding.contradicted = False
         self._timers.set(("retransmit", self.peer), now + timeout)
         self._note(
             "binding-update-sent",
@@ -271,7 +272,7 @@ class Registration:
     ) -> BindingUpdate:
         """RFC 6275 §11.7.1 with the options of RFC 5648 §5.2 and draft §3.1; lifetime 0 without bindings."""
         identifiers = tuple(
-            BindingIdentifier(binding.bid, priority=binding.priority, care_of_address=binding.care_of_address)
+            BindingIdentifier(binding.bid, 0, binding.home, binding.priority, binding.care_of_address)
             for binding in bids
             if binding.bid != NO_BID
         )
@@ -360,10 +361,13 @@ class Registration:
             self._forget_registered()  # our first message replaced all that the receiver had (O flag)
         lifetime_s = min(message.lifetime_s, outstanding.lifetime_s)
         statuses = {option.bid: option.status for option in message.all_options(BindingIdentifier)}
+        if not statuses and self.home_address in outstanding.bids.values():
+            self.home_binding_refused = True  # RFC 5648 §6.3: it does not know home bindings
         for bid, care_of_address in outstanding.bids.items():
-            self._binding_answered(
-                self.bindings[bid], care_of_address, statuses.get(bid, 0), outstanding, lifetime_s
-            )
+            status = statuses.get(bid) or message.status  # RFC 5648 §5.7
+            self._binding_answered(self.bindings[bid], care_of_address, status, outstanding, lifetime_s)
+        if None in outstanding.bids.values():
+            self.flows.forget_lost()
         self.flows.answered(message, outstanding.flows)
         self._schedule(message, outstanding, lifetime_s)
         self.update(now)
@@ -380,11 +384,12 @@ class Registration:
         if care_of_address is None:
             binding.registered = None
         elif status < 128:
-            binding.registered = care_of_address
+            binding.registered, binding.status = care_of_address, status
             binding.expires = outstanding.sent_at + lifetime_s
         else:
             if binding.care_of_address == care_of_address:
                 binding.refused = status
+                self.home_binding_refused |= binding.home
             self._note("binding-refused", peer=str(self.peer), bid=binding.bid, status=status)
 
     def _rejected(self, message: BindingAcknowledgement, outstanding: Outstanding, now: float) -> None:
@@ -395,11 +400,13 @@ class Registration:
             self.known_to_peer = False  # RFC 5648 §5.7: the next one replaces it (O flag)
             self._forget_registered()
             self._send(now, INITIAL_BINDACK_TIMEOUT)
+        elif message.status == Status.MIPV6_ID_MISMATCH:
+            self._send(now, outstanding.timeout)  # RFC 4285 §6: the time of day has been corrected
+        elif self.home_address in outstanding.bids.values():
+            self.home_binding_refused = True
         elif message.status == Status.MCOA_BULK_REGISTRATION_PROHIBITED and self.bulk_registration:
             self.bulk_registration = False
             self._send(now, INITIAL_BINDACK_TIMEOUT)
-        elif message.status == Status.MIPV6_ID_MISMATCH:
-            self._send(now, outstanding.timeout)  # RFC 4285 §6: the time of day has been corrected
         elif self.mobile_network is not None and message.status in MOBILE_ROUTER_STATUSES:
             self.known_to_peer = False  # RFC 3963 §5.4: there is no binding cache entry
             self._forget_registered()

@@ -25,11 +25,14 @@ class Transmission:
 
     `after_datapath`: only once the forwarding state that it promises is in place, so that whoever is told
     "accepted" can count on it.
+
+    `link_layer_address`: on the home link, straight to it, without Neighbour Discovery; empty: by routing.
     """
 
     packet: Packet
     interface: str | None = None
     after_datapath: bool = False
+    link_layer_address: bytes = b""
 
 
 @dataclass(slots=True)
@@ -154,8 +157,14 @@ class Role:
         taken, self._events = self._events, []
         return taken
 
-    def _send(self, packet: Packet, interface: str | None = None, after_datapath: bool = False) -> None:
-        self._transmissions.append(Transmission(packet, interface, after_datapath))
+    def _send(
+        self,
+        packet: Packet,
+        interface: str | None = None,
+        after_datapath: bool = False,
+        link_layer_address: bytes = b"",
+    ) -> None:
+        self._transmissions.append(Transmission(packet, interface, after_datapath, link_layer_address))
 
     def _note(self, name: str, **fields: Any) -> None:
         self._events.append(Event(name, fields))

@@ -8,7 +8,7 @@ from typing import Any
 
 from testbed.mobility.binding import Binding, FlowBinding
 from testbed.mobility.binding_cache import CacheEntry
-from testbed.mobility.forwarding import Action
+from testbed.mobility.forwarding import Action, OnLink
 from testbed.wire.selector import SELECTORS, TrafficSelector
 
 
@@ -25,6 +25,7 @@ def entry_to_snapshot(entry: CacheEntry, now: float) -> dict[str, Any]:
                 "priority": binding.priority,
                 "lifetime_s": binding.lifetime_s,
                 "remaining_s": binding.expires - now,
+                "on_link": _on_link_to_snapshot(binding.on_link),
             }
             for binding in entry.bindings.values()
         ],
@@ -47,6 +48,7 @@ def entry_from_snapshot(saved: dict[str, Any], saved_at: float) -> CacheEntry:
                 int(item["priority"]),
                 int(item["lifetime_s"]),
                 saved_at + float(item["remaining_s"]),
+                _on_link_from_snapshot(item.get("on_link")),
             )
         for item in saved["flows"]:
             flow = flow_from_snapshot(item)
@@ -56,6 +58,14 @@ def entry_from_snapshot(saved: dict[str, Any], saved_at: float) -> CacheEntry:
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not a binding cache entry: {error!r}") from error
     return entry
+
+
+def _on_link_to_snapshot(on_link: OnLink | None) -> list[Any] | None:
+    return None if on_link is None else [on_link.neighbour_discovery, on_link.link_layer_address.hex()]
+
+
+def _on_link_from_snapshot(saved: list[Any] | None) -> OnLink | None:
+    return None if saved is None else OnLink(bool(saved[0]), bytes.fromhex(saved[1]))
 
 
 def flow_to_snapshot(flow: FlowBinding) -> dict[str, Any]:

@@ -16,7 +16,10 @@ from testbed.wire.flow import FlowIdentification, Pro
 class ListedBinding:
     """One BID: the care-of address it should have, and the one that the receiver has acknowledged.
 
-    `contradicted`: a message that is under way says otherwise than what is wanted by now.
+    `contradicted`: a message that is under way says otherwise than what is wanted by now, or has done so and
+    was followed by another one, which has not been acknowledged yet.
+    `home`: it is to be the home binding, whose care-of address is the home address (RFC 5648 §5.6.3).
+    `status`: with which the receiver has acknowledged it.
     """
 
     bid: int
@@ -27,6 +30,8 @@ class ListedBinding:
     refresh_due: bool = False
     refused: int | None = None
     contradicted: bool = False
+    home: bool = False
+    status: int = 0
 
     @property
     def dirty(self) -> bool:
@@ -84,6 +89,7 @@ def describe_binding(binding: ListedBinding, now: float) -> dict[str, Any]:
         "care_of_address": str(binding.care_of_address) if binding.care_of_address else None,
         "registered": str(binding.registered) if binding.registered else None,
         "remaining_s": round(binding.expires - now, 3) if binding.registered else None,
+        "on_home_link": binding.home,
         "refused": binding.refused,
     }
 

@@ -167,6 +167,8 @@ class LinkLayerAddress(MobilityOption):
     """A link-layer address in a mobility message (RFC 5568 §6.4.4)."""
 
     option_type: ClassVar[int] = 7
+    #: The option code of the mobile node's own address.
+    OF_MOBILE_NODE: ClassVar[int] = 2
 
     option_code: int
     address: bytes

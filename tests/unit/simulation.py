@@ -25,6 +25,8 @@ CORRESPONDENT = IPv6Address("2001:db8:300::2")
 HOME_PREFIX = IPv6Network("2001:db8:100::/64")
 WLAN, CELLULAR = IPv6Address("2001:db8:201::a"), IPv6Address("2001:db8:202::a")
 ROUTER = IPv6Address("fe80::1")
+#: Link-layer address of the interface "wlan".
+HARDWARE = bytes.fromhex("020000000001")
 INTERFACES = (InterfaceConfiguration("wlan", 1, 20), InterfaceConfiguration("cellular", 2, 10))
 
 KEY = SecurityAssociation(1000, bytes(range(16)))
@@ -120,6 +122,7 @@ def pair(
     lifetime_s: int = 60,
     key: SecurityAssociation | None = KEY,
     dialect: str = "draft",
+    returning_home: str = "complete",
     **home_agent: object,
 ) -> tuple[Simulation, MobileNode, HomeAgent]:
     """A mobile node, not attached yet, and its home agent. Without `key` nothing is authenticated."""
@@ -130,10 +133,17 @@ def pair(
     agent = HomeAgent(configuration, simulation.now)
     node = MobileNode(
         MobileNodeConfiguration(
-            HOME_ADDRESS, HOME_AGENT, INTERFACES, lifetime_s, association=key, dialect=dialect
+            HOME_ADDRESS,
+            HOME_AGENT,
+            INTERFACES,
+            lifetime_s,
+            association=key,
+            dialect=dialect,
+            returning_home=returning_home,
         ),
         simulation.now,
         sequence=65530,
+        link_layer_address={"wlan": HARDWARE, "cellular": b""}.__getitem__,
     )
     simulation.add("ha", agent, HOME_AGENT)
     simulation.add("mn", node, WLAN, CELLULAR)

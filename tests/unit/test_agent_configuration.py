@@ -166,6 +166,21 @@ def test_one_care_of_address_has_no_flow_bindings(more):
         check({**MOBILE_NODE, "multiple_care_of_addresses": False, **more})
 
 
+@pytest.mark.parametrize(
+    ("tables", "key"),
+    [
+        ({"hierarchical": True, "accept_unauthenticated": True}, "hierarchical"),
+        ({"mobile_network": {"prefixes": ["2001:db8:9::/64"]}}, "mobile_network"),
+        ({"multiple_care_of_addresses": False}, "multiple_care_of_addresses = false"),
+    ],
+)
+def test_what_simultaneous_attachment_does_not_go_with(tables, key):
+    assert check({**MOBILE_NODE, "returning_home": "simultaneous"}).returning_home == "simultaneous"
+    with pytest.raises(ConfigurationError) as error:
+        check({**MOBILE_NODE, "returning_home": "simultaneous", **tables})
+    assert str(error.value) == f'returning_home: "simultaneous" does not go with {key}'
+
+
 def test_a_mobile_router_has_one_entry_in_the_prefix_table():
     router = {"home_address": "2001:db8:100::100", "prefixes": ["2001:db8:1000::/64"]}
     with pytest.raises(ConfigurationError, match=r"^mobile_router\[1\].home_address: '2001:db8:100::100' is"):
