@@ -68,3 +68,23 @@ def test_flow_bindings_leave_room_for_a_movement():
     simulation.run(5)
     agree(node, agent)
     assert set(agent.cache.get(HOME_ADDRESS).flows) == set(range(1, 6))
+
+
+@requirement("RFC 6275 §11.8: a Binding Update is sent again until it is acknowledged")
+def test_the_return_is_told_again_where_its_message_is_lost():
+    """What the home agent was told in between has to be taken back, though our list is as it was before."""
+    simulation, node, agent = attached_pair()
+    node.detach("wlan", simulation.now)
+    simulation.run(0.005)
+    node.attach("wlan", WLAN, ROUTER, simulation.now)
+    simulation.fate = lambda packet: []
+    simulation.run(0.1)
+    paths = agent.home_binding(HOME_ADDRESS).paths
+    assert {path.bid: path.remote for path in paths} == {1: CELLULAR, 2: CELLULAR}
+    simulation.fate = lambda packet: [FAST_S]
+    node.detach("wlan", simulation.now)
+    node.attach("wlan", WLAN, ROUTER, simulation.now)
+    simulation.run(5)
+    agree(node, agent)
+    paths = agent.home_binding(HOME_ADDRESS).paths
+    assert {path.bid: path.remote for path in paths} == {1: WLAN, 2: CELLULAR}
