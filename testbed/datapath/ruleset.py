@@ -59,9 +59,9 @@ class Ruleset:
             old_counters += [table.delete_counter(name) for name in old.counters if name not in new.counters]
         added = flat(e for e, change in uses.items() if change > 0 and not self._uses[e])
         removed = flat(e for e, change in uses.items() if change < 0 and self._uses[e] + change == 0)
-        messages = [table.elements(DELETE_ELEMENT, name, group) for name, group in removed.items()]
+        messages = self._elements_messages(DELETE_ELEMENT, removed)
         messages += sets + chains + counters + rules
-        messages += [table.elements(NEW_ELEMENT, name, group) for name, group in added.items()]
+        messages += self._elements_messages(NEW_ELEMENT, added)
         messages += [table.flush(name) for name in gone] + [table.delete_chain(name) for name in gone]
         messages += old_counters + old_sets
         self._transact(messages)
@@ -115,12 +115,16 @@ class Ruleset:
         messages += [table.chain(name) for name in homes]
         for name, rules in [*((name, rules) for name, (_, rules) in base.items()), *homes.items()]:
             messages += [table.rule(name, rule) for rule in rules]
-        messages += [
-            table.elements(NEW_ELEMENT, name, part)
-            for name, group in flat(self._uses).items()
+        messages += self._elements_messages(NEW_ELEMENT, flat(self._uses))
+        self._transact(messages)
+
+    def _elements_messages(self, kind: int, elements: Mapping[str, list[Element]]) -> list[tuple]:
+        """Messages that add or take away elements, by set: as many as they need."""
+        return [
+            self.classifier.table.elements(kind, name, part)
+            for name, group in elements.items()
             for part in _parts(group)
         ]
-        self._transact(messages)
 
     def _is_right(self, wanted: Mapping[Hashable, HomeRules]) -> bool:
         """Whether the kernel has this table, rule by rule and element by element."""
