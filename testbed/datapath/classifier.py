@@ -118,6 +118,14 @@ def counter_of(home_address: IPv6Address, fid: int | None) -> str:
     return f"{chain_of(home_address)}." + ("default" if fid is None else f"fid{fid}")
 
 
+def counters_of(
+    home_address: IPv6Address, rules: Iterable[FlowRule]
+) -> dict[str, tuple[IPv6Address, int | None]]:
+    """Names of the counters of a home address, with what they count."""
+    fids = (None, *(rule.fid for rule in rules))
+    return {counter_of(home_address, fid): (home_address, fid) for fid in fids}
+
+
 #: Mobile nodes tend to want the same.
 _matches = lru_cache(maxsize=1024)(matches)
 
@@ -152,6 +160,9 @@ class HomeRules:
 
 
 EMPTY = HomeRules({}, {}, frozenset())
+
+#: Sets of which each element belongs to one home address, at an anchor; tunnels end where those of others do.
+OWN_SETS = frozenset({HOMES, HOME_PREFIXES, TUNNELS, TUNNEL_PREFIXES, KEPT_HERE})
 
 
 class Classifier:
@@ -413,8 +424,32 @@ class Classifier:
 
     # -- what each home address adds
 
-    def home(self, binding: HomeBinding, slots: dict[int, int]) -> HomeRules:
-        """The rules of one home address; `slots`: BID -> slot."""
+    def home(self, binding: HomeBinding, slots: dict[int, int], rules: bool = True) -> HomeRules:
+        """What one home address has; `slots`: BID -> slot. Without `rules`, only its elements: see
+        `same_rules`."""
+        elements = self._elements(binding, slots)
+        if not rules:
+            return HomeRules({}, {}, frozenset(elements))
+        found = self._rules(binding, slots)
+        return HomeRules(found.chains, found.counters, found.elements | elements, found.sets)
+
+    @staticmethod
+    def same_rules(
+        one: HomeBinding, slots: dict[int, int], other: HomeBinding, other_slots: dict[int, int]
+    ) -> bool:
+        """Whether two bindings of a home address have the same rules: they differ in care-of addresses at
+        most."""
+        if one.rules != other.rules or slots != other_slots or one.default_bid != other.default_bid:
+            return False
+        if one.prefixes or other.prefixes or one.regional != other.regional:
+            return False
+        if any(len(rule.bids) > 1 for rule in one.rules):  # copies: one for each tunnel
+            return one.paths == other.paths
+        ways, other_ways = ([(p.bid, p.on_link is None) for p in b.paths] for b in (one, other))
+        return ways == other_ways
+
+    def _rules(self, binding: HomeBinding, slots: dict[int, int]) -> HomeRules:
+        """Chains with their counters, and the elements that lead there."""
         home_address = binding.home_address
         chain = chain_of(home_address)
         counters = {counter_of(home_address, None): (home_address, None)}
@@ -465,6 +500,14 @@ class Classifier:
                 for remote in remotes
             )
             elements |= {(TUNNEL_PREFIXES, _interval(prefix, inside)) for prefix in binding.prefixes}
+        return HomeRules(chains, counters, frozenset(elements), sets)
+
+    def _elements(
+        self, binding: HomeBinding, slots: dict[int, int]
+    ) -> set[tuple[str, tuple[Element, ...]]]:
+        """What depends on the ends of the tunnels."""
+        home_address = binding.home_address
+        elements: set[tuple[str, tuple[Element, ...]]] = set()
         for path in binding.paths:
             if path.on_link is not None:
                 if self._anchor and not path.on_link.neighbour_discovery:
@@ -476,7 +519,7 @@ class Classifier:
             elements |= self.sources(mark.value(mark.slot_number(slots[path.bid])), path)
         if binding.regional and not self._anchor:
             elements.add((REGIONALS, (Element(home_address.packed),)))
-        return HomeRules(chains, counters, frozenset(elements), sets)
+        return elements
 
     def _remembered(
         self, chain: str, flows: list[tuple[int, list[bytes], bytes]]

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address
 
 from testbed.datapath import mark
-from testbed.datapath.classifier import EMPTY, Classifier, HomeRules
+from testbed.datapath.classifier import EMPTY, OWN_SETS, Classifier, HomeRules, counters_of
 from testbed.datapath.device import DetourDevice, TunnelDevice, sysctl
 from testbed.datapath.error import DatapathError
 from testbed.datapath.netlink import NETFILTER, ROUTE, Netlink, NetlinkError
@@ -49,7 +49,7 @@ from testbed.datapath.routing import Routing
 from testbed.datapath.ruleset import Ruleset
 from testbed.datapath.slots import Slots
 from testbed.datapath.tunnel import Ip6Tunnel, Seg6Tunnel, Tunnel, explain
-from testbed.mobility.forwarding import HomeBinding, Side
+from testbed.mobility.forwarding import HomeBinding, Path, Side
 
 #: Errors that say of something to be removed that it is not there.
 _GONE = {errno.ESRCH, errno.ENOENT, errno.ENODEV, errno.EADDRNOTAVAIL, errno.ENXIO}
@@ -99,7 +99,7 @@ class Datapath:
         self._filter: Netlink | None = None
         self._bindings: dict[IPv6Address, HomeBinding] = {}
         self._slots = Slots(shared=side is Side.ANCHOR)
-        self._wanted: dict[IPv6Address | None, _Wanted] = {}
+        #: How many home addresses need each of the objects that are not of one only.
         self._uses: Counter[KernelObject] = Counter()
         self._sysctls: dict[str, int] = {}
 
@@ -118,16 +118,22 @@ class Datapath:
         for address, binding in changes.items():
             if binding is not None and binding.home_address != address:
                 raise DatapathError(f"the binding given for {address} is one of {binding.home_address}.")
-        wanted: dict[IPv6Address | None, _Wanted] = {address: _NOTHING for address in changes}
-        wanted.update(
-            (binding.home_address, self._want(binding, slots[binding.home_address])) for binding in changed
-        )
+        before: dict[IPv6Address | None, _Wanted] = {}
+        wanted: dict[IPv6Address | None, _Wanted] = {}
+        for address, binding in changes.items():
+            if binding is not None:
+                self._check(binding)
+            old = self._bindings.get(address), self._slots.of.get(address, {})
+            new = binding, slots.get(address, {})
+            before[address] = self._want(*old, *new)
+            wanted[address] = self._want(*new, *old)
         if self.side is Side.MOBILE:  # which home address is the first one, and its default path
             bindings = {**self._bindings, **changes}
             bindings = {address: binding for address, binding in bindings.items() if binding is not None}
+            before[None] = self._base(self._bindings, self._slots.of)
             wanted[None] = self._base(bindings, {**self._slots.of, **slots})
         self._set_source(changed)
-        self._commit(wanted)
+        self._commit(before, wanted)
         for address, binding in changes.items():
             if binding is None:
                 self._bindings.pop(address, None)
@@ -154,8 +160,8 @@ class Datapath:
         found = self._all_counters()
         return {
             key: found[name]
-            for wanted in self._wanted.values()
-            for name, key in wanted.rules.counters.items()
+            for address, binding in self._bindings.items()
+            for name, key in counters_of(address, binding.rules).items()
             if name in found
         }
 
@@ -197,7 +203,6 @@ class Datapath:
                 except DatapathError:
                     pass  # an interface that is gone
             self._sysctls.clear()
-            self._wanted.clear()
             self._bindings.clear()
             self._uses.clear()
             self._slots.of.clear()
@@ -230,7 +235,8 @@ class Datapath:
                 mtu,
                 self.configuration.kernel_mobility,
             )
-            self._ruleset = Ruleset(self._filter, name, f"owned by flowbind ({self.side.value})")
+            own = OWN_SETS if self.side is Side.ANCHOR else frozenset()
+            self._ruleset = Ruleset(self._filter, name, f"owned by flowbind ({self.side.value})", own)
         self._detour.ensure()
         device = getattr(self._tunnel, "device", None)
         if device is not None:
@@ -262,7 +268,8 @@ class Datapath:
 
     # -- from bindings to what the kernel shall have
 
-    def _want(self, binding: HomeBinding, slots: dict[int, int]) -> _Wanted:
+    def _check(self, binding: HomeBinding) -> None:
+        """Raise DatapathError for what no kernel could do."""
         bids = {path.bid for path in binding.paths}
         for path in binding.paths:
             inside = [
@@ -281,13 +288,36 @@ class Datapath:
             if self.side is Side.MOBILE and path.interface is None:
                 raise DatapathError(f"BID {path.bid} of {binding.home_address} has no interface.")
         for rule in binding.rules:
-            unknown = sorted(set(rule.bids) - bids)
-            if unknown:
+            if not bids.issuperset(rule.bids):
+                unknown = min(set(rule.bids) - bids)
                 raise DatapathError(
-                    f"flow binding {rule.fid} of {binding.home_address} names BID {unknown[0]}, "
+                    f"flow binding {rule.fid} of {binding.home_address} names BID {unknown}, "
                     "which has no path."
                 )
-        return _Wanted(frozenset(self._routing.home(binding, slots)), self._classifier.home(binding, slots))
+
+    def _want(
+        self,
+        binding: HomeBinding | None,
+        slots: dict[int, int],
+        other: HomeBinding | None = None,
+        other_slots: dict[int, int] | None = None,
+    ) -> _Wanted:
+        """What the kernel shall have for a binding; of the costly parts only those that the same is not had
+        of by `other`, the one before or after it."""
+        if binding is None:
+            return _NOTHING
+        if other is None:
+            return _Wanted(
+                frozenset(self._routing.home(binding, slots)), self._classifier.home(binding, slots)
+            )
+        same = self._classifier.same_rules(binding, slots, other, other_slots)
+        alike = self.side is Side.ANCHOR and not (binding.prefixes or other.prefixes)
+        # what a mobile node's paths need may vanish by itself, hence is had again
+        paths = _placed(other, other_slots) if alike else ()
+        return _Wanted(
+            frozenset(self._routing.home(binding, slots, paths)),
+            self._classifier.home(binding, slots, not same),
+        )
 
     def _base(
         self, bindings: Mapping[IPv6Address, HomeBinding], slots: Mapping[IPv6Address, dict[int, int]]
@@ -302,17 +332,19 @@ class Datapath:
 
     # -- to the kernel: changes
 
-    def _commit(self, wanted: dict[IPv6Address | None, _Wanted]) -> None:
-        """Go from what the kernel has to `wanted`, for its keys."""
+    def _commit(
+        self, before: dict[IPv6Address | None, _Wanted], wanted: dict[IPv6Address | None, _Wanted]
+    ) -> None:
+        """Go from `before`, which the kernel has, to `wanted`, which has the same keys."""
         uses: Counter[KernelObject] = Counter()
-        before = {key: self._wanted.get(key, _NOTHING) for key in wanted}
         for key in wanted:
             uses.subtract(before[key].objects)
             uses.update(wanted[key].objects)
         added = [o for o, change in uses.items() if change > 0 and not self._uses[o]]
-        removed = [o for o, change in uses.items() if change < 0 and self._uses[o] + change == 0]
+        removed = [o for o, change in uses.items() if change < 0 and self._uses[o] + change <= 0]
         replaced = {o.key: o for o in removed}
-        again = [o for new in wanted.values() for o in new.objects if o.volatile and self._uses[o]]
+        fresh = set(added)
+        again = [o for new in wanted.values() for o in new.objects if o.volatile and o not in fresh]
         keys = {o.key for o in added}
         removed = [o for o in removed if o.key not in keys]
         added.sort(key=_order)
@@ -324,22 +356,23 @@ class Datapath:
                 {key: new.rules for key, new in wanted.items()},
             )
         except (DatapathError, NetlinkError) as error:
-            done = [o for o in reversed(done) if not self._uses[o]]
+            done = [o for o in reversed(done) if o in fresh]
             self._remove(o for o in done if o.key not in replaced)
             self._attempt_install([replaced[o.key] for o in done if o.key in replaced])
             if isinstance(error, NetlinkError):
                 raise DatapathError(f"the kernel refused the flow rules: {explain(error)}.") from error
             raise
         removed.sort(key=_order, reverse=True)
-        self._wanted.update(wanted)
-        for key, new in wanted.items():
-            if new is _NOTHING:
-                del self._wanted[key]
-        self._uses.update(uses)
-        for o in uses:
-            if not self._uses[o]:
-                del self._uses[o]
+        self._count(uses)
         self._remove(removed)
+
+    def _count(self, uses: Mapping[KernelObject, int]) -> None:
+        """At an anchor, all but policy rules belong to one home address, or to none."""
+        for o, change in uses.items():
+            if change and (self.side is not Side.ANCHOR or isinstance(o, PolicyRule)):
+                self._uses[o] += change
+                if not self._uses[o]:
+                    del self._uses[o]
 
     def _install(self, objects: list[KernelObject], done: list[KernelObject] | None = None) -> None:
         """Install in this order; `done` gets what was. Raises DatapathError for the first refusal."""
@@ -385,9 +418,10 @@ class Datapath:
         there = self._objects_there()
         self._adopt(complete, there)
         slots = self._slots.assign(complete.values())
-        wanted: dict[IPv6Address | None, _Wanted] = {
-            address: self._want(binding, slots[address]) for address, binding in complete.items()
-        }
+        wanted: dict[IPv6Address | None, _Wanted] = {}
+        for address, binding in complete.items():
+            self._check(binding)
+            wanted[address] = self._want(binding, slots[address])
         wanted[None] = self._base(complete, slots)
         self._set_source(complete.values())
         uses: Counter[KernelObject] = Counter()
@@ -405,7 +439,8 @@ class Datapath:
         self._install(missing)
         repairs = self._ruleset.repair({key: new.rules for key, new in wanted.items()})
         self._remove(extra)
-        self._wanted, self._uses = wanted, uses
+        self._uses.clear()
+        self._count(uses)
         self._bindings = dict(complete)
         self._slots.of = dict(slots)
         return repairs + len(missing) + len(extra)
@@ -451,6 +486,10 @@ class Datapath:
             return dict(map(parse_counter, self._filter.dump(*self._classifier.table.counters_request())))
         except NetlinkError as error:
             raise DatapathError(f"the kernel's counters cannot be read: {explain(error)}.") from error
+
+
+def _placed(binding: HomeBinding, slots: Mapping[int, int]) -> list[tuple[Path, int]]:
+    return [(path, slots[path.bid]) for path in binding.paths]
 
 
 def _order(o: KernelObject) -> int:

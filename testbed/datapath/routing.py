@@ -5,6 +5,7 @@ each BID has a slot of its own, with two tables: what goes into the tunnel, and 
 signalling leave (by the interface of their care-of address, whatever the default route is).
 """
 
+from collections.abc import Collection
 from ipaddress import IPv6Address, IPv6Network
 
 from testbed.datapath import mark
@@ -104,12 +105,17 @@ class Routing:
             )
         return objects
 
-    def home(self, binding: HomeBinding, slots: dict[int, int]) -> set[KernelObject]:
-        """What one home address needs; `slots`: BID -> slot."""
+    def home(
+        self, binding: HomeBinding, slots: dict[int, int], other: Collection[tuple[Path, int]] = ()
+    ) -> set[KernelObject]:
+        """What one home address needs; `slots`: BID -> slot. Without what the paths with their slots in
+        `other` need, which is there before and after."""
         destinations = [IPv6Network(binding.home_address), *binding.prefixes]
         objects: set[KernelObject] = set()
         for path in binding.paths:
             slot = slots[path.bid]
+            if (path, slot) in other and path.on_link is None:  # neighbours may vanish by themselves
+                continue
             table = mark.slot_table(slot)
             objects.add(
                 PolicyRule(mark.SLOT_PRIORITY, table, mark.value(mark.slot_number(slot)), mark.NUMBER_MASK)

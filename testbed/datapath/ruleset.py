@@ -23,12 +23,19 @@ from testbed.datapath.nftables import (
 
 
 class Ruleset:
-    """One table. What each key (a home address, or None for the base) contributes is `HomeRules`."""
+    """One table. What each key (a home address, or None for the base) contributes is `HomeRules`.
 
-    def __init__(self, netlink: Netlink, name: str, comment: str) -> None:
+    `own`: names of sets each of whose elements belongs to one key. Of the elements of others it is counted
+    how many keys need them.
+    """
+
+    def __init__(
+        self, netlink: Netlink, name: str, comment: str, own: frozenset[str] = frozenset()
+    ) -> None:
         self._netlink = netlink
         self._name = name
         self._comment = comment
+        self._own = own
         self._uses: Counter[tuple[str, tuple[Element, ...]]] = Counter()
         self.classifier: Classifier | None = None
         self._reassembly = True
@@ -58,14 +65,21 @@ class Ruleset:
             counters += [table.counter(name) for name in new.counters if name not in old.counters]
             old_counters += [table.delete_counter(name) for name in old.counters if name not in new.counters]
         added = flat(e for e, change in uses.items() if change > 0 and not self._uses[e])
-        removed = flat(e for e, change in uses.items() if change < 0 and self._uses[e] + change == 0)
+        removed = flat(e for e, change in uses.items() if change < 0 and self._uses[e] + change <= 0)
         messages = self._elements_messages(DELETE_ELEMENT, removed)
         messages += sets + chains + counters + rules
         messages += self._elements_messages(NEW_ELEMENT, added)
         messages += [table.flush(name) for name in gone] + [table.delete_chain(name) for name in gone]
         messages += old_counters + old_sets
         self._transact(messages)
-        self._uses.update(uses)
+        self._count(uses)
+
+    def _count(self, uses: Mapping[tuple[str, tuple[Element, ...]], int]) -> None:
+        for element, change in uses.items():
+            if change and element[0] not in self._own:
+                self._uses[element] += change
+                if not self._uses[element]:
+                    del self._uses[element]
 
     def delete(self) -> None:
         """Delete the table, if it is there. Raises NetlinkError."""
@@ -79,18 +93,20 @@ class Ruleset:
         uses: Counter[tuple[str, tuple[Element, ...]]] = Counter()
         for rules in wanted.values():
             uses.update(rules.elements)
-        self._uses = uses
-        if self._is_right(wanted):
+        self._uses.clear()
+        self._count(uses)
+        elements = flat(uses)
+        if self._is_right(wanted, elements):
             return 0
         try:
-            self._replace(wanted)
+            self._replace(wanted, elements)
         except NetlinkError as error:
             # no tproxy expression, hence no way to ask for reassembly
             if error.errno not in (errno.ENOENT, errno.EOPNOTSUPP) or not self._reassembly:
                 raise
             self._reassembly = False
-            if not self._is_right(wanted):
-                self._replace(wanted)
+            if not self._is_right(wanted, elements):
+                self._replace(wanted, elements)
         return 1
 
     def _base_chains(self) -> dict:
@@ -100,7 +116,9 @@ class Ruleset:
             chains.pop("fragments", None)
         return chains
 
-    def _replace(self, wanted: Mapping[Hashable, HomeRules]) -> None:
+    def _replace(
+        self, wanted: Mapping[Hashable, HomeRules], elements: Mapping[str, list[Element]]
+    ) -> None:
         table = self.classifier.table
         values = self._counters()
         messages = [table.create(self._comment), table.delete(), table.create(self._comment)]
@@ -115,7 +133,7 @@ class Ruleset:
         messages += [table.chain(name) for name in homes]
         for name, rules in [*((name, rules) for name, (_, rules) in base.items()), *homes.items()]:
             messages += [table.rule(name, rule) for rule in rules]
-        messages += self._elements_messages(NEW_ELEMENT, flat(self._uses))
+        messages += self._elements_messages(NEW_ELEMENT, elements)
         self._transact(messages)
 
     def _elements_messages(self, kind: int, elements: Mapping[str, list[Element]]) -> list[tuple]:
@@ -126,7 +144,9 @@ class Ruleset:
             for part in _parts(group)
         ]
 
-    def _is_right(self, wanted: Mapping[Hashable, HomeRules]) -> bool:
+    def _is_right(
+        self, wanted: Mapping[Hashable, HomeRules], elements: Mapping[str, list[Element]]
+    ) -> bool:
         """Whether the kernel has this table, rule by rule and element by element."""
         base = self._base_chains()
         chains = {name: (hook, rules) for name, (hook, rules) in base.items()}
@@ -139,7 +159,6 @@ class Ruleset:
         names = set(self.classifier.BASE_COUNTERS).union(*(new.counters for new in wanted.values()))
         if self._counters().keys() != names:
             return False
-        elements = flat(self._uses)
         sets = self._all_sets(wanted)
         ours = [definition[0] for definition in sets if len(definition) == 4]  # not those that rules fill
         return self._sets() == {definition[0] for definition in sets} and all(
