@@ -82,8 +82,6 @@ def test_the_return_is_told_again_where_its_message_is_lost():
     paths = agent.home_binding(HOME_ADDRESS).paths
     assert {path.bid: path.remote for path in paths} == {1: CELLULAR, 2: CELLULAR}
     simulation.fate = lambda packet: [FAST_S]
-    node.detach("wlan", simulation.now)
-    node.attach("wlan", WLAN, ROUTER, simulation.now)
     simulation.run(5)
     agree(node, agent)
     paths = agent.home_binding(HOME_ADDRESS).paths
