@@ -1,5 +1,7 @@
 """At home and abroad at once (RFC 5648 §5.6, §6.2, §6.3; draft §6.4)."""
 
+import random
+
 import pytest
 from simulation import (
     CELLULAR,
@@ -19,6 +21,7 @@ from testbed.mobility.binding import FlowBinding
 from testbed.mobility.correspondent_node import CorrespondentNode, CorrespondentNodeConfiguration
 from testbed.mobility.forwarding import Action, OnLink
 from testbed.mobility.home_agent import HomeAgent
+from testbed.mobility.listed_flows import FlowError
 from testbed.mobility.policy import Policy
 from testbed.wire.message import (
     BindingAcknowledgement,
@@ -398,3 +401,57 @@ def test_routes_are_not_optimised_meanwhile():
     to_correspondent = [p for p in packets(simulation, BindingUpdate) if p.destination == CORRESPONDENT]
     assert not any(option.home for packet in to_correspondent for option in identifiers(packet).values())
 
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_happens_both_sides_agree_in_the_end(seed):
+    """Interfaces come and go at home and abroad, flow bindings change, messages get lost."""
+    dice = random.Random(seed)
+    simulation, node, agent = both(other_routers=bool(seed % 2))
+    simulation.fate = lambda packet: [dice.uniform(0.001, 0.2)] if dice.random() < 0.7 else []
+    places = {"wlan": [None, (WLAN, ROUTER), (AT_HOME, ROUTER)], "cellular": [None, (CELLULAR, ROUTER)]}
+    if seed % 2 == 0:  # it has no link-layer address
+        places["cellular"].append((AT_HOME + 1, ROUTER))
+    for _ in range(40):
+        if dice.random() < 0.6:
+            interface = dice.choice(["wlan", "cellular"])
+            node.move({interface: dice.choice(places[interface])}, simulation.now)
+        else:
+            change_flow(dice, node, simulation.now)
+        at_home(simulation, node)
+        simulation.run(dice.choice([0.0, 0.1, 1, 20]))
+    simulation.fate = lambda packet: [0.01]
+    node.move({"wlan": (AT_HOME, ROUTER), "cellular": (CELLULAR, ROUTER)}, simulation.now)
+    at_home(simulation, node)
+    simulation.run(200)
+    assert paths(agent)[1].on_link is not None and paths(agent)[2].remote == CELLULAR
+    agree(node, agent)
+    assert {listed["state"] for listed in node.flows()} <= {"registered"}
+    simulation.settle()
+    node.move({"wlan": (WLAN, ROUTER)}, simulation.now)
+    at_home(simulation, node)
+    simulation.run(200)
+    assert paths(agent)[1].remote == WLAN
+    agree(node, agent)
+
+
+def at_home(simulation, node):
+    """What is sent to the home address arrives on the home link only."""
+    simulation.addresses.pop(HOME_ADDRESS, None)
+    if node.home_interface is not None:
+        simulation.addresses[HOME_ADDRESS] = "mn"
+
+
+def change_flow(dice, node, now):
+    known = [listed["flow"].fid for listed in node.flows()]
+    fid = dice.randrange(1, 5)
+    bids = dice.choice([(1,), (2,), (1, 2), (2, 1)])
+    try:
+        if fid not in known:
+            node.add_flow(flow(fid, *bids), now)
+        elif dice.random() < 0.7:
+            node.replace_flow(flow(fid, *bids), now)
+        else:
+            node.remove_flow(fid, now)
+    except FlowError:
+        pass  # it is on its way out
