@@ -31,7 +31,7 @@ def minimal_path():
 def test_help_lists_the_commands(option):
     done = run(*option)
     assert (done.returncode, done.stderr) == (0, "")
-    for command in ("multihome", "mn", "shell", "check", "setup", "tests", "bench"):
+    for command in ("multihome", "mn", "shell", "check", "setup", "tests", "kernel", "bench"):
         assert f"  {command} " in done.stdout
 
 
