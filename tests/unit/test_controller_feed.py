@@ -105,7 +105,12 @@ def test_a_subscriber_gets_the_state_and_then_each_change(tmp_path):
         feed = Feed()
         feed.publish({HOME: BINDING})
         path = str(tmp_path / "feed.sock")
-        server = await asyncio.start_unix_server(feed.serve, path)
+
+        async def serve(reader, writer):
+            await feed.serve(reader, writer)
+            writer.close()  # from Python 3.12 on, a server is not closed before its connections are
+
+        server = await asyncio.start_unix_server(serve, path)
         async with server:
             lines, writer = await asyncio.open_unix_connection(path)
             reader = FeedReader()
