@@ -6,7 +6,6 @@ Classes: `AnchorPointConfiguration`, `AnchorPoint`.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
-from typing import Any
 
 from testbed.mobility.authentication import SecurityAssociation, Verifier
 from testbed.mobility.forwarding import HomeBinding, OnLink
@@ -74,8 +73,6 @@ class AnchorPoint(HomeAgent):
             codec or Codec(configuration.dialect),
         )
         self.configuration: AnchorPointConfiguration = configuration
-        #: With which key each regional address was registered: no other node gets it meanwhile.
-        self._owners: dict[IPv6Address, int | None] = {}
 
     def receive(self, packet: Packet, interface: str, now: float) -> None:
         Registrar.receive(self, packet, interface, now)  # nothing of home links
@@ -93,19 +90,14 @@ class AnchorPoint(HomeAgent):
         return None  # no mobile node is on the link of its regional address
 
     def _decide(self, packet: Packet, update: BindingUpdate, home_address: IPv6Address, now: float) -> None:
+        """Nobody gets a regional address that was registered with another key, while it is."""
         spi, entry = spi_of(packet), self.cache.get(home_address)
-        if entry is not None and entry.bindings and self._owners.get(home_address, spi) != spi:
+        if entry is not None and entry.bindings and entry.owner != spi:
             return self._reject(packet, update, home_address, Status.DUPLICATE_ADDRESS_DETECTION_FAILED)
-        self._owners[home_address] = spi
         super()._decide(packet, update, home_address, now)
-
-    def snapshot(self, now: float) -> dict[str, Any]:
-        owners = {str(address): spi for address, spi in self._owners.items() if self.cache.get(address)}
-        return {**super().snapshot(now), "owners": owners}
-
-    def restore(self, snapshot: dict[str, Any], saved_at: float, now: float) -> None:
-        super().restore(snapshot, saved_at, now)
-        self._owners = {IPv6Address(address): spi for address, spi in snapshot.get("owners", {}).items()}
+        entry = self.cache.get(home_address)
+        if entry is not None:
+            entry.owner = spi
 
     def _care_of_status(self, care_of_address: IPv6Address) -> Status:
         """RFC 5380 §6.2: code 129 for an on-link address outside of the domain; §6.1: no MAP behind a MAP."""

@@ -185,9 +185,10 @@ class Verifier:
         self.accept_unauthenticated = accept_unauthenticated
         self._time_of_day = time_of_day
         self._codec = codec
-        #: The last time stamp accepted, by home address: outlives the bindings.
+        #: The last time stamp accepted, by home address: outlives the bindings, as long as it matters.
         self.timestamps: dict[IPv6Address, int] = {}
         self._judged_at = 0.0
+        self._window_s = 0.0
 
     def association(self, packet: Packet, home: IPv6Address) -> SecurityAssociation | None:
         """The one that a Binding Update for `home` has to be authenticated by."""
@@ -212,13 +213,24 @@ class Verifier:
         identifier = packet.message.option(MessageIdentifier)
         if identifier is None:
             return Status.MIPV6_MESG_ID_REQD
-        away = identifier.timestamp - ntp_timestamp(self._time_of_day(now))
+        ours = ntp_timestamp(self._time_of_day(now))
+        away = identifier.timestamp - ours
         if abs(away) > association.window_s * (1 << 32):
             return Status.MIPV6_ID_MISMATCH
         if identifier.timestamp <= self.timestamps.get(home, -1):
             return Status.MIPV6_ID_MISMATCH
-        self.timestamps[home] = identifier.timestamp
+        self._window_s = max(self._window_s, association.window_s)
+        self._remember(home, identifier.timestamp, ours)
         return Status.BINDING_UPDATE_ACCEPTED
+
+    def _remember(self, home: IPv6Address, timestamp: int, ours: int) -> None:
+        """The newest comes last; what could not be played back any more, as it is out of every window, is
+        forgotten: at a mobility anchor point there is no end of home addresses."""
+        self.timestamps.pop(home, None)
+        self.timestamps[home] = timestamp
+        too_old = ours - int(self._window_s * (1 << 32))
+        while self.timestamps[oldest := next(iter(self.timestamps))] < too_old:
+            del self.timestamps[oldest]
 
     def sign(
         self, acknowledgement: BindingAcknowledgement, packet: Packet, home: IPv6Address

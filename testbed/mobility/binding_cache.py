@@ -31,6 +31,8 @@ class CacheEntry:
     #: Whether it is a mobile router (R flag), and the prefixes behind it (RFC 3963 §6.1.1).
     mobile_router: bool = False
     prefixes: tuple[IPv6Network, ...] = ()
+    #: The SPI of the key that it was made with, where any mobile node's key will do (RFC 5380 §12).
+    owner: int | None = None
 
     def copy(self) -> "CacheEntry":
         """An independent copy: bindings and flow bindings themselves are immutable."""
@@ -42,6 +44,7 @@ class CacheEntry:
             self.flows.copy(),
             self.mobile_router,
             self.prefixes,
+            self.owner,
         )
 
     def forwards_like(self, other: "CacheEntry") -> bool:

@@ -113,6 +113,8 @@ class CorrespondentRegistration(Registration):
         self._refresh_at: dict[int, float] = {}
         #: Messages about a BID since it was last acknowledged: one that is cut off does not hold up others.
         self._tries: dict[int, int] = {}
+        #: BIDs that were refused, and are asked for again all the same.
+        self._again: set[int] = set()
         self._tests_sent: dict[str, list[float]] = {"home": [], "care-of": []}
         self._unanswered = 0
         self._expired_nonces = 0
@@ -134,10 +136,7 @@ class CorrespondentRegistration(Registration):
             self._need(binding.care_of_address, now)
         if bids:
             self._need(None, now)
-        outstanding = self._outstanding
-        if outstanding is not None and all(
-            self.bindings[bid].care_of_address == address for bid, address in outstanding.bids.items()
-        ):
+        if self._outstanding is not None and self._is_current(self._outstanding):
             return  # what changes meanwhile goes with the next one, but movement does not wait
         if self._ready(now):
             self._send(now, INITIAL_BINDACK_TIMEOUT)
@@ -174,6 +173,7 @@ class CorrespondentRegistration(Registration):
                 super().handle_timer(kind, now)
         elif kind == "refresh":
             due = [bid for bid, when in self._refresh_at.items() if when <= now]
+            self._again = {b.bid for b in self.bindings.values() if b.refused is not None}
             self.refresh(now, due or self.bindings)
         else:
             super().handle_timer(kind, now)
@@ -193,13 +193,15 @@ class CorrespondentRegistration(Registration):
     def _to_tell(self) -> list[ListedBinding]:
         """The bindings that a Binding Update has to be sent for."""
         pending = {self._bid_of(listed) for listed in self.flows.values() if listed.operation is not None}
-        return [
-            binding
-            for binding in sorted(self.bindings.values(), key=self._urgency)
-            if binding.care_of_address
-            and binding.refused is None
-            and (binding.dirty or not self.known_to_peer or (self.flows.supported and binding.bid in pending))
-        ]
+        pending = pending if self.flows.supported else set()
+
+        def needed(binding: ListedBinding) -> bool:
+            if binding.refused is not None:
+                return binding.bid in self._again
+            return binding.dirty or not self.known_to_peer or binding.bid in pending
+
+        wanted = sorted(self.bindings.values(), key=self._urgency)
+        return [binding for binding in wanted if binding.care_of_address and needed(binding)]
 
     def _urgency(self, binding: ListedBinding) -> tuple[int, bool, int, int]:
         return (self._tries.get(binding.bid, 0), not binding.dirty, binding.priority, binding.bid)
@@ -405,6 +407,8 @@ class CorrespondentRegistration(Registration):
         self._expired_nonces = 0
         for bid in outstanding.bids:
             self._tries.pop(bid, None)
+            self._again.discard(bid)
+            self.bindings[bid].refused = None
         super()._accepted(message, outstanding, now)
 
     def _rejected(self, message: BindingAcknowledgement, outstanding: Outstanding, now: float) -> None:
@@ -414,9 +418,21 @@ class CorrespondentRegistration(Registration):
             self._forget_tokens(home, care_of=message.status != Status.EXPIRED_HOME_NONCE_INDEX)
             self._note("nonces-expired", peer=str(self.peer), status=int(message.status))
             self.update(now)
+        elif any(b.registered and b.bid not in outstanding.bids for b in self.bindings.values()):
+            self._expired_nonces = 0
+            self._go_on_without(outstanding, int(message.status), now)
         else:
             self._expired_nonces = 0
             super()._rejected(message, outstanding, now)
+
+    def _go_on_without(self, outstanding: Outstanding, status: int, now: float) -> None:
+        """One care-of address is refused: that must not hold up the others. It is asked for again when these
+        are refreshed."""
+        for bid in outstanding.bids:
+            self._again.discard(bid)
+            self.bindings[bid].refused = status
+            self._note("binding-refused", peer=str(self.peer), bid=bid, status=status)
+        self.update(now)
 
     def lost(self, now: float) -> None:
         """The correspondent node has no binding (Binding Error, status 1): register anew (§11.3.6)."""

@@ -476,10 +476,12 @@ class MobileNode(Role):
         return {
             "sequence": self.registration.sequence,
             "flows": [
-                flow_to_snapshot(self._flow_requests.wanted(listed.flow))
-                for listed in self.flow_registration.flows.values()
+                flow_to_snapshot(self._flow_requests.wanted(flow))
+                for flow in self.flow_registration.flows.wanted()
             ],
-            "correspondents": [str(peer) for peer in self.optimiser.correspondents],
+            "correspondents": [
+                str(peer) for peer, known in self.optimiser.correspondents.items() if not known.leaving
+            ],
         }
 
     def restore(self, snapshot: dict[str, Any], saved_at: float, now: float) -> None:

@@ -40,6 +40,8 @@ from testbed.wire.packet import Packet
 
 #: How long the sequence number of a de-registered home address is remembered (RFC 6275 §10.3.2, §12).
 MAX_DELETE_BCE_TIMEOUT = 10.0
+#: How long after a failure of the datapath that nobody can be told of it is tried again, in seconds.
+DATAPATH_RETRY_S = 1.0
 
 
 class Registrar(Role):
@@ -112,6 +114,7 @@ class Registrar(Role):
 
     def receive(self, packet: Packet, interface: str, now: float) -> None:
         """Process a message from a mobile node. Times in seconds on the agent's monotonic clock."""
+        self._undo = {}
         if isinstance(packet.message, BindingUpdate):
             self._receive_update(packet, packet.message, now)
         elif isinstance(packet.message, UnknownMessage):
@@ -121,7 +124,11 @@ class Registrar(Role):
 
     def handle_timer(self, now: float) -> None:
         """Expire bindings, ask for refreshes, forget de-registrations."""
+        self._undo = {}
         for kind, home_address in self.timers.due(now):
+            if kind == "again":
+                self._changed[home_address] = None
+                continue
             entry = self.cache.get(home_address)
             if entry is None:
                 continue
@@ -153,13 +160,13 @@ class Registrar(Role):
 
     def datapath_failed(self, home_address: IPv6Address, reason: str, now: float) -> None:
         """The kernel did not take what the last update asked for: go back to what was before, and say
-        "insufficient resources" instead of "accepted"."""
-        before = self._undo.pop(home_address, None)
-        if before is None:
-            self.cache.remove(home_address)
-        else:
-            self.cache.put(before)
-        self._schedule(home_address)
+        "insufficient resources" instead of "accepted". What no update has asked for, the end of a lifetime
+        say, stays as it is and is tried again."""
+        self._note("datapath-failed", home_address=str(home_address), reason=reason)
+        if home_address not in self._undo:
+            self.timers.set(("again", home_address), now + DATAPATH_RETRY_S)
+            return
+        self._go_back(home_address, self._undo.pop(home_address), now)
         self._transmissions = [
             self._withdrawn(transmission, home_address)
             if transmission.after_datapath
@@ -167,7 +174,18 @@ class Registrar(Role):
             else transmission
             for transmission in self._transmissions
         ]
-        self._note("datapath-failed", home_address=str(home_address), reason=reason)
+
+    def _go_back(self, home_address: IPv6Address, before: CacheEntry | None, now: float) -> None:
+        """Forget the last update, but for its sequence number: it must not be played back."""
+        refused = self.cache.get(home_address)
+        if refused is None:
+            return
+        entry = before or CacheEntry(home_address, refused.local, refused.sequence)
+        entry.sequence = refused.sequence
+        self.cache.put(entry)
+        self._schedule(home_address)
+        if not entry.bindings:
+            self.timers.set(("forget", home_address), now + self.memory_s)
 
     def snapshot(self, now: float) -> dict[str, Any]:
         """All promises made to mobile nodes, JSON-able; lifetimes as remaining seconds."""

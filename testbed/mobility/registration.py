@@ -122,10 +122,16 @@ class Registration:
             # what changes while a message is under way goes with the next one, but movement does not wait
             if all(self._outstanding.bids.get(b.bid) == b.care_of_address for b in dirty):
                 return
+            if not self.bulk_registration and self._is_current(self._outstanding):
+                return  # one care-of address a message: the others have their turn
         elif not dirty and not self.flows.pending():
             if not self._abandoned():
                 return
         self._send(now, self._initial_timeout)
+
+    def _is_current(self, outstanding: Outstanding) -> bool:
+        """Whether what was told is still what is wanted."""
+        return all(self.bindings[bid].care_of_address == told for bid, told in outstanding.bids.items())
 
     def _abandoned(self) -> list[ListedBinding]:
         """BIDs that the receiver still has, but that are to be nowhere."""

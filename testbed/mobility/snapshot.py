@@ -32,6 +32,7 @@ def entry_to_snapshot(entry: CacheEntry, now: float) -> dict[str, Any]:
         "flows": [flow_to_snapshot(flow) for flow in entry.flows.values()],
         "mobile_router": entry.mobile_router,
         "prefixes": [str(prefix) for prefix in entry.prefixes],
+        "owner": entry.owner,
     }
 
 
@@ -55,6 +56,7 @@ def entry_from_snapshot(saved: dict[str, Any], saved_at: float) -> CacheEntry:
             entry.flows[flow.fid] = flow
         entry.mobile_router = bool(saved.get("mobile_router", False))
         entry.prefixes = tuple(IPv6Network(prefix) for prefix in saved.get("prefixes", ()))
+        entry.owner = saved.get("owner")
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not a binding cache entry: {error!r}") from error
     return entry

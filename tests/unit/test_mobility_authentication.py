@@ -18,14 +18,14 @@ from simulation import (
     as_received,
 )
 
-from testbed.mobility.authentication import SecurityAssociation, ntp_timestamp, signed
+from testbed.mobility.authentication import SecurityAssociation, Signer, ntp_timestamp, signed
 from testbed.mobility.home_agent import HomeAgent, HomeAgentConfiguration
 from testbed.mobility.mobile_node import MobileNode
 from testbed.mobility.mobile_node_configuration import MobileNodeConfiguration
 from testbed.wire.codec import Codec
 from testbed.wire.message import BindingAcknowledgement, BindingUpdate, Status
 from testbed.wire.option import BindingIdentifier, MessageIdentifier, MobilityMessageAuthentication
-from testbed.wire.packet import build_packet, parse_packet
+from testbed.wire.packet import Packet, build_packet, parse_packet
 
 requirement = pytest.mark.requirement
 OTHER = SecurityAssociation(1000, bytes(16))
@@ -143,6 +143,20 @@ def test_replay():
     answers = [t.packet.message.status for t in agent.transmissions()]
     assert answers == [Status.MIPV6_ID_MISMATCH] * len(recorded)
     assert agent.forwarding() == {}
+
+
+def test_time_stamps_are_kept_as_long_as_they_matter():
+    simulation, node, agent = secure_pair()
+    codec, verifier = Codec(), agent.verifier
+    for number in range(50):
+        home = HOME_ADDRESS + number
+        verifier.associations[home] = KEY
+        now = simulation.now + number
+        update = Signer(KEY, agent.verifier._time_of_day, codec).sign(BindingUpdate(1, 60), WLAN, home, now)
+        packet = as_received(Packet(WLAN, HOME_AGENT, update, home_address=home))
+        assert verifier.judge(packet, home, now) == 0
+        assert verifier.judge(packet, home, now) == Status.MIPV6_ID_MISMATCH
+    assert len(verifier.timestamps) <= KEY.window_s + 1
 
 
 @requirement("RFC 4285 §6: time stamps accepted outlive a restart of the home agent")

@@ -227,10 +227,10 @@ def test_a_datapath_that_fails_is_a_refusal():
     agent = home_agent()
     simulation.add("ha", agent, HOME_AGENT)
     identifier = BindingIdentifier(1, priority=10, care_of_address=WLAN)
-    for explicit, status in ((True, 141), (False, 143)):
+    for sequence, (explicit, status) in enumerate(((True, 141), (False, 143)), start=1):
         options = (identifier, MobileNetworkPrefix(NETWORK)) if explicit else (identifier,)
         update = BindingUpdate(
-            1, 60, acknowledge=True, home_registration=True, mobile_router=True, options=options
+            sequence, 60, acknowledge=True, home_registration=True, mobile_router=True, options=options
         )
         agent.receive(Packet(WLAN, HOME_AGENT, update, home_address=HOME_ADDRESS), "eth0", 0.0)
         agent.changes()

@@ -1,5 +1,7 @@
 """A mobile node and its home agent through registration, movement, loss, restart: no sockets, no sleep."""
 
+from dataclasses import replace
+
 import pytest
 from simulation import (
     CELLULAR,
@@ -479,6 +481,56 @@ def test_datapath_failure_is_refused_and_undone():
     simulation.run(0.5)
     assert acknowledgements(simulation)[-1].message.status == Status.INSUFFICIENT_RESOURCES
     assert agent.home_binding(HOME_ADDRESS).rules == before.rules == ()
+
+
+def test_a_flow_that_is_being_removed_does_not_come_back_with_a_restart():
+    simulation, node, _ = attached_pair()
+    node.add_flow(flow(), simulation.now)
+    node.add_flow(flow(2), simulation.now)
+    simulation.run(1)
+    node.remove_flow(1, simulation.now)
+    reborn = MobileNode(node.configuration, simulation.now)
+    reborn.restore(node.snapshot(simulation.now), simulation.now, simulation.now)
+    assert [item["flow"].fid for item in reborn.flows()] == [2]
+
+
+def test_what_is_refused_for_the_datapath_cannot_be_played_back():
+    simulation, node, agent = attached_pair(key=None)
+    node.add_flow(flow(), simulation.now)
+    simulation.failing.add("ha")
+    simulation.run(0.1)
+    refused = simulation.packets[-2]
+    assert isinstance(refused.message, BindingUpdate)
+    simulation.failing.clear()
+    simulation._fly(refused)
+    simulation.run(0.1)
+    assert acknowledgements(simulation)[-1].message.status == Status.SEQUENCE_NUMBER_OUT_OF_WINDOW
+    assert agent.flows() == []
+
+
+def test_a_datapath_failure_that_nobody_asked_for_breaks_no_promise():
+    """One binding expires while the kernel takes no changes: the other one stays, and so does what has
+    been acknowledged; the change is tried again until it is made."""
+    simulation, node, agent = attached_pair()
+    node.detach("wlan", simulation.now)
+    simulation.run(1)
+    simulation.cut |= {WLAN, CELLULAR}
+    wanted = agent.home_binding(HOME_ADDRESS)
+    entry = agent.cache.get(HOME_ADDRESS)
+    entry.bindings[1] = replace(entry.bindings[1], expires=simulation.now + 20)
+    agent._schedule(HOME_ADDRESS)
+    simulation.failing.add("ha")
+    simulation.run(25)
+    assert simulation.events("datapath-failed") and wanted.default_bid == 2
+    assert {path.bid for path in agent.home_binding(HOME_ADDRESS).paths} == {2}
+    tried = len(simulation.events("datapath-failed"))
+    simulation.run(3)
+    assert len(simulation.events("datapath-failed")) > tried
+    simulation.failing.clear()
+    simulation.run(2)
+    tried = len(simulation.events("datapath-failed"))
+    simulation.run(5)
+    assert len(simulation.events("datapath-failed")) == tried
 
 
 @requirement("draft §6.1.4: a flow option without its copy in the answer is not acknowledged")
