@@ -12,6 +12,10 @@ pytest_plugins = ["backend", "conformance", "time_limit"]
 INTEGRATION = Path(__file__).with_name("integration")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--walk", type=int, metavar="N", help="take N random walks, other ones each time")
+
+
 def needs_namespaces(item: pytest.Item) -> bool:
     return INTEGRATION in item.path.parents
 

@@ -51,7 +51,7 @@ class Simulation:
         self.failing: set[str] = set()
         self.cut: set[IPv6Address] = set()
         self.optimised: dict[tuple, RouteOptimisation | None] = {}
-        self._flying: list[tuple[float, int, str, bytes]] = []
+        self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._count = itertools.count()
 
     def add(self, name: str, role: Role, *addresses: IPv6Address) -> None:
@@ -80,29 +80,40 @@ class Simulation:
         self.settle()
         while True:
             timers = [(role.timer(), name) for name, role in self.roles.items() if role.timer() is not None]
-            arrival = self._flying[0][0] if self._flying else float("inf")
+            planned = self._agenda[0][0] if self._agenda else float("inf")
             timer, name = min(timers, default=(float("inf"), ""))
-            if min(arrival, timer) > end:
+            if min(planned, timer) > end:
                 break
-            self.now = max(self.now, min(arrival, timer))
-            if arrival <= timer:
-                _, _, name, octets = heapq.heappop(self._flying)
-                if name in self.roles:
-                    packet = parse_packet(octets, self.codecs.get(name, self.codec))
-                    self.roles[name].receive(packet, "eth0", self.now)
+            self.now = max(self.now, min(planned, timer))
+            if planned <= timer:
+                heapq.heappop(self._agenda)[2]()
             else:
-                self.roles[name].handle_timer(self.now)
+                self.expire(name)
             self.settle()
         self.now = end
+
+    def expire(self, name: str) -> None:
+        """A role's timer is due."""
+        self.roles[name].handle_timer(self.now)
+
+    def later(self, seconds: float, action: Callable[[], None]) -> None:
+        """Have something happen when this time is over."""
+        heapq.heappush(self._agenda, (self.now + seconds, next(self._count), action))
+
+    def deliver(self, name: str, octets: bytes) -> None:
+        """A packet arrives at a role, if that is there."""
+        if name in self.roles:
+            packet = parse_packet(octets, self.codecs.get(name, self.codec))
+            self.roles[name].receive(packet, "eth0", self.now)
 
     def _fly(self, packet: Packet) -> None:
         self.packets.append(packet)
         name = self.addresses.get(self._through_tunnel(packet.destination))
         if name is None or (packet.source in self.cut or packet.destination in self.cut):
             return
+        octets = build_packet(packet, self.codecs.get(self.addresses.get(packet.source), self.codec))
         for delay in self.fate(packet):
-            octets = build_packet(packet, self.codecs.get(self.addresses.get(packet.source), self.codec))
-            heapq.heappush(self._flying, (self.now + delay, next(self._count), name, octets))
+            self.later(delay, lambda: self.deliver(name, octets))
 
     def _through_tunnel(self, destination: IPv6Address) -> IPv6Address:
         """Where the home agent that intercepts packets to `destination` tunnels them, if there is one."""

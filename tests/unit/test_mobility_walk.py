@@ -1,0 +1,357 @@
+"""A random walk of all roles through everything that can happen to them: see docs/invariants.md.
+
+Mobile nodes roam, change their flow bindings, optimise routes; messages are lost, late, doubled, played back;
+roles restart with and without memory, kernels fail. `--walk N` takes N walks, different ones each time.
+"""
+
+import re
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from simulation import CORRESPONDENT, HOME_AGENT, INTERFACES
+from walk_invariants import MAX_ELEMENTS, SENTENCES, Invariants, footprint, holdings
+from walk_world import ANCHORS, PLACES, World
+
+from testbed.mobility.binding import FlowBinding
+from testbed.mobility.forwarding import Action
+from testbed.mobility.listed_flows import FlowError
+from testbed.mobility.policy import Policy
+from testbed.mobility.registrar import Registrar
+from testbed.mobility.return_routability import authorised, binding_management_key
+from testbed.wire.message import BindingAcknowledgement, BindingUpdate
+from testbed.wire.option import BindingIdentifier, NonceIndices
+from testbed.wire.packet import Packet, build_packet
+from testbed.wire.selector import IPv6TrafficSelector
+
+PAGE = Path(__file__).parents[2] / "docs" / "invariants.md"
+POLICIES = (
+    Policy(),
+    Policy(discard=False, port_selectors=False),
+    Policy(n_cast=False, max_flows=2),
+    Policy(max_bindings=1),
+    Policy(bulk_registration=False),
+)
+STATIONS = st.sampled_from(("mn1", "mn2", "mr"))
+NAMES = st.sampled_from([interface.name for interface in INTERFACES])
+RECEIVERS = st.sampled_from(("ha", "cn", *ANCHORS))
+#: What a time stamp may be old, hence for how long a home agent without memory takes old messages.
+WINDOW_S = 7.0
+#: Longer than anything is remembered of who has left.
+LONG_S = 700.0
+
+
+class Walk(RuleBasedStateMachine):
+    dialect: str
+
+    @initialize(
+        policy=st.sampled_from(POLICIES),
+        flow_updates=st.sampled_from(("together", "each")),
+        detection=st.booleans(),
+    )
+    def begin(self, policy, flow_updates, detection):
+        self.watch = Invariants()
+        self.world = World(self.dialect, policy, flow_updates, detection, self.watch)
+        self.watch.world = self.world
+        for station in self.world.stations.values():
+            for interface in INTERFACES:
+                self.world.move(station, interface.name, "north")
+        self.world.run(3)
+
+    # -- networks
+
+    @rule(
+        loss=st.sampled_from((0.0, 0.2, 0.7)),
+        duplication=st.sampled_from((0.0, 0.3)),
+        seed=st.integers(0, 2**16),
+    )
+    def weather(self, loss, duplication, seed):
+        self.world.loss, self.world.duplication = loss, duplication
+        self.world.random.seed(seed)
+
+    @rule(name=STATIONS, interface=NAMES, place=st.sampled_from((*PLACES, None)))
+    def move(self, name, interface, place):
+        self.world.move(self.world.stations[name], interface, place)
+
+    @rule(name=STATIONS, place=st.sampled_from(tuple(PLACES)))
+    def travel(self, name, place):
+        """With all interfaces."""
+        for interface in INTERFACES:
+            self.world.move(self.world.stations[name], interface.name, place)
+
+    @rule(name=st.sampled_from(("mn1", "mn2", "mr", "ha", "cn", "map1")))
+    def fall_silent_or_come_back(self, name):
+        self.world.silent ^= {name}
+
+    @rule(seconds=st.sampled_from((0.01, 0.1, 1.0, 1.0, 10.0, 60.0)))
+    def wait(self, seconds):
+        self.world.run(seconds)
+
+    # -- users
+
+    @rule(
+        name=STATIONS,
+        operation=st.sampled_from(("add_flow", "replace_flow")),
+        fid=st.integers(1, 3),
+        priority=st.integers(0, 2),
+        action=st.sampled_from(Action),
+        bids=st.sampled_from(((1,), (2,), (1, 2), (2, 1))),
+        port=st.sampled_from((None, 22, 443)),
+    )
+    def flow(self, name, operation, fid, priority, action, bids, port):
+        station = self.world.stations[name]
+        if action is Action.N_CAST:
+            bids = (1, 2)
+        selector = None if port is None else IPv6TrafficSelector(source_port=(port, port))
+        flow = FlowBinding(fid, priority, action, bids, selector)
+        if name not in self.world.roles:
+            return
+        try:
+            getattr(station.role, operation)(flow, self.world.now)
+        except FlowError:
+            return
+        if selector is None and operation == "replace_flow" and fid in station.wished:
+            flow = replace(flow, selector=station.wished[fid].selector)
+        station.wished[fid] = flow
+        if operation == "add_flow":
+            station.doubtful.discard(fid)
+
+    @rule(name=STATIONS, fid=st.integers(1, 3))
+    def remove(self, name, fid):
+        station = self.world.stations[name]
+        if name not in self.world.roles:
+            return
+        try:
+            station.role.remove_flow(fid, self.world.now)
+        except FlowError:
+            return
+        station.wished.pop(fid, None)
+
+    @rule(name=st.sampled_from(("mn1", "mn2")))
+    def optimise(self, name):
+        if name in self.world.roles:
+            self.world.stations[name].role.optimise(CORRESPONDENT, self.world.now)
+
+    @rule(name=st.sampled_from(("mn1", "mn2")))
+    def stop_optimising(self, name):
+        if name in self.world.roles:
+            self.world.stations[name].role.stop_optimising(CORRESPONDENT, self.world.now)
+
+    # -- mishaps
+
+    @rule(name=RECEIVERS, with_memory=st.booleans(), seconds=st.sampled_from((0.0, 0.5, 20.0)))
+    def restart(self, name, with_memory, seconds):
+        if name in self.world.roles:
+            self.world.restart(name, with_memory, seconds)
+
+    @rule(name=STATIONS, with_memory=st.booleans(), seconds=st.sampled_from((0.0, 0.5, 20.0)))
+    def restart_mobile_node(self, name, with_memory, seconds):
+        if name in self.world.roles:
+            self.world.restart(name, with_memory, seconds)
+            if not with_memory:
+                self.world.stations[name].wished.clear()
+                self.world.stations[name].doubtful.clear()
+
+    @rule(name=RECEIVERS)
+    def kernel_fails_or_is_mended(self, name):
+        self.world.failing ^= {name}
+
+    # -- enemies
+
+    @precondition(lambda self: self.world.processed)
+    @rule(data=st.data())
+    def play_back(self, data):
+        when, name, octets = data.draw(st.sampled_from(self.world.processed))
+        forgot = self.world.forgot.get(name, float("-inf"))
+        if name not in self.world.roles or (when < forgot and self.world.now < forgot + WINDOW_S):
+            return  # a home agent that has lost its memory cannot know: RFC 4285 has time stamps for that
+        before = holdings(self.world.roles[name])
+        self.world.deliver(name, octets)
+        self.watch.the_forged_changes_nothing(name, before)
+
+    @rule(name=STATIONS, receiver=RECEIVERS, bid=st.integers(1, 2))
+    def forge_an_update(self, name, receiver, bid):
+        """Without a key, for the home address of another."""
+        if receiver not in self.world.roles:
+            return
+        victim, here = self.world.stations[name], self.world.now
+        registration = victim.role.flow_registration
+        options = (BindingIdentifier(bid, priority=1, care_of_address=CORRESPONDENT + 99),)
+        flags = {"home_registration": receiver == "ha", "map_registration": receiver in ANCHORS}
+        update = BindingUpdate((registration.sequence + 9) % 65536, 60, True, options=options, **flags)
+        home_address = registration.home_address if receiver in ANCHORS else victim.home_address
+        own = self.world._own[receiver]
+        packet = Packet(CORRESPONDENT + 99, own, update, home_address=home_address)
+        before = holdings(self.world.roles[receiver])
+        self.world.deliver(receiver, build_packet(packet, self.world.codec))
+        assert here == self.world.now
+        self.watch.the_forged_changes_nothing(receiver, before)
+
+    @rule(name=st.sampled_from(("mn1", "mn2")), bid=st.integers(1, 2))
+    def claim_an_address_of_another(self, name, bid):
+        """A mobile node with tokens of its own names a care-of address that it was not tested at."""
+        known = self.world.stations[name].role.optimiser.correspondents.get(CORRESPONDENT)
+        if known is None or name not in self.world.roles or "cn" not in self.world.roles:
+            return
+        home, tests = known._home_test.usable(self.world.now), known._care_of_tests
+        tokens = {address: test.usable(self.world.now) for address, test in tests.items()}
+        own = next((address for address, token in tokens.items() if token), None)
+        if home is None or own is None:
+            return
+        key = binding_management_key(home.value, tokens[own].value)
+        options = (
+            BindingIdentifier(bid, 0, False, 1, CORRESPONDENT + 99),
+            NonceIndices(home.nonce_index, tokens[own].nonce_index),
+        )
+        update = BindingUpdate((known.sequence + 1) % 65536, 60, True, options=options)
+        for proven in (own, CORRESPONDENT + 99):
+            message = authorised(update, key, proven, CORRESPONDENT, self.world.codec)
+            packet = Packet(own, CORRESPONDENT, message, home_address=known.home_address)
+            before = holdings(self.world.roles["cn"])
+            self.world.deliver("cn", build_packet(packet, self.world.codec))
+            self.watch.the_forged_changes_nothing("cn", before)
+
+    @rule(name=STATIONS, status=st.sampled_from((0, 128, 135, 136)), peer=RECEIVERS)
+    def forge_an_acknowledgement(self, name, status, peer):
+        station = self.world.stations[name]
+        place = next(iter(station.places.items()), None)
+        if name not in self.world.roles or place is None or peer == "cn" and status == 136:
+            return  # that nonces have expired cannot be proven, and only has the tests repeated
+        address, sequence = station.address(*place), station.role.flow_registration.sequence
+        message = BindingAcknowledgement(status, sequence, 60)
+        home_address = station.role.flow_registration.home_address
+        packet = Packet(self.world._own[peer], address, message, routing_address=home_address)
+        before = holdings(station.role)
+        self.world.deliver(name, build_packet(packet, self.world.codec))
+        self.watch.the_forged_changes_nothing(name, before)
+
+    # -- the end
+
+    def teardown(self):
+        if not hasattr(self, "world"):
+            return
+        world = self.world
+        for name, role in world.roles.items():
+            self.watch.tables_are_bounded(name, footprint(role), MAX_ELEMENTS)
+        calm_down(world)
+        agreed(world, self.watch)
+        farewell(world)
+        for name, role in world.roles.items():
+            self.watch.nothing_is_left(name, role)
+        elements = calm_life(world)
+        for name, most in usual_elements(self.dialect).items():
+            self.watch.tables_are_bounded(name, elements[name], most)
+
+
+def calm_down(world):
+    """Good weather, all at their places, and patience."""
+    world.loss = world.duplication = 0.0
+    world.silent.clear()
+    world.failing.clear()
+    world.run(21)  # whoever is down comes back
+    for name, station in world.stations.items():
+        if station.role.registration.given_up is not None:  # it does not ask again (RFC 3963 §5.4)
+            world.restart(name, True, 0.0)
+    for station in world.stations.values():
+        for interface in INTERFACES:
+            world.move(station, interface.name, "north")
+    world.run(200)
+
+
+def agreed(world, invariants):
+    """Everybody says the same, and says it quietly."""
+    for station in world.stations.values():
+        invariants.all_agree(station)
+        invariants.users_get_what_they_asked_for(station)
+    seen = len(world.history)
+    world.run(60)
+    for station in world.stations.values():
+        events = [event for _, name, event in world.history[seen:] if name == station.name]
+        invariants.signalling_ends(station, events)
+        invariants.all_agree(station)
+
+
+def farewell(world):
+    """All mobile nodes leave in good order; then a long time passes."""
+    for station in world.stations.values():
+        station.role.deregister(world.now)
+    world.run(30)
+    for station in world.stations.values():
+        assert station.role.deregistered
+    world.run(LONG_S)
+
+
+def calm_life(world):
+    """New lives of all mobile nodes, with nothing special in them; the elements of all tables after that."""
+    for name, station in world.stations.items():
+        station.wished.clear()
+        world.restart(name, False, 0.0)
+    world.run(5)
+    for station in world.stations.values():
+        station.role.add_flow(FlowBinding(1, 10, Action.FORWARD, (1,)), world.now)
+    for name in ("mn1", "mn2"):
+        world.stations[name].role.optimise(CORRESPONDENT, world.now)
+    world.run(60)
+    farewell(world)
+    return {name: footprint(role) for name, role in world.roles.items()}
+
+
+@cache
+def usual_elements(dialect):
+    """The same of a world in which nothing else has happened."""
+    world = World(dialect)
+    for station in world.stations.values():
+        for interface in INTERFACES:
+            world.move(station, interface.name, "north")
+    elements = calm_life(world)
+    elements["map2"] = elements["map1"]  # which nobody comes to
+    return {name: most + 12 for name, most in elements.items()}
+
+
+def walk(dialect, request):
+    class Machine(Walk):
+        pass
+
+    Machine.dialect = dialect
+    more = request.config.getoption("--walk")
+    chosen = settings(
+        max_examples=more or 15,
+        stateful_step_count=40,
+        derandomize=not more,
+        deadline=None,
+        database=None,
+        phases=(Phase.generate, Phase.shrink) if more else (Phase.generate,),
+        suppress_health_check=list(HealthCheck),
+    )
+    run_state_machine_as_test(Machine, settings=chosen)
+
+
+@pytest.mark.requirement("RFC 5380 §6.1: mobile node, MAP and home agent agree after losses and movement")
+@pytest.mark.requirement("RFC 6275 §11.8: after losses, both ends of each registration agree")
+@pytest.mark.parametrize("dialect", ["draft", "rfc6089"])
+def test_invariants_hold_on_a_random_walk(dialect, request):
+    Invariants.checked.clear()
+    walk(dialect, request)
+    assert set(Invariants.checked) == set(SENTENCES), "an invariant that the walk never came to check"
+
+
+def test_the_page_lists_the_invariants():
+    rows = re.findall(r"^\| `([\w-]+)` \| (.*?) \|", PAGE.read_text(), re.MULTILINE)
+    assert dict(rows) == SENTENCES
+
+
+def test_nobody_but_registrars_receives_registrations():
+    """What the walk takes for receivers are all that there are."""
+    world = World()
+    found = {name for name, role in world.roles.items() if isinstance(role, Registrar)}
+    assert found == {"ha", "cn", *ANCHORS} and world.addresses[HOME_AGENT] == "ha"
