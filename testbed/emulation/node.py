@@ -296,7 +296,8 @@ class Advertiser(Host):
     """A host whose bridge `lan0` is a network with Router Advertisements for `prefix`.
 
     The intervals are those of RFC 6275 §7.5, so that a mobile node has its care-of address at once;
-    `valid_lifetime_s` and `preferred_lifetime_s` are those of its address.
+    `valid_lifetime_s` and `preferred_lifetime_s` are those of its address: no binding lasts longer than the
+    care-of address is valid (RFC 6275 §11.7.1).
     """
 
     bridge = "lan0"
@@ -320,7 +321,7 @@ interface {bridge} {{
 }};
 """
 
-    def __init__(self, name: str, prefix: str, router_lifetime_s: int = 3, valid_lifetime_s: int = 30,
+    def __init__(self, name: str, prefix: str, router_lifetime_s: int = 3, valid_lifetime_s: int = 120,
                  preferred_lifetime_s: int = 10, **parameters):
         self.prefix = IPv6Network(prefix)
         self.advertised = prefix
