@@ -37,6 +37,7 @@ from testbed.agent.neighbour_discovery import (
 from testbed.agent.netlink import Change, Link, remove_default_router
 from testbed.agent.packet_filter import IPV6, ROUTING
 from testbed.agent.presentation import flow_to_json, status_in_words
+from testbed.agent.reachability import Reachability
 from testbed.agent.requests import Request, RequestError
 from testbed.agent.security import time_of_day
 from testbed.agent.selector_text import parse_selector
@@ -102,6 +103,7 @@ class MobileNodeAgent(Agent):
         self._listening = False
         self._tunnelled = TunnelledSocket(file.home_address)
         self._icmp_errors, self._outbox = IcmpErrorSocket(), Outbox()
+        self._reachability = Reachability()
         self._native_uplink: NativeUplink | None = None
         if file.datapath.native_uplink:
             device = TUNNEL_DEVICE if self.datapath.backend == "ip6tnl" else None
@@ -135,6 +137,7 @@ class MobileNodeAgent(Agent):
         loop.add_reader(self.neighbours.fileno(), self._guarded, self._hear_routers)
         loop.add_reader(self._tunnelled.fileno(), self._guarded, self._receive_tunnelled)
         loop.add_reader(self._icmp_errors.fileno(), self._guarded, self._read_icmp_errors)
+        loop.add_reader(self._reachability.fileno(), self._guarded, self._hear_neighbours)
         self.monitor.read()
         for name in self._access:
             if self.monitor.link(name) is None:
@@ -149,7 +152,7 @@ class MobileNodeAgent(Agent):
             logger.warning("the home agent has not acknowledged the de-registration")
         for handle in self._soliciting.values():
             handle.cancel()
-        for source in (self._tunnelled, self._icmp_errors):
+        for source in (self._tunnelled, self._icmp_errors, self._reachability):
             asyncio.get_running_loop().remove_reader(source.fileno())
             source.close()
 
@@ -310,10 +313,53 @@ class MobileNodeAgent(Agent):
             self._hear_anchors(name, advertisement, now)
             if access is not None and advertisement.lifetime_s > 0:
                 access.advertised(
-                    advertisement.router, advertisement.prefixes, now + advertisement.lifetime_s
+                    advertisement.router,
+                    advertisement.prefixes,
+                    now + advertisement.lifetime_s,
+                    advertisement.global_address,
                 )
                 if self._look(name, now):
                     self._move([name], now)
+                self._probe(name, now)
+
+    def _probe(self, name: str, now: float) -> None:
+        """Look whether the router in use is still there, if that is in doubt (RFC 6275 §11.5.1)."""
+        address = self._access[name].doubted(now)
+        if address is not None:
+            self._ask(name, address)
+
+    def _ask(self, name: str, router: IPv6Address) -> None:
+        try:
+            self._reachability.probe(name, router)
+        except OSError as error:
+            logger.info("%s: %s is not probed: %s", name, router, error.strerror)
+
+    def _hear_neighbours(self) -> None:
+        """RFC 6275 §11.5.1: where the router in use does not answer any more, another one is looked for."""
+        now = time.monotonic()
+        for name, address, is_reachable in self._reachability.read():
+            access = self._access.get(name)
+            if access is None:
+                continue
+            access.found(address, is_reachable)
+            if self._look(name, now):
+                what = "router-answers" if is_reachable else "router-lost"
+                self.events.record(what, now, interface=name, router=str(address))
+                self._move([name], now)
+                if access.current is None:
+                    self._solicit(name)
+                    self._ask_again(name)
+
+    def _ask_again(self, name: str) -> None:
+        """Routers that have not answered may do so again, and not advertise it."""
+        link, access = self.monitor.link(name), self._access[name]
+        if link is None or not link.up or access.current is not None:
+            return
+        for router in access.failed_routers:
+            self._ask(name, router)
+        if access.failed_routers:
+            loop = asyncio.get_running_loop()
+            loop.call_later(RTR_SOLICITATION_INTERVAL_S, self._guarded, self._ask_again, name)
 
     def _hear_anchors(self, name: str, advertisement: RouterAdvertisement, now: float) -> None:
         """RFC 5380 §7.1: before the care-of address of the same advertisement is there."""

@@ -1,12 +1,17 @@
 """Movement detection (RFC 6275 §11.5.1): which care-of address and router an interface has, if any.
 
-Classes: `Attachment`, `AccessLink`. No I/O: told what the kernel reports and what routers advertise.
+Classes: `Attachment`, `Advertised`, `AccessLink`. No I/O: told what the kernel reports and what routers
+advertise.
 """
 
+import math
 from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
 
 from testbed.agent.netlink import Address, Link
+
+#: A router in use is asked whether it is still there once in so many seconds at most.
+DOUBT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +22,15 @@ class Attachment:
     gateway: IPv6Address
 
 
+@dataclass(frozen=True, slots=True)
+class Advertised:
+    """What a router has advertised of itself."""
+
+    prefixes: tuple[IPv6Network, ...]
+    until: float
+    global_address: IPv6Address | None
+
+
 class AccessLink:
     """One interface of a mobile node, and where it is attached.
 
@@ -25,6 +39,10 @@ class AccessLink:
     heard: if what it advertises does not confirm them, the node has moved, and only what routers have
     advertised since then counts. While the address for such a prefix is not usable yet, there is no
     attachment.
+
+    Another router that turns up is no reason to leave the one in use as long as that answers: it may be one
+    more on the link, or the only one on the next. A router is told from another with the same link-local
+    address by its global address, where advertisements have it (Router Address bit).
     """
 
     def __init__(self, home_address: IPv6Address) -> None:
@@ -33,6 +51,14 @@ class AccessLink:
         self._last: Attachment | None = None
         self._heard: dict[IPv6Address, tuple[IPv6Network, ...]] = {}
         self._until: dict[IPv6Address, float] = {}
+        self._global: dict[IPv6Address, IPv6Address] = {}
+        #: By link-local address: who uses the address of a router that is still in use.
+        self._namesakes: dict[IPv6Address, Advertised] = {}
+        self._failed: set[IPv6Address] = set()
+        #: Routers that have been heard since the one in use was.
+        self._since: set[IPv6Address] = set()
+        self._is_doubtful = False
+        self._doubted_at = -math.inf
         self._has_changed = False
 
     @property
@@ -43,15 +69,61 @@ class AccessLink:
     def link_changed(self) -> None:
         """The link was lost or gained: it may lead to another network now."""
         self._has_changed = True
-        self._heard.clear()
+        for known in (self._heard, self._global, self._namesakes, self._failed, self._since):
+            known.clear()
+        self._is_doubtful = False
 
     def advertised(
-        self, router: IPv6Address, prefixes: tuple[IPv6Network, ...], until: float = float("inf")
+        self,
+        router: IPv6Address,
+        prefixes: tuple[IPv6Network, ...],
+        until: float = math.inf,
+        global_address: IPv6Address | None = None,
     ) -> None:
-        """`router` has advertised itself as a default router, with these prefixes for addresses, up to the
-        time `until`. The kernel says nothing when that is over."""
-        self._until[router] = until
-        self._heard[router] = prefixes
+        """`router` has advertised itself as a default router, with these prefixes for addresses and this
+        global address of its own, up to the time `until`. The kernel says nothing when that is over."""
+        in_use = self.current.gateway if self.current else None
+        news = Advertised(prefixes, until, global_address)
+        if router == in_use and None not in (global_address, self._global.get(router)):
+            if global_address != self._global[router]:
+                self._namesakes[router] = news
+                self._is_doubtful = True
+                return
+        if router == in_use:
+            self._since.clear()
+        elif in_use is not None:
+            self._is_doubtful |= router in self._since or router not in self._heard
+            self._since.add(router)
+        self._believe(router, news)
+
+    def _believe(self, router: IPv6Address, advertised: Advertised) -> None:
+        self._failed.discard(router)
+        self._until[router] = advertised.until
+        self._heard[router] = advertised.prefixes
+        if advertised.global_address is not None:
+            self._global[router] = advertised.global_address
+
+    def doubted(self, now: float) -> IPv6Address | None:
+        """The address at which to ask the router in use whether it is still there, None without a reason."""
+        if self.current is None or not self._is_doubtful or now - self._doubted_at < DOUBT_S:
+            return None
+        self._is_doubtful = False
+        self._doubted_at = now
+        return self._global.get(self.current.gateway, self.current.gateway)
+
+    def found(self, address: IPv6Address, is_reachable: bool) -> None:
+        """Whether somebody answers at this address; takes effect with `update`."""
+        routers = [router for router, known in self._global.items() if known == address] or [address]
+        for router in routers:
+            if is_reachable:
+                self._failed.discard(router)
+                if address == self._global.get(router):  # a link-local address does not tell who it is
+                    self._namesakes.pop(router, None)
+            elif router in self._namesakes:
+                self._believe(router, self._namesakes.pop(router))
+            elif router in self._until or (self.current and router == self.current.gateway):
+                self._failed.add(router)
+                self._heard.pop(router, None)
 
     def update(self, link: Link | None, now: float) -> bool:
         """Look at the link anew, at a time on the clock of `advertised`; returns whether `current` has
@@ -61,13 +133,19 @@ class AccessLink:
         self._last = self.current or self._last
         return self.current != before
 
+    @property
+    def failed_routers(self) -> set[IPv6Address]:
+        """Routers that have not answered."""
+        return set(self._failed)
+
     def departed_routers(self, link: Link) -> list[IPv6Address]:
         """Default routers that have not been heard since the link changed, though the one in use has: they
         are in another network, and the kernel had better forget them (RFC 6275 §11.5.1)."""
         in_use = self.current.gateway if self.current else None
-        if not self._has_changed or in_use not in self._heard:
+        if in_use not in self._heard or not (self._has_changed or self._failed):
             return []
-        return [router for router in link.gateways if router not in self._heard]
+        gone = self._failed if not self._has_changed else link.gateways.keys() - self._heard.keys()
+        return [router for router in link.gateways if router in gone]
 
     def _choose(self, link: Link, now: float) -> Attachment | None:
         routers = sorted(link.gateways, key=link.gateways.__getitem__)  # by metric, else as they were learned
@@ -76,7 +154,7 @@ class AccessLink:
             for address in link.addresses.values()
             if address.is_global and address.address != self._home_address
             for router in routers
-            if self._until.get(router, now) >= now
+            if self._until.get(router, now) >= now and router not in self._failed
         ]
         pairs = [pair for pair in pairs if self._confirmed(*pair)] or pairs
         possible = [Attachment(address.address, router) for address, router in pairs if address.usable]

@@ -32,11 +32,13 @@ _SIOCGIFHWADDR, _ARPHRD_ETHER = 0x8927, 1
 @dataclass(frozen=True, slots=True)
 class RouterAdvertisement:
     """What movement detection needs of a Router Advertisement (RFC 4861 §4.2): the router's link-local
-    address, for how many seconds it is a default router, and the prefixes to form addresses from."""
+    address, for how many seconds it is a default router, the prefixes to form addresses from, and a global
+    address of the router's (RFC 6275 §7.2)."""
 
     router: IPv6Address
     lifetime_s: int
     prefixes: tuple[IPv6Network, ...]
+    global_address: IPv6Address | None = None
     message: router_advertisement.RouterAdvertisement = field(compare=False, repr=False, default=None)
 
     @classmethod
@@ -47,7 +49,8 @@ class RouterAdvertisement:
             raise ValueError(f"Router Advertisement comes from {router}, which is not link-local")
         options = message.all_options(router_advertisement.PrefixInformation)
         prefixes = tuple(option.prefix for option in options if option.autonomous)
-        return cls(router, message.router_lifetime_s, prefixes, message)
+        own = next((option.address for option in options if option.router_address), None)
+        return cls(router, message.router_lifetime_s, prefixes, own, message)
 
 
 class NeighbourDiscoverySocket:

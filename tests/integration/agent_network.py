@@ -67,9 +67,10 @@ events = "FOLDER/events.jsonl"
 
 class AgentNetwork:
     """The namespaces, as attributes: ha, hn, ar, mn. `close` ends everything in them. `valid_s`: the valid
-    lifetime of the access networks' prefixes, in seconds."""
+    lifetime of the access networks' prefixes, in seconds; `link_local`: the link-local address of all access
+    routers, by default each has its own."""
 
-    def __init__(self, folder: Path, valid_s: int = 86400) -> None:
+    def __init__(self, folder: Path, valid_s: int = 86400, link_local: str | None = None) -> None:
         self.ha, self.hn, self.ar, self.mn = (Namespace(name) for name in ("ha", "hn", "ar", "mn"))
         forwarding = "echo 1 >/proc/sys/net/ipv6/conf/all/forwarding; "
         self.ha.shell(
@@ -90,7 +91,9 @@ class AgentNetwork:
         )
         for name, prefix in PREFIXES.items():
             self.ar.shell(
-                f"ip link add {name} type bridge; ip link set {name} up; "
+                f"ip link add {name} type bridge; "
+                f"{f'ip link set {name} addrgenmode none; ' if link_local else ''}ip link set {name} up; "
+                f"{f'ip -6 addr add {link_local}/64 dev {name} nodad; ' if link_local else ''}"
                 f"ip -6 addr add {prefix}1/64 dev {name} nodad"
             )
         self.mn.shell("ip link add spare1 type veth peer name spare2")  # or veth ends share their index
@@ -125,6 +128,11 @@ class AgentNetwork:
     def set_link(self, name: str, up: bool) -> None:
         """Pull or plug the access router's end: the mobile node's loses or gains carrier."""
         self.ar.shell(f"ip link set {name}-mn {'up' if up else 'down'}")
+
+    def plug(self, name: str, network: str) -> None:
+        """Have the mobile node's interface to the access network `name` in another network, unnoticed: the
+        carrier stays."""
+        self.ar.shell(f"ip link set {name}-mn master {network}")
 
     def add_correspondent(self) -> Namespace:
         """A correspondent node behind the access router, as attribute `cn`."""

@@ -115,3 +115,58 @@ def test_a_router_whose_lifetime_is_over_waits_to_be_heard_again(access):
 
 def look(access, link, now=0.0):
     return access.update(link, now)
+
+
+GLOBAL_1, GLOBAL_2 = PREFIX_1[1], PREFIX_2[1]
+
+
+@pytest.mark.requirement("RFC 6275 §11.5.1: a new router is no reason to leave one that is reachable")
+def test_another_router_is_a_reason_to_ask(access):
+    access.advertised(ROUTER_1, (PREFIX_1,), global_address=GLOBAL_1)
+    both = link(address(PREFIX_1), address(PREFIX_2), routers=(ROUTER_1, ROUTER_2))
+    look(access, both)
+    assert access.doubted(0.0) is None
+    access.advertised(ROUTER_2, (PREFIX_2,), global_address=GLOBAL_2)
+    assert not look(access, both)
+    assert access.doubted(0.0) == GLOBAL_1 and access.doubted(0.0) is None
+    access.found(GLOBAL_1, True)
+    assert not look(access, both)
+    # both go on advertising: nothing new
+    for when in range(10, 100, 10):
+        access.advertised(ROUTER_1, (PREFIX_1,), global_address=GLOBAL_1)
+        access.advertised(ROUTER_2, (PREFIX_2,), global_address=GLOBAL_2)
+        assert access.doubted(float(when)) is None
+    access.advertised(ROUTER_2, (PREFIX_2,), global_address=GLOBAL_2)  # the other one is late
+    assert access.doubted(100.0) == GLOBAL_1
+    access.found(GLOBAL_1, False)
+    assert look(access, both)
+    assert access.current == Attachment(PREFIX_2[7], ROUTER_2)
+    assert access.departed_routers(both) == [ROUTER_1]
+    access.advertised(ROUTER_1, (PREFIX_1,), global_address=GLOBAL_1)
+    assert access.departed_routers(both) == [] and not look(access, both)
+
+
+@pytest.mark.requirement("RFC 6275 §11.5.1: the Router Address bit tells routers with the same address apart")
+def test_a_router_with_the_same_link_local_address(access):
+    access.advertised(ROUTER_1, (PREFIX_1,), global_address=GLOBAL_1)
+    both = link(address(PREFIX_1), address(PREFIX_2))
+    look(access, both)
+    access.advertised(ROUTER_1, (PREFIX_2,), global_address=GLOBAL_2)
+    assert not look(access, both)
+    assert access.doubted(0.0) == GLOBAL_1
+    access.found(ROUTER_1, True)  # either of them
+    access.found(GLOBAL_1, False)
+    assert look(access, both)
+    assert access.current == Attachment(PREFIX_2[7], ROUTER_1)
+
+
+def test_a_router_without_another_is_left_and_taken_again(access):
+    alone = link(address(PREFIX_1))
+    look(access, alone)
+    access.found(ROUTER_2, False)  # none of ours
+    assert not look(access, alone)
+    access.found(ROUTER_1, False)
+    assert look(access, alone) and access.current is None
+    assert access.failed_routers == {ROUTER_1}
+    access.found(ROUTER_1, True)
+    assert look(access, alone) and access.current == Attachment(PREFIX_1[7], ROUTER_1)
