@@ -37,6 +37,22 @@ class Entry:
         names = sorted(shown, key=lambda name: (order.get(name, len(order)), name))
         return ", ".join(text_of(self.parameters[name], name) for name in names) or self.kind
 
+    @property
+    def label(self) -> str:
+        """The title, with the flows that the case could not carry."""
+        left_out = self.result.metadata.get("not_carried")
+        return f"{self.title} (without {', '.join(left_out)})" if left_out else self.title
+
+    @property
+    def order(self) -> list:
+        """What entries are sorted by: the strategies' own order, numbers by size."""
+        places = {name: place for place, name in enumerate(_FIRST)}
+        names = sorted(self.parameters, key=lambda name: (places.get(name, len(places)), name))
+        values = [self.parameters[name] for name in names if name != "strategy"]
+        rank = self.result.metadata.get("rank", 0)
+        return ["strategy" not in self.parameters, rank, str(self.parameters.get("strategy")), [
+            (0, value, "") if isinstance(value, (int, float)) else (1, 0, str(value)) for value in values]]
+
     def fits(self, word: str) -> bool:
         """Whether a parameter has this value, or the named one (`name=value`)."""
         name, equals, value = word.rpartition("=")
@@ -134,7 +150,7 @@ def _sorted(entries: list[Entry], always: Iterable[str] = _FIRST) -> list[Entry]
     shared = frozenset(name for name in first if name not in always and all(
         entry.parameters.get(name) == first[name] for entry in entries))  # fmt: skip
     entries = [replace(entry, shared=shared) for entry in entries]
-    return sorted(entries, key=lambda entry: (entry.title, entry.repetition))
+    return sorted(entries, key=lambda entry: (entry.order, entry.repetition))
 
 
 def _entry(file: Path) -> Entry:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000", "#8A7B00")
 MARKERS = "o^sDvP*X<>hd"
 LINES = ("-", "--", "-.", ":")
+#: An axis shows at least so much of a percentage or Mbit/s: less is no difference.
+_LEAST_SPAN = 1.0
 #: More do not fit a page.
 _MOST_PANELS = 6
 
@@ -71,15 +73,14 @@ def comparison_figures(collection: Collection) -> "dict[str, tuple[str, Figure]]
 
 
 def _columns(collection: Collection) -> list[tuple[str, list[Entry]]]:
-    """The results by scenario and links, in words."""
+    """The results by all but the strategy, in words; those that most strategies have come first."""
     found: dict[str, list[Entry]] = {}
     for entry in collection.usable():
         if "strategy" in entry.parameters:
-            words = (
-                text_of(entry.parameters[name]) for name in ("scenario", "links") if name in entry.parameters
-            )
+            words = [text_of(value, name) for name, value in entry.parameters.items()
+                     if name != "strategy" and name not in entry.shared]  # fmt: skip
             found.setdefault(", ".join(words), []).append(entry)
-    return list(found.items())
+    return sorted(found.items(), key=lambda item: -len({e.parameters["strategy"] for e in item[1]}))
 
 
 def _plain(value: float, _: object = None) -> str:
@@ -157,12 +158,15 @@ def draw_trade_off(collection: Collection, across: Metric, up: Metric) -> "Figur
         panel.set_title(title, fontsize=9)
         panel.set_xlabel(f"{across.title} ({across.unit})", fontsize=8)
         panel.set_ylabel(f"{up.title} ({up.unit})", fontsize=8)
-        panel.margins(x=0.12)
-        panel.set_ylim(bottom=0)
+        low, high = panel.get_xlim()
         if across.unit == "ms":
             panel.set_xscale("log")
+            panel.set_xlim(min(low, high / 2) / 1.3, max(high, low * 2) * 1.3)
             for axis_format in (panel.xaxis.set_major_formatter, panel.xaxis.set_minor_formatter):
-                axis_format(lambda value, _=None: f"{value:g}")
+                axis_format(_plain)
+        else:
+            panel.set_xlim(0, high * 1.08)
+        panel.set_ylim(0, max(panel.get_ylim()[1], _LEAST_SPAN) * 1.08)
     if not handles:
         pyplot.close(figure)
         return None

@@ -217,7 +217,7 @@ def _case_table(groups: Sequence[list[Entry]]) -> str:
         star = "*" * any(not entry.trusted for entry in entries)
         cells = "".join(f"<td>{_estimate(entries, metric)}</td>" for metric in shown)
         rows.append(
-            f"<tr><th scope='row'><a href='#{_identifier(entries[0])}'>{escape(entries[0].title)}{star}</a>"
+            f"<tr><th scope='row'><a href='#{_identifier(entries[0])}'>{escape(entries[0].label)}{star}</a>"
             f"</th>"
             f"<td>{len(entries)}</td>{cells}</tr>"
         )
@@ -249,7 +249,7 @@ def _details(entries: list[Entry]) -> str:
     checks = "".join(f"<li>{'✓' if check.passed else '✕'} {escape(check.text)}: {escape(check.detail)}</li>"
                      for check in middle.result.checks)  # fmt: skip
     return (
-        f"<details id='{_identifier(first)}'><summary>{escape(first.title)}</summary>"
+        f"<details id='{_identifier(first)}'><summary>{escape(first.label)}</summary>"
         f"<div class='wide'><table><thead><tr><th scope='col'>run</th>{head}<th scope='col'>median</th></tr>"
         f"</thead><tbody>{''.join(rows)}</tbody></table></div>"
         f"<h4>Flows of run {middle.repetition}</h4>{_flow_table(middle)}{_drawn(middle)}"

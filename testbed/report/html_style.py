@@ -20,10 +20,11 @@ table { border-collapse: collapse; font-size: .86rem; margin: .5rem 0; }
 th, td { padding: .25rem .55rem; text-align: right; border-bottom: 1px solid #ddd; vertical-align: top; }
 thead th { border-bottom: 2px solid #888; vertical-align: bottom; font-weight: 600; }
 th[scope=row] { text-align: left; font-weight: 500; }
-.sortable th[scope=row], .matrix th[scope=row] { min-width: 9rem; }
+.sortable th[scope=row] { min-width: 15rem; } .matrix th[scope=row] { min-width: 9rem; }
+.sortable thead th:first-child { text-align: left; }
 .sortable thead th { cursor: pointer; }
 .matrix td, .matrix thead th { text-align: center; min-width: 6.5rem; }
-.matrix td { border: 1px solid #ccc; }
+.matrix tbody td { border: 1px solid #ccc; }
 .matrix a { color: inherit; text-decoration: none; display: block; }
 .matrix a:hover, .matrix a:focus { text-decoration: underline; }
 .matrix .mark { font-size: 1.15rem; font-weight: 700; }
@@ -36,12 +37,20 @@ details { border: 1px solid #ccc; border-radius: 4px; padding: .4rem .8rem; marg
 details:target { border-color: #0072b2; box-shadow: 0 0 0 2px #0072b2; }
 summary { cursor: pointer; font-weight: 600; }
 .files { font: .75rem monospace; color: #555; overflow-wrap: anywhere; }
+@page { size: A4 landscape; margin: 12mm; }
 @media print {
-  body { max-width: none; margin: 0; font-size: 10pt; }
+  body { max-width: none; margin: 0; padding: 0; font-size: 9.5pt; }
   button { display: none; } .wide { overflow: visible; }
-  table { font-size: 7.5pt; } th, td { padding: .12rem .3rem; }
-  figure, tr { break-inside: avoid; } h2, h4 { break-after: avoid; }
+  a { color: inherit; text-decoration: none; }
+  table { font-size: 7.5pt; max-width: 100%; } th, td { padding: .12rem .3rem; }
+  .matrix td, .matrix thead th, .matrix th[scope=row] { min-width: 0; }
+  .sortable th[scope=row] { min-width: 4.5cm; }
+  .matrix { font-size: 6.5pt; }
+  figure, tr { break-inside: avoid; } h2, h4, summary { break-after: avoid; }
+  img { max-height: 15cm; }
   .pass, .fail, .none { background: none; }
+  details { border: 0; border-top: 1px solid #999; border-radius: 0; padding: .4rem 0; }
+  details::details-content { content-visibility: visible; height: auto; }
 }
 """
 
@@ -72,6 +81,11 @@ links.forEach(link => link.addEventListener('click', () => setTimeout(openTarget
 const headings = document.querySelectorAll('.sortable thead th');
 headings.forEach((heading, column) => heading.addEventListener('click', () => sortBy(heading, column)));
 addEventListener('hashchange', openTarget);
-addEventListener('beforeprint', () => openAll(true));
+let closed = [];
+addEventListener('beforeprint', () => {
+  closed = [...document.querySelectorAll('details:not([open])')];
+  openAll(true);
+});
+addEventListener('afterprint', () => closed.forEach(details => { details.open = false; }));
 openTarget();
 """

@@ -22,7 +22,7 @@ def markdown_table(collection: Collection, metrics: Sequence[Metric]) -> str:
         for metric in shown:
             values = [value for entry in entries if (value := metric.of(entry.result)) is not None]
             cells.append(_estimate(values, metric))
-        rows.append([entries[0].title + star, str(len(entries)), *cells])
+        rows.append([entries[0].label + star, str(len(entries)), *cells])
     return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
 
 

@@ -31,3 +31,18 @@ def test_a_link_to_a_case_opens_its_details_and_no_script_fails(tmp_path):
     assert "Uncaught" not in opened.stderr and "ERR_" not in opened.stderr
     assert re.search(rf'<details id="{identifier}" open="">', opened.stdout)
     assert f'<details id="{identifier}">' in closed.stdout
+
+
+@pytest.mark.skipif(not (CHROMIUM and shutil.which("pdftotext")), reason="needs chromium and pdftotext")
+@pytest.mark.parametrize("script", [True, False])
+def test_details_are_open_on_paper(tmp_path, script):
+    write_result(sample(), tmp_path / "result.json")
+    page = tmp_path / "report.html"
+    write_report([tmp_path], page)
+    if not script:
+        page.write_text(re.sub("<script>.*?</script>", "", page.read_text(), flags=re.DOTALL))
+    command = [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path}/browser"]
+    command += [f"--print-to-pdf={tmp_path}/page.pdf", f"file://{page}"]
+    subprocess.run(command, capture_output=True, check=True, timeout=60)
+    command = ["pdftotext", tmp_path / "page.pdf", "-"]
+    assert "Flows of run 1" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
