@@ -268,15 +268,19 @@ def _typical(entries: Sequence[Entry]) -> Entry:
 
 
 def _flow_table(entry: Entry) -> str:
-    headings = ("flow", "FID", "Mbit/s", "sent", "lost", "twice", "out of order", "late", "longest gap ms",
-                "delay ms median", "95 %", "max")  # fmt: skip
+    headings = ("flow", "FID", "Mbit/s", "sent", "lost", "at sender / on links / at receiver", "twice",
+                "out of order", "by at most", "late", "longest gap ms", "delay ms median", "95 %", "max",
+                "variation ms 95 %", "TCP sent again", "TCP round trip ms")  # fmt: skip
     rows = []
     for flow in entry.result.flows:
-        delay = flow.one_way_delay_ms
+        delay, at = flow.one_way_delay_ms, flow.lost_at
         cells = [
             flow.fid, _number(flow.goodput_bps and flow.goodput_bps / 1e6, 2), flow.sent, flow.lost,
-            flow.duplicates, flow.reordered, flow.late, _number(flow.interruption_ms),
+            at and f"{at.sender} / {at.link} / {at.receiver}", flow.duplicates, flow.reordered,
+            flow.reordering_extent, flow.late, _number(flow.interruption_ms),
             *(_number(getattr(delay, name, None)) for name in ("p50", "p95", "max")),
+            _number(getattr(flow.delay_variation_ms, "p95", None)), flow.retransmits,
+            _number(getattr(flow.round_trip_ms, "p50", None)),
         ]  # fmt: skip
         texts = "".join(f"<td>{_NOT_SHOWN if cell is None else cell}</td>" for cell in cells)
         rows.append(f"<tr><th scope='row'>{escape(flow.name)}</th>{texts}</tr>")

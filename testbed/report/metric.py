@@ -97,6 +97,12 @@ def _share(field: str) -> Callable[[Result], float | None]:
     return of
 
 
+def reordering_extent(result: Result) -> float | None:
+    """The most arrivals that a datagram was late by, of the flow with the largest such extent."""
+    return _worst(float(flow.reordering_extent) for name, flow in window(result).items()
+                  if is_udp(result, name))  # fmt: skip
+
+
 def delay_p95_ms(result: Result) -> float | None:
     """The 95 % quantile of the one-way delay, of the flow for which it is the longest."""
     return _worst(flow.one_way_delay_ms.p95 for flow in window(result).values() if flow.one_way_delay_ms)
@@ -157,6 +163,12 @@ def retransmits(result: Result) -> float | None:
     return float(sum(values)) if values else None
 
 
+def tcp_round_trip_ms(result: Result) -> float | None:
+    """The kernel's smoothed round trip, median over the run, of the bulk transfer for which it is the
+    longest."""
+    return _worst(flow.round_trip_ms.p50 for flow in result.flows if flow.round_trip_ms)
+
+
 def setup_ms(result: Result) -> float | None:
     """From the start of the first agent until all bindings of all mobile nodes are registered."""
     return result.metadata.get("setup_ms")
@@ -178,12 +190,14 @@ METRICS = (
     Metric("late_percent", "datagrams later than 150 ms", "%", "low", _share("late"), 2),
     Metric("duplicates_percent", "datagrams that came twice", "%", "low", _share("duplicates"), 1),
     Metric("reordered_percent", "datagrams out of order", "%", "low", _share("reordered"), 2),
+    Metric("reordering_extent", "reordering, arrivals late at most", "", "low", reordering_extent, 0),
     Metric("delay_p95_ms", "95th-percentile one-way delay, worst flow", "ms", "low", delay_p95_ms),
     Metric("variation_p95_ms", "95th-percentile delay variation, worst flow", "ms", "low", variation_p95_ms),
     Metric("goodput_mbit", "goodput of all flows", "Mbit/s", "high", goodput_mbit, 2),
     Metric("disturbance_ms", "longer gaps of flows not concerned", "ms", "low", disturbance_ms),
     Metric("recovery_ms", "until 90 % of the earlier rate", "ms", "low", recovery_ms, 0),
     Metric("retransmits", "TCP segments sent again", "", "low", retransmits, 0),
+    Metric("tcp_round_trip_ms", "TCP's round trip (kernel)", "ms", "low", tcp_round_trip_ms),
     Metric("overhead_percent", "octets on access links beyond payload", "%", "low", overhead_percent),
     Metric("setup_ms", "until all is registered", "ms", "low", setup_ms, 0),
     Metric("storm_p95_ms", "loss to acknowledgement, 95 % of mobile nodes", "ms", "low", storm_p95_ms, 0),
