@@ -25,7 +25,7 @@ import select  # noqa: E402
 import subprocess  # noqa: E402
 import tempfile  # noqa: E402
 
-from testbed.agent.daemon import collect_rarely  # noqa: E402
+from testbed.agent.garbage import collect_rarely  # noqa: E402
 from testbed.agent.mobility_socket import MobilitySocket  # noqa: E402
 from testbed.emulation.agent import Agent, home_agent_configuration  # noqa: E402
 from testbed.emulation.link_probe import private_namespaces  # noqa: E402

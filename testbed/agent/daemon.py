@@ -8,7 +8,6 @@ followed by one `turn`: what the role wants is carried out in the order that its
 
 import argparse
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -16,6 +15,7 @@ import sys
 import time
 from collections import Counter
 from ipaddress import IPv6Address
+from itertools import islice
 from typing import Any
 
 from testbed.agent import requests
@@ -34,12 +34,14 @@ from testbed.agent.control import ControlError
 from testbed.agent.control_server import ControlServer
 from testbed.agent.events import EventLog
 from testbed.agent.feed import Feed
+from testbed.agent.garbage import collect_rarely
 from testbed.agent.mobility_socket import Datagram, MobilitySocket
 from testbed.agent.neighbour_discovery import NeighbourDiscoverySocket
 from testbed.agent.netlink import Change, LinkMonitor
 from testbed.agent.requests import Request, RequestError
 from testbed.agent.security import readable_by_others
 from testbed.agent.state import StateFile
+from testbed.agent.step import Step
 from testbed.datapath.datapath import Datapath, DatapathConfiguration
 from testbed.datapath.error import DatapathError
 from testbed.datapath.mobile_network import IngressFilter, Unreachable
@@ -47,7 +49,7 @@ from testbed.datapath.optimisation import OptimisedRoutes, choose_carrier
 from testbed.mobility.binding import is_unicast_routable
 from testbed.mobility.forwarding import HomeBinding, Pair, RouteOptimisation, Side
 from testbed.mobility.rate_limit import RateLimit
-from testbed.mobility.role import Event, Role, Transmission
+from testbed.mobility.role import Role, Transmission
 from testbed.wire.codec import Codec
 from testbed.wire.error import ParseError
 from testbed.wire.packet import build_packet, parse_packet
@@ -66,8 +68,6 @@ MAX_SENDERS = 100_000
 MAX_PROBLEMS_PER_S, MAX_PROBLEMS_PER_SENDER_PER_S = 100, 10
 #: Saving the state takes at most this part of the agent's time.
 SAVING_SHARE = 0.1
-#: Objects that must have been made, and be there still, before Python looks for cyclic garbage among them.
-COLLECT_AFTER = 20_000
 
 
 class AgentError(Exception):
@@ -111,7 +111,7 @@ class Agent:
         self.control = ControlServer(socket_path(file), self.handle, self.events, self.feed)
         #: What there is in the kernel for mobile networks: None where there are none.
         self.networks: IngressFilter | Unreachable | None = None
-        self._applied: dict[IPv6Address, HomeBinding] = {}
+        self._steps: list[Step] = []
         self._within_turn: list[tuple[float, str, dict[str, Any]]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._saving: asyncio.TimerHandle | None = None
@@ -200,7 +200,6 @@ class Agent:
             self._restore(time.monotonic())
             wanted = self.role.forwarding()
             self.datapath.reconcile(wanted)
-            self._applied = dict(wanted)
             self.feed.publish(wanted)
             self.role.changes()
             self._reconcile_routes()
@@ -270,18 +269,30 @@ class Agent:
     # -- one turn
 
     def turn(self, now: float, received: float | None = None) -> None:
-        """Carry out what the role wants after a call into it at `now`. `received`: when the kernel got the
-        message that the call was about."""
-        transmissions = self.role.transmissions()
-        sent = [self._send(transmission) for transmission in transmissions if not transmission.after_datapath]
-        held = [transmission for transmission in transmissions if transmission.after_datapath]
+        """Carry out what the role wants after a call into it at `now`, and what has been collected before.
+        `received`: when the kernel got the message that the call was about."""
+        self._collect(now, received)
+        steps, self._steps = self._steps, []
+        held = [transmission for step in steps for transmission in step.held]
         held = self._apply(self.role.changes(), held, now)
         held = self._optimise(self.role.optimisation_changes(), held, now)
-        sent += [self._send(transmission) for transmission in held]
-        self._record(self.role.events(), sent, now, received)
+        instants = iter([self._send(transmission) for transmission in held])
+        for step in steps:
+            step.sent += islice(instants, len(step.held))
+        steps[-1].sent += instants
+        steps[-1].events += self.role.events()
+        self._record(steps)
         self._arm()
         self.events.flush()
         self._save_soon()
+
+    def _collect(self, now: float, received: float | None) -> None:
+        """Take what the role wants after a call into it, and send at once what need not wait for the
+        datapath. The rest is carried out by the next `turn`, together with that of other calls."""
+        transmissions = self.role.transmissions()
+        sent = [self._send(transmission) for transmission in transmissions if not transmission.after_datapath]
+        held = [transmission for transmission in transmissions if transmission.after_datapath]
+        self._steps.append(Step(now, received, sent, held, self.role.events()))
 
     def _put_on_the_wire(self, data: bytes, transmission: Transmission) -> None:
         """Send the octets of a transmission. Raises OSError."""
@@ -310,29 +321,42 @@ class Agent:
         self, changes: dict[IPv6Address, HomeBinding | None], held: list[Transmission], now: float
     ) -> list[Transmission]:
         """Bring the kernel to what is wanted; returns what is to be sent now, out of `held`."""
-        changes = {a: wanted for a, wanted in changes.items() if wanted != self._applied.get(a)}
+        changes = {a: wanted for a, wanted in changes.items() if wanted != self.feed.bindings.get(a)}
         if not changes:
             return held
         begun = time.monotonic()
         try:
             self._change_kernel(changes)
         except DatapathError as error:
+            if len(changes) > 1:  # what cannot be done for one must not be to the cost of others
+                return self._apply_each(changes, held, now)
             logger.error("%s", error)
             self.role.hold(held)  # what they promise is not so: refusals are made of them
             for home_address in changes:
                 self.role.datapath_failed(home_address, str(error), now)
             return self.role.transmissions()
         took_ms = round((time.monotonic() - begun) * 1000, 3)
+        before = {home_address: self.feed.bindings.get(home_address) for home_address in changes}
         self.feed.publish(changes)
         self._happened("datapath-ready", home_addresses=[str(a) for a in changes], took_ms=took_ms)
         for home_address, wanted in changes.items():
-            before = self._applied.get(home_address)
-            if wanted is None:
-                self._applied.pop(home_address, None)
-            else:
-                self._applied[home_address] = wanted
-                if before is None or before.defended != wanted.defended:
-                    self.bound(home_address)
+            old = before[home_address]
+            if wanted is not None and (old is None or old.defended != wanted.defended):
+                self.bound(home_address)
+        return held
+
+    def _apply_each(
+        self, changes: dict[IPv6Address, HomeBinding | None], held: list[Transmission], now: float
+    ) -> list[Transmission]:
+        """The same, one home address after the other."""
+        for home_address, wanted in changes.items():
+            about = [
+                home_address in (transmission.packet.routing_address, transmission.packet.destination)
+                for transmission in held
+            ]
+            its = [transmission for transmission, its in zip(held, about, strict=True) if its]
+            answers = iter(self._apply({home_address: wanted}, its, now))
+            held = [next(answers) if its else other for other, its in zip(held, about, strict=True)]
         return held
 
     def _change_kernel(self, changes: dict[IPv6Address, HomeBinding | None]) -> None:
@@ -341,6 +365,8 @@ class Agent:
         try:
             self.datapath.apply(changes)
         except DatapathError as error:
+            if len(changes) > 1:
+                raise
             repairs = self.datapath.reconcile(self.role.forwarding())
             logger.warning("the kernel's state was not ours any more (%s): %d repairs", error, repairs)
             self._happened("datapath-repaired", reason=str(error), repairs=repairs)
@@ -369,18 +395,11 @@ class Agent:
         """Something has happened right now, within a turn."""
         self._within_turn.append((time.monotonic(), name, fields))
 
-    def _record(self, events: list[Event], sent: list[float], now: float, received: float | None) -> None:
-        """Record a turn's events at the times when they happened. `sent`: when each message went out; a
-        role notes a "…-sent" for each, in the same order (but for Binding Errors, which it does not note)."""
+    def _record(self, steps: list[Step]) -> None:
+        """Record a turn's events at the times when they happened."""
         happened, self._within_turn = self._within_turn, []
-        instants = iter(sent)
-        for event in events:
-            t = now
-            if event.name.endswith("-sent"):
-                t = next(instants, now)
-            elif event.name.endswith("-received") and received is not None:
-                t = received
-            happened.append((t, event.name, event.fields))
+        for step in steps:
+            happened += step.happened()
         for t, name, fields in sorted(happened, key=lambda item: item[0]):
             if name == "message-dropped":
                 self._count_drop("dropped", t, **fields)
@@ -428,7 +447,11 @@ class Agent:
             self.events.flush()
             return
         self.role.receive(packet, datagram.interface, now)
-        self.turn(now, datagram.received)
+        self.received(now, datagram.received)
+
+    def received(self, now: float, received: float) -> None:
+        """The role has taken a message that the kernel got at `received`."""
+        self.turn(now, received)
 
     def _report_malformed(self, data: bytes, error: ParseError, now: float) -> None:
         """Tell the sender which field is at fault (RFC 6275 §9.2, RFC 4443 §3.4), no matter what bindings
@@ -514,13 +537,6 @@ def make_agent(file: AgentFile) -> Agent:
     from testbed.agent.mobile_node import MobileNodeAgent
 
     return MobileNodeAgent(file)
-
-
-def collect_rarely() -> None:
-    """Have Python look for cyclic garbage rarely: what is there by now stays, messages leave hardly any
-    behind, and to look through the state of thousands of mobile nodes takes tens of milliseconds."""
-    gc.freeze()
-    gc.set_threshold(COLLECT_AFTER, 20, 100)
 
 
 async def serve(file: AgentFile) -> None:

@@ -23,7 +23,8 @@ class Feed:
 
     def __init__(self) -> None:
         self.serial = 0
-        self._bindings: dict[IPv6Address, HomeBinding] = {}
+        #: What the datapath does now.
+        self.bindings: dict[IPv6Address, HomeBinding] = {}
         self._subscribers: set[asyncio.StreamWriter] = set()
         #: Called after each change, within the agent, with all bindings.
         self.listeners: list[Callable[[Mapping[IPv6Address, HomeBinding]], None]] = []
@@ -32,18 +33,18 @@ class Feed:
         """Tell all subscribers what the datapath now does. None: no binding any more. Changes that change
         nothing are not told."""
         changed = {
-            address: binding for address, binding in changes.items() if self._bindings.get(address) != binding
+            address: binding for address, binding in changes.items() if self.bindings.get(address) != binding
         }
         if not changed:
             return
         for address, binding in changed.items():
             if binding is None:
-                self._bindings.pop(address, None)
+                self.bindings.pop(address, None)
             else:
-                self._bindings[address] = binding
+                self.bindings[address] = binding
         self.serial += 1
         for listener in self.listeners:
-            listener(self._bindings)
+            listener(self.bindings)
         line = change_line(self.serial, changed) if self._subscribers else b""
         for writer in list(self._subscribers):
             if writer.transport.get_write_buffer_size() > MAX_BACKLOG:
@@ -55,7 +56,7 @@ class Feed:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Send the complete state, then each change, until the subscriber leaves."""
-        writer.write(snapshot_line(self.serial, self._bindings.values()))
+        writer.write(snapshot_line(self.serial, self.bindings.values()))
         self._subscribers.add(writer)
         try:
             while await reader.read(1 << 12):  # nothing is expected: this is to see the subscriber leave

@@ -67,8 +67,9 @@ class Registrar(Role):
         self.dialect = DIALECTS[dialect]()
         self.max_lifetime_s = max_lifetime_s
         self.cache = BindingCache()
+        #: What the datapath has of each home address that has changed since it was asked last.
         self._undo: dict[IPv6Address, CacheEntry | None] = {}
-        self._answered: Packet | None = None
+        self._asked = False
         self._named: tuple[Packet | None, dict[str, str]] = None, {}
 
     # -- what subclasses decide
@@ -141,6 +142,10 @@ class Registrar(Role):
                 self._expire(entry, now)
             else:
                 self._handle_timer(kind, entry, now)
+
+    def changes(self) -> dict[IPv6Address, HomeBinding | None]:
+        self._asked = True
+        return super().changes()
 
     def home_binding(self, home_address: IPv6Address) -> HomeBinding | None:
         entry = self.cache.get(home_address)
@@ -242,7 +247,10 @@ class Registrar(Role):
     def _decide(self, packet: Packet, update: BindingUpdate, home_address: IPv6Address, now: float) -> None:
         """Do what an authentic Binding Update in its turn asks for, and acknowledge it."""
         entry = self.cache.get(home_address)
-        self._undo = {home_address: entry.copy() if entry else None}
+        if self._asked:
+            self._undo, self._asked = {}, False
+        if home_address not in self._undo:
+            self._undo[home_address] = entry.copy() if entry else None
         if entry is not None:
             entry.sequence = update.sequence
         try:
@@ -395,7 +403,6 @@ class Registrar(Role):
         self, packet: Packet, home_address: IPv6Address, acknowledgement: BindingAcknowledgement
     ) -> None:
         """RFC 6275 §9.5.4, §10.3.1: to the source address, by a type 2 routing header unless at home."""
-        self._answered = packet
         if self.verifier is not None:
             acknowledgement = self.verifier.sign(acknowledgement, packet, home_address)
         self._send(
@@ -406,6 +413,7 @@ class Registrar(Role):
                 routing_address=home_address if packet.home_address is not None else None,
             ),
             after_datapath=True,
+            answers=packet,
             link_layer_address=link_layer_address_in(packet.message) if packet.home_address is None else b"",
         )
         self._note(
@@ -434,11 +442,11 @@ class Registrar(Role):
         )
         status = Status.INSUFFICIENT_RESOURCES
         if acknowledgement.mobile_router:  # RFC 3963 §6.2
-            named = self._answered.message.option(MobileNetworkPrefix)
+            named = transmission.answers.message.option(MobileNetworkPrefix)
             status = Status.INVALID_PREFIX if named else Status.FORWARDING_SETUP_FAILED
         refusal = replace(acknowledgement, status=status, lifetime_s=0, mobile_router=False, options=options)
         if self.verifier is not None:
-            refusal = self.verifier.sign(refusal, self._answered, home_address)
+            refusal = self.verifier.sign(refusal, transmission.answers, home_address)
         return replace(transmission, packet=replace(transmission.packet, message=refusal))
 
     def _request_refresh(self, entry: CacheEntry, now: float) -> None:

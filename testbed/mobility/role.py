@@ -26,6 +26,8 @@ class Transmission:
     `after_datapath`: only once the forwarding state that it promises is in place, so that whoever is told
     "accepted" can count on it.
 
+    `answers`: the packet that it is the answer to, if that matters once more.
+
     `link_layer_address`: on the home link, straight to it, without Neighbour Discovery; empty: by routing.
     """
 
@@ -33,6 +35,7 @@ class Transmission:
     interface: str | None = None
     after_datapath: bool = False
     link_layer_address: bytes = b""
+    answers: Packet | None = None
 
 
 @dataclass(slots=True)
@@ -163,8 +166,11 @@ class Role:
         interface: str | None = None,
         after_datapath: bool = False,
         link_layer_address: bytes = b"",
+        answers: Packet | None = None,
     ) -> None:
-        self._transmissions.append(Transmission(packet, interface, after_datapath, link_layer_address))
+        self._transmissions.append(
+            Transmission(packet, interface, after_datapath, link_layer_address, answers)
+        )
 
     def _note(self, name: str, **fields: Any) -> None:
         self._events.append(Event(name, fields))
