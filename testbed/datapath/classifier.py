@@ -1,5 +1,4 @@
-"""The nf_tables table `ip6 flowbind`: which path each packet takes. Class: `Classifier`. Dataclass:
-`HomeRules`.
+"""The nf_tables table `ip6 flowbind`: which path each packet takes. Class: `Classifier`.
 
 Packets meet, in this order:
 
@@ -18,11 +17,11 @@ maximum segment size; `postrouting` completes the outer header.
 
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network
 
 from testbed.datapath import mark
+from testbed.datapath.many_rules import HomeRules, ManyRules
 from testbed.datapath.match import PORT_PROTOCOLS, WITH_PORTS, matches, matches_inside
 from testbed.datapath.nftables import (
     ACCEPT,
@@ -74,18 +73,7 @@ from testbed.datapath.nftables import (
     verdict,
     within,
 )
-from testbed.datapath.recent_flows import (
-    KEY,
-    MANY_RULES,
-    RECENT_FLOWS,
-    SIZE,
-    TIMEOUT_S,
-    act,
-    digest,
-    follow,
-    note,
-    number,
-)
+from testbed.datapath.recent_flows import KEY, MANY_RULES, RECENT_FLOWS, SIZE, TIMEOUT_S
 from testbed.datapath.tunnel import HOP_LIMIT
 from testbed.mobility.forwarding import Action, FlowRule, HomeBinding, Path, Side
 
@@ -145,20 +133,6 @@ def clamp_segments(mtu: int) -> bytes:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class HomeRules:
-    """What the table has for one home address: `chains` with their rules, `counters`, elements of sets.
-
-    `elements`: pairs of set name and elements that belong together (the two ends of an interval). `sets`:
-    what `Table.set` takes, for sets of its own.
-    """
-
-    chains: dict[str, tuple[Rule, ...]]
-    counters: dict[str, tuple[IPv6Address, int | None]]
-    elements: frozenset[tuple[str, tuple[Element, ...]]]
-    sets: tuple[tuple, ...] = ()
-
-
 EMPTY = HomeRules({}, {}, frozenset())
 
 #: Sets of which each element belongs to one home address, at an anchor; tunnels end where those of others do.
@@ -190,6 +164,7 @@ class Classifier:
         self._mtu = mtu
         self._reassembly = reassembly
         self._home_offset = 24 if self._anchor else 8
+        self._many = ManyRules()
 
     # -- what is always there
 
@@ -424,73 +399,89 @@ class Classifier:
 
     # -- what each home address adds
 
-    def home(self, binding: HomeBinding, slots: dict[int, int], rules: bool = True) -> HomeRules:
-        """What one home address has; `slots`: BID -> slot. Without `rules`, only its elements: see
-        `same_rules`."""
+    def home(
+        self,
+        binding: HomeBinding,
+        slots: dict[int, int],
+        other: HomeBinding | None = None,
+        other_slots: dict[int, int] | None = None,
+    ) -> HomeRules:
+        """What one home address has; `slots`: BID -> slot. Without rules that `other`, the binding before or
+        after it, has just so."""
         elements = self._elements(binding, slots)
-        if not rules:
-            return HomeRules({}, {}, frozenset(elements))
-        found = self._rules(binding, slots)
+        known: tuple[FlowRule, ...] = ()
+        if other is not None and self._act_alike(binding, slots, other, other_slots):
+            if binding.rules == other.rules:
+                return HomeRules({}, {}, frozenset(elements))
+            known = other.rules if self._are_many(other) else ()
+        found = self._rules(binding, slots, known)
         return HomeRules(found.chains, found.counters, found.elements | elements, found.sets)
 
+    def forget(self, home_address: IPv6Address) -> None:
+        """It has nothing any more."""
+        self._many.forget(home_address)
+
+    def _are_many(self, binding: HomeBinding) -> bool:
+        return len(binding.rules) >= MANY_RULES and not (binding.regional and self._anchor)
+
     @staticmethod
-    def same_rules(
+    def _act_alike(
         one: HomeBinding, slots: dict[int, int], other: HomeBinding, other_slots: dict[int, int]
     ) -> bool:
-        """Whether two bindings of a home address have the same rules: they differ in care-of addresses at
-        most."""
-        if one.rules != other.rules or slots != other_slots or one.default_bid != other.default_bid:
+        """Whether the same rules do the same in both: care-of addresses may differ."""
+        if slots != other_slots or one.default_bid != other.default_bid or one.regional != other.regional:
             return False
-        if one.prefixes or other.prefixes or one.regional != other.regional:
+        if one.prefixes or other.prefixes:
             return False
         if any(len(rule.bids) > 1 for rule in one.rules):  # copies: one for each tunnel
             return one.paths == other.paths
         ways, other_ways = ([(p.bid, p.on_link is None) for p in b.paths] for b in (one, other))
         return ways == other_ways
 
-    def _rules(self, binding: HomeBinding, slots: dict[int, int]) -> HomeRules:
-        """Chains with their counters, and the elements that lead there."""
+    def _rules(
+        self, binding: HomeBinding, slots: dict[int, int], known: tuple[FlowRule, ...]
+    ) -> HomeRules:
+        """Chains with their counters, and the elements that lead there; without those of `known` rules that
+        stay, where there are many."""
         home_address = binding.home_address
         chain = chain_of(home_address)
-        counters = {counter_of(home_address, None): (home_address, None)}
         paths = {path.bid: path for path in binding.paths}
         default = count(counter_of(home_address, None))
         path = paths.get(binding.default_bid)
         default += self._dropped() if path is None else self._towards(path, slots)
         regional = binding.regional and self._anchor  # rules are for what is inside of tunnels
-        flows: list[tuple[int, list[bytes], bytes]] = []
-        for rule in binding.rules:
-            name = counter_of(home_address, rule.fid)
-            counters[name] = home_address, rule.fid
-            action = count(name) + self._action(rule, paths, slots)
+
+        def translation(rule: FlowRule) -> tuple[list[bytes], bytes]:
+            """The alternatives that match, and the action."""
+            action = count(counter_of(home_address, rule.fid)) + self._action(rule, paths, slots)
             selector = rule.selector
             if selector is not None and not self._anchor:
                 selector = selector.mirrored()
             found = _matches(selector)
             if regional:
                 found = [protocol_is(IPV6) + match for match in matches_inside(selector)] + found
-            flows.append((rule.fid, found, action))
-        rules = []
-        if any(alternatives for _, alternatives, _ in flows):
-            rules.append(Rule(protocol_is(MOBILITY_HEADER) + default, "signalling follows no flow binding"))
-            if regional:
+            return found, action
+
+        rules, about = [], binding.rules
+        beside = EMPTY
+        if self._are_many(binding):
+            remembered, beside, about = self._many.translate(binding, known, chain, default, translation)
+            rules = [self._signalling_first(default), *remembered]
+        else:
+            self._many.forget(home_address)
+            for rule in binding.rules:
+                found, action = translation(rule)
+                rules += [Rule(match + action, f"fid {rule.fid}") for match in found]
+            if rules and regional:
                 inside = protocol_is(IPV6) + load(TRANSPORT, 6, 1)
                 inside += compare(EQUAL, bytes([MOBILITY_HEADER]))
-                rules.append(Rule(inside + default, "nor does signalling inside a tunnel"))
-        sets: tuple[tuple, ...] = ()
-        chains: dict[str, tuple[Rule, ...]] = {}
-        elements = {(HOMES, (Element(home_address.packed, chain),))}
-        if len(flows) < MANY_RULES or regional:
-            rules += [Rule(match + action, f"fid {fid}") for fid, found, action in flows for match in found]
+                rules.insert(0, Rule(inside + default, "nor does signalling inside a tunnel"))
+            if rules:
+                rules.insert(0, self._signalling_first(default))
             rules.append(Rule(default, "default"))
-        else:
-            sets = ((f"{chain}.flows", (TYPE_MARK,), TYPE_VERDICT, False),)
-            fids = {fid for fid, _, _ in flows}
-            flows.append((next(fid for fid in range(65536) if fid not in fids), [b""], default))
-            remembered, chains, numbers = self._remembered(chain, flows)
-            rules += remembered
-            elements |= numbers
-        chains[chain] = tuple(rules)
+        chains = {**beside.chains, chain: tuple(rules)}
+        elements = set(beside.elements)
+        elements.add((HOMES, (Element(home_address.packed, chain),)))
         elements |= {(HOME_PREFIXES, _interval(prefix, chain)) for prefix in binding.prefixes}
         if binding.paths and binding.prefixes:
             inside = f"{chain}.tunnels"
@@ -500,7 +491,11 @@ class Classifier:
                 for remote in remotes
             )
             elements |= {(TUNNEL_PREFIXES, _interval(prefix, inside)) for prefix in binding.prefixes}
-        return HomeRules(chains, counters, frozenset(elements), sets)
+        return HomeRules(chains, counters_of(home_address, about), frozenset(elements), beside.sets)
+
+    @staticmethod
+    def _signalling_first(default: bytes) -> Rule:
+        return Rule(protocol_is(MOBILITY_HEADER) + default, "signalling follows no flow binding")
 
     def _elements(
         self, binding: HomeBinding, slots: dict[int, int]
@@ -520,32 +515,6 @@ class Classifier:
         if binding.regional and not self._anchor:
             elements.add((REGIONALS, (Element(home_address.packed),)))
         return elements
-
-    def _remembered(
-        self, chain: str, flows: list[tuple[int, list[bytes], bytes]]
-    ) -> tuple[list[Rule], dict[str, tuple[Rule, ...]], set[tuple[str, tuple[Element, ...]]]]:
-        """The rules of many flow bindings (FID, alternatives, action), the default, under a FID that is free,
-        the last: they only find out a number, by which connections that are known go at once to the same
-        action, in a chain of its own."""
-        numbers, tried = f"{chain}.flows", f"{chain}.rules"
-        of_rules = digest(part for _, found, action in flows for part in (*found, action))
-        rules = [
-            Rule(follow(of_rules, numbers), "connections that are known"),
-            Rule(verdict(JUMP, tried)),
-            Rule(note(of_rules)),
-            Rule(act(numbers)),
-        ]
-        elements, found_out = set(), []
-        chains: dict[str, tuple[Rule, ...]] = {}
-        for fid, found, action in flows:
-            name = f"fid{fid}" if fid != flows[-1][0] else "default"
-            chains[f"{chain}.{name}"] = (Rule(action, name),)
-            key = struct.pack("=I", number(fid))
-            elements.add((numbers, (Element(key, f"{chain}.{name}", goto=True),)))
-            end = set_mark(number(fid), mark.KEPT) + verdict(RETURN)
-            found_out += [Rule(match + end, name) for match in found]
-        chains[tried] = tuple(found_out)
-        return rules, chains, elements
 
     def sources(self, number: int, path: Path) -> set[tuple[str, tuple[Element, ...]]]:
         """At a mobile node: outer source of the packets with a mark (0: without one), and source of the

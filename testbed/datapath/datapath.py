@@ -138,6 +138,7 @@ class Datapath:
             if binding is None:
                 self._bindings.pop(address, None)
                 self._slots.of.pop(address, None)
+                self._classifier.forget(address)
             else:
                 self._bindings[address] = binding
                 self._slots.of[address] = slots[address]
@@ -310,13 +311,12 @@ class Datapath:
             return _Wanted(
                 frozenset(self._routing.home(binding, slots)), self._classifier.home(binding, slots)
             )
-        same = self._classifier.same_rules(binding, slots, other, other_slots)
         alike = self.side is Side.ANCHOR and not (binding.prefixes or other.prefixes)
         # what a mobile node's paths need may vanish by itself, hence is had again
         paths = _placed(other, other_slots) if alike else ()
         return _Wanted(
             frozenset(self._routing.home(binding, slots, paths)),
-            self._classifier.home(binding, slots, not same),
+            self._classifier.home(binding, slots, other, other_slots),
         )
 
     def _base(

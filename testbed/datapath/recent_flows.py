@@ -9,12 +9,10 @@ A note is right because its key has all that a selector can look at in such a pa
 class, flow label, next header, ports) and a digest of the rules that it was made by: once these change,
 nobody finds it any more, and it goes away by itself.
 
-Functions: `digest`, `number`, `follow`, `note`, `act`. The map: `RECENT_FLOWS`.
+Functions: `number`, `marked`, `follow`, `note`, `act`. The map: `RECENT_FLOWS`.
 """
 
-import hashlib
 import struct
-from collections.abc import Iterable
 
 from testbed.datapath.mark import KEPT
 from testbed.datapath.match import PORT_PROTOCOLS
@@ -48,14 +46,6 @@ _HEADER = bytes((0x0F, 0xCF, 0xFF, 0xFF, 0, 0, 0xFF, 0))
 _HEADER_REGISTER, _PORTS_REGISTER, _DIGEST_REGISTER, _DATA_REGISTER = 16, 18, 19, 20
 
 
-def digest(rules: Iterable[bytes]) -> bytes:
-    """Of all rules of a home address: 4 octets."""
-    found = hashlib.blake2s(digest_size=4)
-    for rule in rules:
-        found.update(rule)
-    return found.digest()
-
-
 def _key(of_rules: bytes) -> bytes:
     return (
         load(NETWORK, 6, 1)
@@ -73,19 +63,20 @@ def number(fid: int) -> int:
     return fid << 16
 
 
-def _marked(register: int = 1) -> bytes:
+def marked(register: int = 1) -> bytes:
+    """Load the number that is in the mark."""
     mask = struct.pack("=I", 0xFFFFFFFF & ~KEPT)
     return load_meta(MARK, register) + masked(mask, register=register)
 
 
 def note(of_rules: bytes) -> bytes:
     """Remember which rule, as the mark says, packets like this one have met. No match without room."""
-    return _key(of_rules) + _marked(_DATA_REGISTER) + add_element(RECENT_FLOWS, _DATA_REGISTER)
+    return _key(of_rules) + marked(_DATA_REGISTER) + add_element(RECENT_FLOWS, _DATA_REGISTER)
 
 
 def act(chains: str) -> bytes:
     """Go to the chain that the verdict map `chains` has for the mark."""
-    return _marked() + dispatch(chains)
+    return marked() + dispatch(chains)
 
 
 def follow(of_rules: bytes, chains: str) -> bytes:

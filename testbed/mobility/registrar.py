@@ -115,7 +115,7 @@ class Registrar(Role):
 
     def receive(self, packet: Packet, interface: str, now: float) -> None:
         """Process a message from a mobile node. Times in seconds on the agent's monotonic clock."""
-        self._undo = {}
+        self._begin()
         if isinstance(packet.message, BindingUpdate):
             self._receive_update(packet, packet.message, now)
         elif isinstance(packet.message, UnknownMessage):
@@ -125,7 +125,7 @@ class Registrar(Role):
 
     def handle_timer(self, now: float) -> None:
         """Expire bindings, ask for refreshes, forget de-registrations."""
-        self._undo = {}
+        self._begin()
         for kind, home_address in self.timers.due(now):
             if kind == "again":
                 self._changed[home_address] = None
@@ -142,6 +142,11 @@ class Registrar(Role):
                 self._expire(entry, now)
             else:
                 self._handle_timer(kind, entry, now)
+
+    def _begin(self) -> None:
+        """What comes now can be undone, and what has come since the datapath asked last."""
+        if self._asked:
+            self._undo, self._asked = {}, False
 
     def changes(self) -> dict[IPv6Address, HomeBinding | None]:
         self._asked = True
@@ -247,8 +252,7 @@ class Registrar(Role):
     def _decide(self, packet: Packet, update: BindingUpdate, home_address: IPv6Address, now: float) -> None:
         """Do what an authentic Binding Update in its turn asks for, and acknowledge it."""
         entry = self.cache.get(home_address)
-        if self._asked:
-            self._undo, self._asked = {}, False
+        self._begin()
         if home_address not in self._undo:
             self._undo[home_address] = entry.copy() if entry else None
         if entry is not None:
