@@ -84,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, run, words in (
         ("status", _status, "what this agent is, and how it stands"),
         ("bindings", _bindings, "the bindings: BIDs, care-of addresses, lifetimes"),
+        ("cache", _cache, "the binding cache: the mobile nodes that are registered with this node"),
         ("flows", _flows, "the flow bindings, in the order in which they are tried"),
         ("counters", _counters, "packets and octets of each flow binding, messages sent and received"),
         ("deregister", _deregister, "remove all bindings of the mobile node"),
@@ -225,6 +226,26 @@ def _binding_state(binding: dict[str, Any]) -> str:
         "" if binding["remaining_s"] is not None else "not registered",
     ]
     return ", ".join(word for word in words if word)
+
+
+def _cache(client: Client, options: argparse.Namespace) -> None:
+    cache = client.request("cache")
+    if options.json:
+        return _print_json(cache)
+    rows = [
+        [
+            b["home_address"],
+            b["bid"],
+            b["care_of_address"],
+            b["priority"],
+            f"{b['remaining_s']:.0f} s",
+            ", ".join(map(str, b["flows"])),
+            "default" if b["default"] else "",
+        ]
+        for b in cache
+    ]
+    titles = ("home address", "BID", "care-of address", "priority", "expires in", "flows", "")
+    print(*table(titles, rows), sep="\n")
 
 
 def _flows(client: Client, options: argparse.Namespace) -> None:

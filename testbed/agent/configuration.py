@@ -195,6 +195,7 @@ class MobileNodeFile(AgentTables, tag_field="role", tag="mobile-node", kw_only=T
     accept_unauthenticated: bool = False
     mobile_network: MobileNetworkTable | None = None
     flow_updates: Literal["together", "each"] = "together"
+    correspondent_node: bool = True
     multiple_care_of_addresses: bool = True
     returning_home: Literal["complete", "simultaneous"] = "complete"
     hierarchical: bool = False

@@ -7,6 +7,7 @@ from ipaddress import IPv6Address
 from typing import Any
 
 from testbed.agent import requests
+from testbed.agent.complaints import Complaints
 from testbed.agent.configuration import CorrespondentNodeFile, policy
 from testbed.agent.daemon import Agent
 from testbed.agent.icmp_errors import IcmpErrorSocket
@@ -15,7 +16,6 @@ from testbed.agent.requests import Request
 from testbed.datapath.optimisation import OptimisedRoutes
 from testbed.mobility.correspondent_node import CorrespondentNode, CorrespondentNodeConfiguration
 from testbed.mobility.forwarding import HomeBinding, Side
-from testbed.wire.icmp_error import DESTINATION_UNREACHABLE, PORT_UNREACHABLE, care_of_path
 
 
 class NoTunnels:
@@ -58,6 +58,7 @@ class CorrespondentNodeAgent(Agent):
             file.dialect,
         )
         self.role = CorrespondentNode(configuration, self.started, self.codec)
+        self._complaints = Complaints(self.role, self.monitor.is_local, self.counters)
         self._icmp_errors = IcmpErrorSocket()
 
     def make_datapath(self, kernel_mobility: bool) -> NoTunnels:
@@ -79,25 +80,14 @@ class CorrespondentNodeAgent(Agent):
         self._icmp_errors.close()
 
     def _read_icmp_errors(self) -> None:
-        """RFC 6275 §9.3.4. Port Unreachable comes from the mobile node itself: it has been reached."""
         now = time.monotonic()
         for error in self._icmp_errors.receive():
-            path = care_of_path(error.quoted)
-            if error.kind != DESTINATION_UNREACHABLE or error.code == PORT_UNREACHABLE or path is None:
-                continue
-            source, care_of_address, home_address = path
-            if self.monitor.is_local(source):
-                self.role.unreachable(home_address, care_of_address, now)
+            self._complaints.error(error, now)
         self.turn(now)
 
     def _read_rejected(self) -> None:
         now = time.monotonic()
-        for packet in self.routes.reports().read():
-            self.counters["unverified"] += 1
-            if self.monitor.is_local(packet.destination):
-                self.role.unverified_home_address(
-                    packet.source, packet.destination, packet.home_address, now
-                )
+        self._complaints.read_rejected(self.routes.reports(), now)
         self.turn(now)
 
     def status(self) -> dict[str, Any]:

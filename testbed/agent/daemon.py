@@ -49,6 +49,7 @@ from testbed.datapath.optimisation import OptimisedRoutes, choose_carrier
 from testbed.mobility.binding import is_unicast_routable
 from testbed.mobility.forwarding import HomeBinding, Pair, RouteOptimisation, Side
 from testbed.mobility.rate_limit import RateLimit
+from testbed.mobility.registrar import Registrar
 from testbed.mobility.role import Role, Transmission
 from testbed.wire.codec import Codec
 from testbed.wire.error import ParseError
@@ -132,10 +133,14 @@ class Agent:
             DatapathConfiguration(
                 self.file.datapath.tunnel_backend,
                 self._home_link,
-                self.file.datapath.tunnel_mtu,
+                self.tunnel_mtu(),
                 kernel_mobility=kernel_mobility,
             ),
         )
+
+    def tunnel_mtu(self) -> int:
+        """What goes into a tunnel has at most so many octets."""
+        return self.file.datapath.tunnel_mtu
 
     def make_routes(self, carrier: str) -> OptimisedRoutes | None:
         """What carries optimised routes out, None where there are none."""
@@ -176,6 +181,8 @@ class Agent:
             }
         if isinstance(request, requests.Bindings):
             return self.role.bindings(now)
+        if isinstance(request, requests.Cache) and isinstance(self.role, Registrar):
+            return self._cache(self.role)
         if isinstance(request, requests.Counters):
             try:
                 counters, others = self.datapath.counters(), self.datapath.totals()
@@ -189,6 +196,22 @@ class Agent:
         raise RequestError(
             f"{self.file.name} is a {self.file.__struct_config__.tag}: this is for the agent of a mobile node"
         )
+
+    @staticmethod
+    def _cache(role: Registrar) -> list[dict[str, Any]]:
+        """The binding cache: bindings, each with the FIDs of its flow bindings."""
+        flows = role.flows()
+        return [
+            {
+                **binding,
+                "flows": [
+                    flow.fid
+                    for home_address, flow in flows
+                    if str(home_address) == binding["home_address"] and binding["bid"] in flow.bids
+                ],
+            }
+            for binding in role.bindings(time.monotonic())
+        ]
 
     # -- life
 
@@ -224,7 +247,7 @@ class Agent:
         wanted = self.role.optimisations()
         try:
             self.routes.reconcile(wanted)
-            if not wanted and self.side is Side.MOBILE:
+            if not wanted and not self.routes.correspondent:
                 self.routes.close()
         except DatapathError as error:
             if self.side is not Side.MOBILE:

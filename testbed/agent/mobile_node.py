@@ -12,6 +12,7 @@ from ipaddress import IPv6Address
 from typing import Any
 
 from testbed.agent import requests
+from testbed.agent.complaints import Complaints
 from testbed.agent.configuration import (
     MobileNodeFile,
     action_of,
@@ -46,10 +47,13 @@ from testbed.datapath.error import DatapathError
 from testbed.datapath.mobile_network import IngressFilter
 from testbed.datapath.native_uplink import TUNNEL_DEVICE, NativeUplink
 from testbed.datapath.optimisation import OptimisedRoutes
+from testbed.datapath.optimisation_programs import HEADER_OCTETS
 from testbed.mobility.binding import FlowBinding
+from testbed.mobility.correspondent_node import CorrespondentNode, CorrespondentNodeConfiguration
 from testbed.mobility.forwarding import HomeBinding, Pair, Side
 from testbed.mobility.hierarchical_node import HierarchicalMobileNode
 from testbed.mobility.listed_flows import FlowError
+from testbed.mobility.mobile_correspondent import MobileCorrespondent
 from testbed.mobility.mobile_node import MAX_LEAVE_TIME, MobileNode
 from testbed.mobility.mobile_node_configuration import InterfaceConfiguration, MobileNodeConfiguration
 from testbed.mobility.role import Transmission
@@ -61,6 +65,8 @@ logger = logging.getLogger(__name__)
 #: wait up to a second before it is sent (RFC 6275 §11.8, MAX_UPDATE_RATE), and MAX_LEAVE_TIME before that
 #: for correspondent nodes that do not answer.
 FAREWELL_S = 1.5 + MAX_LEAVE_TIME
+#: Of IPv6, octets.
+MINIMUM_MTU = 1280
 
 
 class MobileNodeAgent(Agent):
@@ -68,7 +74,7 @@ class MobileNodeAgent(Agent):
 
     side = Side.MOBILE
     file: MobileNodeFile
-    role: MobileNode
+    role: MobileNode | MobileCorrespondent
 
     def __init__(self, file: MobileNodeFile) -> None:
         super().__init__(file)
@@ -88,9 +94,16 @@ class MobileNodeAgent(Agent):
                 returning_home=file.returning_home,
                 **mobile_network(file),
             )
-            self.role = self._make_role(configuration)
+            self.mobile = self._make_role(configuration)
         except FlowError as error:
             raise AgentError(f"flow: {error}") from None
+        self.role = self.mobile
+        self._complaints: Complaints | None = None
+        if file.correspondent_node:
+            peers = CorrespondentNodeConfiguration(dialect=file.dialect)
+            correspondent = CorrespondentNode(peers, self.started, self.codec)
+            self.role = MobileCorrespondent(self.mobile, correspondent)
+            self._complaints = Complaints(correspondent, self.is_ours, self.counters)
         if file.mobile_network is not None:
             self.networks = IngressFilter(
                 file.mobile_network.prefixes, file.mobile_network.interfaces, [i.name for i in file.interface]
@@ -127,7 +140,17 @@ class MobileNodeAgent(Agent):
         return HierarchicalMobileNode(configuration, self.started, local_association=key, **common)
 
     def make_routes(self, carrier: str) -> OptimisedRoutes:
-        return OptimisedRoutes(self.side, carrier=carrier, homes=[self.file.home_address])
+        return OptimisedRoutes(
+            self.side,
+            carrier=carrier,
+            correspondent=self.file.correspondent_node,
+            homes=[self.file.home_address],
+        )
+
+    def tunnel_mtu(self) -> int:
+        """What another mobile node's home agent may have to tunnel has a header of its own by then."""
+        mtu = super().tunnel_mtu()
+        return max(mtu - HEADER_OCTETS, MINIMUM_MTU) if self.file.correspondent_node else mtu
 
     # -- life
 
@@ -138,6 +161,8 @@ class MobileNodeAgent(Agent):
         loop.add_reader(self._tunnelled.fileno(), self._guarded, self._receive_tunnelled)
         loop.add_reader(self._icmp_errors.fileno(), self._guarded, self._read_icmp_errors)
         loop.add_reader(self._reachability.fileno(), self._guarded, self._hear_neighbours)
+        if self.routes.reports() is not None:
+            loop.add_reader(self.routes.reports().fileno(), self._guarded, self._read_rejected)
         self.monitor.read()
         for name in self._access:
             if self.monitor.link(name) is None:
@@ -152,6 +177,8 @@ class MobileNodeAgent(Agent):
             logger.warning("the home agent has not acknowledged the de-registration")
         for handle in self._soliciting.values():
             handle.cancel()
+        if self.routes.reports() is not None:
+            asyncio.get_running_loop().remove_reader(self.routes.reports().fileno())
         for source in (self._tunnelled, self._icmp_errors, self._reachability):
             asyncio.get_running_loop().remove_reader(source.fileno())
             source.close()
@@ -162,8 +189,17 @@ class MobileNodeAgent(Agent):
         for error in self._icmp_errors.receive():
             sent = self._outbox.find(error.quoted)
             if sent is not None:
-                self.role.receive_error(sent, error, now)
-                self.turn(now)
+                self.mobile.receive_error(sent, error, now)
+            elif self._complaints is not None:
+                self._complaints.error(error, now)
+            else:
+                continue
+            self.turn(now)
+
+    def _read_rejected(self) -> None:
+        now = time.monotonic()
+        self._complaints.read_rejected(self.routes.reports(), now)
+        self.turn(now)
 
     def _receive_tunnelled(self) -> None:
         for datagram in self._tunnelled.receive():
@@ -177,8 +213,8 @@ class MobileNodeAgent(Agent):
             return
         if datagram.data[6:7] == bytes([IPV6]):
             return self._take_from_tunnel(datagram)
-        if datagram.data[24:40] == home.packed and self.role.home_binding(home) is not None:
-            if datagram.data[8:24] != self.role.home_agent.packed:
+        if datagram.data[24:40] == home.packed and self.mobile.home_binding(home) is not None:
+            if datagram.data[8:24] != self.mobile.home_agent.packed:
                 return
         super()._take(datagram)
 
@@ -186,7 +222,7 @@ class MobileNodeAgent(Agent):
         """A packet with a type 2 routing header to our regional address, in a tunnel of its MAP: the kernel
         will not see it. All else that is in tunnels comes out of them by itself."""
         outer, inner = datagram.data[:40], datagram.data[40:]
-        local = self.role.local if isinstance(self.role, HierarchicalMobileNode) else None
+        local = self.mobile.local if isinstance(self.mobile, HierarchicalMobileNode) else None
         expected = local is not None and (local.peer.packed, local.home_address.packed)
         if (outer[8:24], inner[24:40]) == expected and inner[6] == ROUTING:
             super()._take(replace(datagram, data=inner))
@@ -194,7 +230,21 @@ class MobileNodeAgent(Agent):
     def route_failed(self, pair: Pair, reason: str, now: float) -> None:
         """What this kernel cannot do must not be asked of the correspondent node."""
         super().route_failed(pair, reason, now)
-        self.role.stop_optimising(pair[1], now)
+        if pair[0] == self.file.home_address:
+            self.mobile.stop_optimising(pair[1], now)
+
+    def _apply(
+        self, changes: dict[IPv6Address, HomeBinding | None], held: list[Transmission], now: float
+    ) -> list[Transmission]:
+        """Packets to other mobile nodes find another way first, where this node has left or come home."""
+        before = dict(self._applied)
+        held = super()._apply(changes, held, now)
+        if self._applied != before and self.role is not self.mobile:
+            try:
+                self.routes.apply({})
+            except DatapathError as error:
+                logger.error("%s", error)
+        return held
 
     def _follow_paths(self, bindings: Mapping[IPv6Address, HomeBinding]) -> None:
         try:
@@ -211,11 +261,11 @@ class MobileNodeAgent(Agent):
     def turn(self, now: float, received: float | None = None) -> None:
         self._listen()
         super().turn(now, received)
-        self._presence.update(self.role.presence, self.role.is_home)
+        self._presence.update(self.mobile.presence, self.mobile.is_home)
 
     def _listen(self) -> None:
         """Be ready for what correspondent nodes send to a care-of address as soon as they are told of it."""
-        if self._listening or not self.role.optimiser.correspondents:
+        if self._listening or not self.mobile.optimiser.correspondents:
             return
         self._listening = True
         try:
@@ -277,7 +327,7 @@ class MobileNodeAgent(Agent):
         at = {name: self._access[name].current for name in names}
         if at:
             points = {name: point and (point.care_of_address, point.gateway) for name, point in at.items()}
-            self.role.move(points, now)
+            self.mobile.move(points, now)
             self.turn(now)
 
     def _forget_router(self, link: Link, router: IPv6Address) -> None:
@@ -363,9 +413,9 @@ class MobileNodeAgent(Agent):
 
     def _hear_anchors(self, name: str, advertisement: RouterAdvertisement, now: float) -> None:
         """RFC 5380 §7.1: before the care-of address of the same advertisement is there."""
-        if isinstance(self.role, HierarchicalMobileNode) and name in self._access:
+        if isinstance(self.mobile, HierarchicalMobileNode) and name in self._access:
             options = advertisement.message.all_options(MobilityAnchorPoint)
-            if self.role.anchors_advertised(name, options, now):
+            if self.mobile.anchors_advertised(name, options, now):
                 self.turn(now)
 
     # -- what its user wants
@@ -386,24 +436,31 @@ class MobileNodeAgent(Agent):
             )
         return {
             "home_address": str(self.file.home_address),
-            "home_agent": str(self.role.home_agent),
+            "home_agent": str(self.mobile.home_agent),
             "home_prefixes": [
                 {
                     "prefix": str(prefix.prefix),
                     "valid_s": prefix.valid_lifetime_s,
                     "preferred_s": prefix.preferred_lifetime_s,
                 }
-                for prefix in self.role.home_prefixes.prefixes
+                for prefix in self.mobile.home_prefixes.prefixes
             ],
-            "registered": self.role.registered,
-            "at_home": self.role.home_interface,
+            "registered": self.mobile.registered,
+            "at_home": self.mobile.home_interface,
             "interfaces": interfaces,
+            **self._peers(),
             **self._mobile_network(),
             **self._hierarchy(),
         }
 
+    def _peers(self) -> dict[str, Any]:
+        """What a correspondent node has to say for itself."""
+        if not isinstance(self.role, MobileCorrespondent):
+            return {}
+        return {"mobile_nodes": len(self.role.correspondent.optimisations())}
+
     def _hierarchy(self) -> dict[str, Any]:
-        local = getattr(self.role, "local", None)
+        local = getattr(self.mobile, "local", None)
         if local is None:
             return {}
         return {
@@ -414,7 +471,7 @@ class MobileNodeAgent(Agent):
 
     def _mobile_network(self) -> dict[str, Any]:
         """What a mobile router has to say for itself."""
-        network = self.role.registration.mobile_network
+        network = self.mobile.registration.mobile_network
         if network is None:
             return {}
         return {
@@ -422,7 +479,7 @@ class MobileNodeAgent(Agent):
                 "prefixes": [str(prefix) for prefix in network.prefixes],
                 "mode": "explicit" if network.explicit else "implicit",
                 "served": network.served,
-                "refused": self.role.registration.given_up,
+                "refused": self.mobile.registration.given_up,
             }
         }
 
@@ -433,7 +490,11 @@ class MobileNodeAgent(Agent):
         except ValueError as error:  # of the command, or FlowError
             raise RequestError(str(error)) from None
         if isinstance(request, requests.Flows):
-            return [self._flow(listed) for listed in self.role.flows()]
+            return [self._flow(listed) for listed in self.mobile.flows()]
+        if isinstance(request, requests.Cache):
+            if not isinstance(self.role, MobileCorrespondent):
+                raise RequestError("this mobile node is no correspondent node: correspondent_node = false")
+            return self._cache(self.role.correspondent)
         if isinstance(request, requests.Routes):
             return self._routes()
         if isinstance(request, requests.Prefer):
@@ -443,20 +504,20 @@ class MobileNodeAgent(Agent):
         if isinstance(request, requests.Deregister):
             if not await self._deregister(request.timeout_s):
                 raise RequestError(f"the home agent has not answered within {request.timeout_s:g} s")
-            return {"registered": self.role.registered}
+            return {"registered": self.mobile.registered}
         return await super().handle(request)
 
     def _routes(self) -> list[dict[str, Any]]:
         return [
             {**route, "flows": [self._flow(listed) for listed in route["flows"]]}
-            for route in self.role.optimiser.describe(time.monotonic())
+            for route in self.mobile.optimiser.describe(time.monotonic())
         ]
 
     def _prefer(self, request: requests.Prefer) -> dict[str, Any]:
         """Change the interface whose care-of address is used; the home agent is told at once."""
         try:
             name = request.interface and resolve_interface(request.interface, self.file.interface)
-            self.role.prefer(name, time.monotonic())
+            self.mobile.prefer(name, time.monotonic())
         except ValueError as error:
             raise RequestError(str(error)) from None
         self.turn(time.monotonic())
@@ -466,11 +527,11 @@ class MobileNodeAgent(Agent):
         """Change the route to a correspondent node and wait for its answer."""
         peer = str(request.address)
         if request.stop:
-            if not self.role.stop_optimising(request.address, time.monotonic()):
+            if not self.mobile.stop_optimising(request.address, time.monotonic()):
                 raise RequestError(f"the route to {peer} is not optimised")
             self.turn(time.monotonic())
             return {"correspondent": peer, "optimised": False}
-        if request.address in (self.role.home_agent, self.file.home_address):
+        if request.address in (self.mobile.home_agent, self.file.home_address):
             raise RequestError(f"address: expected that of a correspondent node, not {peer}")
         failed = (
             "return-routability-failed",
@@ -483,8 +544,8 @@ class MobileNodeAgent(Agent):
             about = event.get("peer", peer) == peer
             return about and event["event"] in ("routes-optimised", *failed)
 
-        self.role.optimise(request.address, time.monotonic())
-        registration = self.role.optimiser.correspondents[request.address]
+        self.mobile.optimise(request.address, time.monotonic())
+        registration = self.mobile.optimiser.correspondents[request.address]
         event = None if registration.known_to_peer else await self._turn_until(answered, request.timeout_s)
         if not registration.known_to_peer or registration.left:
             why = f" ({event['event']})" if event else ""
@@ -500,12 +561,12 @@ class MobileNodeAgent(Agent):
         """What the role is to do. Raises ValueError, one sentence."""
         now = time.monotonic()
         if isinstance(request, requests.FlowRemove):
-            return lambda: self.role.remove_flow(request.fid, now)
+            return lambda: self.mobile.remove_flow(request.fid, now)
         if isinstance(request, requests.FlowReplace):
             flow = self._replacement(request)
-            return lambda: self.role.replace_flow(flow, now)
+            return lambda: self.mobile.replace_flow(flow, now)
         flow = flow_binding(request, self.file.interface)
-        return lambda: self.role.add_flow(flow, now)
+        return lambda: self.mobile.add_flow(flow, now)
 
     def _flow(self, listed: dict[str, Any]) -> dict[str, Any]:
         names = {interface.bid: interface.name for interface in self.file.interface}
@@ -517,7 +578,7 @@ class MobileNodeAgent(Agent):
         }
 
     def _find(self, fid: int) -> dict[str, Any] | None:
-        return next((listed for listed in self.role.flows() if listed["flow"].fid == fid), None)
+        return next((listed for listed in self.mobile.flows() if listed["flow"].fid == fid), None)
 
     def _replacement(self, request: requests.FlowReplace) -> FlowBinding:
         listed = self._find(request.fid)
@@ -541,7 +602,7 @@ class MobileNodeAgent(Agent):
         refusals: list[int] = []
 
         def answered(event: dict[str, Any]) -> bool:
-            asked = str(self.role.flow_registration.peer)
+            asked = str(self.mobile.flow_registration.peer)
             if event.get("peer", asked) != asked:
                 return False  # a correspondent node's answer
             if event["event"] == "registration-refused":
@@ -555,7 +616,7 @@ class MobileNodeAgent(Agent):
 
         change()
         event = await self._turn_until(answered, timeout_s)
-        who = "the anchor point" if self.role.flow_registration.local else "the home agent"
+        who = "the anchor point" if self.mobile.flow_registration.local else "the home agent"
         if event is None:
             why = f"; it refused the registration: {status_in_words(refusals[-1])}" if refusals else ""
             raise RequestError(f"{who} has not agreed within {timeout_s:g} s{why}; asking again")
@@ -569,10 +630,10 @@ class MobileNodeAgent(Agent):
 
     async def _deregister(self, timeout_s: float) -> bool:
         """Remove all bindings; returns whether the home agent has acknowledged that in time."""
-        if not self.role.deregistered:
-            self.role.deregister(time.monotonic())
-            await self._turn_until(lambda event: self.role.deregistered, timeout_s)
-        return self.role.deregistered
+        if not self.mobile.deregistered:
+            self.mobile.deregister(time.monotonic())
+            await self._turn_until(lambda event: self.mobile.deregistered, timeout_s)
+        return self.mobile.deregistered
 
     async def _turn_until(
         self, matches: Callable[[dict[str, Any]], bool], timeout_s: float

@@ -29,6 +29,10 @@ class Bindings(Table, tag_field="command", tag="bindings"):
     """The bindings, one BID each."""
 
 
+class Cache(Table, tag_field="command", tag="cache"):
+    """The binding cache: who is registered here, each binding with its flow bindings."""
+
+
 class Flows(Table, tag_field="command", tag="flows"):
     """The flow bindings."""
 
@@ -118,6 +122,7 @@ Request: TypeAlias = (
     | Prefer
     | Optimise
     | Routes
+    | Cache
 )
 _COMMANDS = [kind.__struct_config__.tag for kind in Request.__args__]
 

@@ -44,7 +44,7 @@ from testbed.datapath.probe import in_private_namespace
 from testbed.datapath.rejected import RejectedPackets
 from testbed.datapath.route import KernelObject, PolicyRule, Route, dump_routes, dump_rules
 from testbed.datapath.ruleset import Ruleset
-from testbed.datapath.traffic_control import is_ethernet
+from testbed.datapath.traffic_control import is_ethernet, local_addresses
 from testbed.datapath.tunnel import explain
 from testbed.datapath.xfrm import DESTINATION_OPTIONS, ROUTE_OPTIMISATION, why_not
 from testbed.datapath.xfrm_carrier import XfrmCarrier
@@ -170,6 +170,11 @@ class OptimisedRoutes:
     def carrier(self) -> str:
         """"bpf", "xfrm" or "tun", "none" before it has been needed."""
         return self._carrier.name if self._opened else "none"
+
+    @property
+    def correspondent(self) -> bool:
+        """Whether mobile nodes register with this node."""
+        return Side.CORRESPONDENT in self._sides
 
     def reports(self) -> RejectedPackets | None:
         """Where packets with a Home Address option that no binding allows are told, once `reconcile` or
@@ -379,11 +384,12 @@ class OptimisedRoutes:
         found = attributes(answer, 12)
         interface = socket.if_indextoname(struct.unpack("=I", found[4])[0])
         gateway = IPv6Address(found[5]) if 5 in found else care_of_address
-        # a mobile node says which address it is that packets come from
-        source = IPv6Address(found[7]) if 7 in found and Side.MOBILE in self._sides else None
+        # at a mobile node, packets come from its home address unless told otherwise
+        ours = local_addresses()
+        source = next((home for home in self._homes if home.packed in ours), None)
         metrics = attributes(found.get(8, b""))
         (mtu,) = struct.unpack("=I", metrics[2]) if 2 in metrics else (0,)
-        mtu = min(filter(None, (mtu, _device_mtu(interface)))) - HEADER_OCTETS
+        mtu = min(filter(None, (mtu, _device_mtu(interface)))) - HEADER_OCTETS * len(self._sides)
         prefix = IPv6Network((home_address, 128))
         return Route(TABLE_BASE, prefix, interface, gateway, source=source, mtu=mtu)
 

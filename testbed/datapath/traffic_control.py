@@ -1,6 +1,6 @@
 """A program for what leaves an interface: the kernel's traffic control (clsact).
 
-Class: `Hooks`. Function: `is_ethernet`.
+Class: `Hooks`. Functions: `is_ethernet`, `local_addresses`.
 """
 
 import errno
@@ -93,3 +93,9 @@ def is_ethernet(name: str) -> bool:
         except OSError:
             return False
     return struct.unpack_from("=H", answer, 16)[0] == _ARPHRD_ETHER
+
+
+def local_addresses() -> set[bytes]:
+    """The IPv6 addresses of this network namespace, 16 octets each."""
+    with open("/proc/thread-self/net/if_inet6") as file:
+        return {bytes.fromhex(line.split()[0]) for line in file}

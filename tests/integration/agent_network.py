@@ -156,9 +156,12 @@ class AgentNetwork:
 class Agent:
     """A real agent in a namespace. A context manager that kills it, if need be."""
 
-    def __init__(self, node: Namespace, folder: Path, more: str = "", first: str = "") -> None:
+    def __init__(
+        self, node: Namespace, folder: Path, more: str = "", first: str = "", text: str | None = None
+    ) -> None:
         self.node, self.folder, self.name = node, folder, node.name
-        text = {"mn": MOBILE_NODE, "ha": HOME, "cn": CORRESPONDENT_NODE}[node.name]
+        if text is None:
+            text = {"mn": MOBILE_NODE, "ha": HOME, "cn": CORRESPONDENT_NODE}[node.name]
         text = first + text + more + COMMON
         self.file = folder / f"{node.name}.toml"
         self.file.write_text(text.replace("FOLDER", str(folder)).replace("NAME", node.name))

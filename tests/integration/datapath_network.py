@@ -223,6 +223,15 @@ def ipv6(
     )
 
 
+def both_headers(packet: bytes) -> list[IPv6Address]:
+    """The addresses of a packet with type 2 routing header and Home Address option: source, destination, home
+    addresses of the two."""
+    assert packet[6] == 43 and packet[40:48] == b"\x3c\2\2\1\0\0\0\0"
+    assert packet[65:72] == b"\2\1\2\0\0\xc9\x10"
+    assert struct.unpack("!H", packet[4:6])[0] == len(packet) - 40
+    return [IPv6Address(packet[at : at + 16]) for at in (8, 24, 72, 48)]
+
+
 def send_raw(node: Namespace, packet: bytes) -> None:
     """Send a whole IPv6 packet by ordinary routing."""
     with node.socket(socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:

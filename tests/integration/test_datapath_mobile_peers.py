@@ -16,6 +16,7 @@ from datapath_network import (
     Capture,
     Network,
     binding,
+    both_headers,
     ipv6,
     send_raw,
     wait_for,
@@ -137,14 +138,6 @@ def bed(request):
     bed = Bed(request.param)
     yield bed
     bed.close()
-
-
-def both_headers(packet):
-    """The addresses of a packet with both headers: source, destination, home addresses of the two."""
-    assert packet[6] == 43 and packet[40:48] == b"\x3c\2\2\1\0\0\0\0"
-    assert packet[65:72] == b"\2\1\2\0\0\xc9\x10"
-    assert struct.unpack("!H", packet[4:6])[0] == len(packet) - 40
-    return [IPv6Address(packet[at : at + 16]) for at in (8, 24, 72, 48)]
 
 
 @requirement("RFC 6275 §11.3.1, §9.3.2: between two mobile nodes, packets carry both headers")
