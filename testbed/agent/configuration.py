@@ -196,6 +196,8 @@ class MobileNodeFile(AgentTables, tag_field="role", tag="mobile-node", kw_only=T
     mobile_network: MobileNetworkTable | None = None
     flow_updates: Literal["together", "each"] = "together"
     correspondent_node: bool = True
+    optimise: Literal["named", "traffic"] = "named"
+    max_optimised: Annotated[int, Meta(ge=1, le=1000)] = 32
     multiple_care_of_addresses: bool = True
     returning_home: Literal["complete", "simultaneous"] = "complete"
     hierarchical: bool = False

@@ -6,6 +6,7 @@ Class: `MobileNodeAgent`.
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from ipaddress import IPv6Address
@@ -46,12 +47,14 @@ from testbed.agent.tunnelled_socket import TunnelledSocket
 from testbed.datapath.error import DatapathError
 from testbed.datapath.mobile_network import IngressFilter
 from testbed.datapath.native_uplink import TUNNEL_DEVICE, NativeUplink
+from testbed.datapath.netlink import NetlinkError
 from testbed.datapath.optimisation import OptimisedRoutes
 from testbed.datapath.optimisation_programs import HEADER_OCTETS
 from testbed.mobility.binding import FlowBinding
 from testbed.mobility.correspondent_node import CorrespondentNode, CorrespondentNodeConfiguration
 from testbed.mobility.forwarding import HomeBinding, Pair, Side
 from testbed.mobility.hierarchical_node import HierarchicalMobileNode
+from testbed.mobility.initiative import Initiative
 from testbed.mobility.listed_flows import FlowError
 from testbed.mobility.mobile_correspondent import MobileCorrespondent
 from testbed.mobility.mobile_node import MAX_LEAVE_TIME, MobileNode
@@ -65,6 +68,8 @@ logger = logging.getLogger(__name__)
 #: wait up to a second before it is sent (RFC 6275 §11.8, MAX_UPDATE_RATE), and MAX_LEAVE_TIME before that
 #: for correspondent nodes that do not answer.
 FAREWELL_S = 1.5 + MAX_LEAVE_TIME
+#: How often a mobile node looks for whom to optimise the route to.
+WATCH_INTERVAL_S = 0.5
 #: Of IPv6, octets.
 MINIMUM_MTU = 1280
 
@@ -98,6 +103,10 @@ class MobileNodeAgent(Agent):
         except FlowError as error:
             raise AgentError(f"flow: {error}") from None
         self.role = self.mobile
+        self._initiative: Initiative | None = None
+        if file.optimise == "traffic":
+            self._initiative = Initiative(self.mobile, file.max_optimised)
+        self._watching: asyncio.TimerHandle | None = None
         self._complaints: Complaints | None = None
         if file.correspondent_node:
             peers = CorrespondentNodeConfiguration(dialect=file.dialect)
@@ -145,6 +154,7 @@ class MobileNodeAgent(Agent):
             carrier=carrier,
             correspondent=self.file.correspondent_node,
             homes=[self.file.home_address],
+            talkers=self.file.optimise == "traffic",
         )
 
     def tunnel_mtu(self) -> int:
@@ -170,9 +180,28 @@ class MobileNodeAgent(Agent):
             self._look(name, now)
             self._solicit(name)
         self._move(self._access, now)
+        if self._initiative is not None:
+            self._watch()
+
+    def _watch(self) -> None:
+        """Look for correspondent nodes to begin and to end with (RFC 6275 §11.7.2)."""
+        self._watching = asyncio.get_running_loop().call_later(WATCH_INTERVAL_S, self._guarded, self._watch)
+        now = time.monotonic()
+        try:
+            talkers, counters = self.routes.talkers(), self.routes.counters()
+        except (DatapathError, NetlinkError) as error:
+            return logger.info("%s", error)
+        carried: Counter[IPv6Address] = Counter()
+        for (_, correspondent, _), (packets, _) in counters.items():
+            carried[correspondent] += packets
+        changed = self._initiative.look(carried, now)
+        if self._initiative.heard(talkers, now) or changed:
+            self.turn(now)
 
     async def farewell(self) -> None:
         """De-register (RFC 6275 §11.7.1)."""
+        if self._watching is not None:
+            self._watching.cancel()
         if not await self._deregister(FAREWELL_S):
             logger.warning("the home agent has not acknowledged the de-registration")
         for handle in self._soliciting.values():
@@ -265,7 +294,8 @@ class MobileNodeAgent(Agent):
 
     def _listen(self) -> None:
         """Be ready for what correspondent nodes send to a care-of address as soon as they are told of it."""
-        if self._listening or not self.mobile.optimiser.correspondents:
+        wanted = self._initiative is not None or self.mobile.optimiser.correspondents
+        if self._listening or not wanted:
             return
         self._listening = True
         try:

@@ -172,6 +172,11 @@ def add_element(map_name: str, data_register: int) -> bytes:
     return _expression("dynset", text(1, map_name), _number(3, 0), _number(4, 1), _number(5, data_register))
 
 
+def remember(set_name: str) -> bytes:
+    """Add register 1 to the set, unless it has it; no match where the set is full."""
+    return _expression("dynset", text(1, set_name), _number(3, 0), _number(4, 1))
+
+
 def dispatch(map_name: str) -> bytes:
     """Go where the verdict map says for register 1; on if it says nothing."""
     return _expression("lookup", text(1, map_name), _number(2, 1), _number(3, 0))

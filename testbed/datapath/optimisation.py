@@ -36,6 +36,7 @@ from testbed.datapath.optimisation_programs import HEADER_OCTETS
 from testbed.datapath.optimisation_rules import (
     FIRST_NUMBER,
     PEER_BITS,
+    TALKERS,
     WAY_BITS,
     WAY_MASK,
     OptimisationClassifier,
@@ -98,7 +99,7 @@ class OptimisedRoutes:
 
     `side`: what this node is. A mobile node is a `correspondent` at the same time where that is so, and is
     told its `homes`, for which it takes packets at once, whoever thinks that the route is optimised.
-    `carrier`: see `choose_carrier`.
+    `carrier`: see `choose_carrier`. `talkers`: see the method of that name.
     Raises DatapathError, in `apply` with the kernel's tables as they were before.
     """
 
@@ -109,10 +110,12 @@ class OptimisedRoutes:
         carrier: str = "auto",
         correspondent: bool = False,
         homes: Iterable[IPv6Address] = (),
+        talkers: bool = False,
     ) -> None:
         self.side = side
         self._sides = {side, Side.CORRESPONDENT} if correspondent else {side}
         self._homes = tuple(homes)
+        self._talkers = talkers
         self._carrier_wanted = carrier
         self.name = name
         self._opened = False
@@ -165,6 +168,18 @@ class OptimisedRoutes:
             for name, (home_address, fid) in wanted.rules.counters.items()
             if name in found
         }
+
+    def talkers(self) -> list[IPv6Address]:
+        """Who has sent packets to the home addresses through the tunnel within the last two seconds.
+
+        Raises DatapathError.
+        """
+        if not self._opened:
+            return []
+        try:
+            return sorted(IPv6Address(element.key) for element in self._ruleset.elements(TALKERS))
+        except NetlinkError as error:
+            raise DatapathError(f"the kernel does not tell who has sent: {_words(error)}.") from error
 
     @property
     def carrier(self) -> str:
@@ -221,7 +236,7 @@ class OptimisedRoutes:
             self._reports = RejectedPackets()
         mtu = _LINK_MTU - HEADER_OCTETS * len(self._sides)
         self._classifier = OptimisationClassifier(
-            self._sides, self.name, mtu, self._homes, self._carrier.devices
+            self._sides, self.name, mtu, self._homes, self._carrier.devices, self._talkers
         )
         self._ruleset = Ruleset(self._filter, self.name, f"owned by flowbind ({self.side.value})")
         self._ruleset.classifier = self._classifier

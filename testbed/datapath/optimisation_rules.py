@@ -36,6 +36,7 @@ from testbed.datapath.nftables import (
     OUTPUT,
     PREROUTING,
     RETURN,
+    TRANSPORT,
     TYPE_ADDRESS,
     TYPE_PROTOCOL,
     TYPE_VERDICT,
@@ -54,6 +55,7 @@ from testbed.datapath.nftables import (
     load_meta,
     masked,
     protocol_is,
+    remember,
     set_mark,
     store,
     untracked,
@@ -69,6 +71,8 @@ _WAY, _PEER = (1 << WAY_BITS) - 1 << PEER_BITS, (1 << PEER_BITS) - 1
 #: The bits of a mark that hold a way, and those that hold a peer.
 WAY_MASK, PEER_MASK = mark.value(FIRST_NUMBER | _WAY), mark.value(FIRST_NUMBER | _PEER)
 PAIRS, PEERS, BINDINGS, HEADERS = "pairs", "peers", "bindings", "headers"
+#: Who has sent through the tunnel within the last seconds.
+TALKERS, MAX_TALKERS, TALKER_TIMEOUT_S = "talkers", 256, 2
 HEADERS_OF_FRAGMENTS = "headers_before_fragments"
 _ROUTING, _FRAGMENT, _DESTINATION_OPTIONS, _IPV6 = 43, 44, 60, 41
 _HOME_ADDRESS_OPTION = 0xC9
@@ -94,8 +98,9 @@ class OptimisationClassifier:
     """Translates route optimisations into rules. Nothing in here talks to the kernel.
 
     `sides`: what this node is, one of MOBILE and CORRESPONDENT or both. `mtu`: what packets may have before
-    they get their headers, octets. `homes`: home addresses of this node. `devices`: names of the devices that
-    finished packets come from begin with this; None if there are none.
+    they get their headers, octets. `homes`: home addresses of this node. `talkers`: remember, in a set, who
+    sends to them through the tunnel from the home agent. `devices`: names of the devices that finished
+    packets come from begin with this; None if there are none.
     """
 
     BASE_COUNTERS = ("signalling_packets", "unverified_packets")
@@ -107,12 +112,14 @@ class OptimisationClassifier:
         mtu: int,
         homes: Iterable[IPv6Address] = (),
         devices: str | None = None,
+        talkers: bool = False,
     ) -> None:
         self.table = Table(table)
         self._mobile, self._correspondent = (s in sides for s in (Side.MOBILE, Side.CORRESPONDENT))
         self._mtu = mtu
         self._own = list(homes)
         self._devices = devices
+        self._talkers = talkers
 
     def base_chains(self) -> dict[str, tuple[tuple[str, int, int] | None, tuple[Rule, ...]]]:
         """As for Ruleset."""
@@ -137,6 +144,7 @@ class OptimisationClassifier:
             "fragments": (("filter", PREROUTING, -450), self._fragments()),
             "prerouting": (("filter", PREROUTING, -310), tuple(prerouting)),
             "output": (("route", OUTPUT, -140), output),
+            **({"talking": (("filter", PREROUTING, -290), self._talking())} if self._talkers else {}),
         }
 
     # -- what arrives
@@ -156,6 +164,18 @@ class OptimisationClassifier:
             if self._correspondent:
                 chains["tunnel"] = self._tunnel()
         return chains
+
+    def _talking(self) -> tuple[Rule, ...]:
+        """Tunnel packets that the tunnels' rules have let pass, with anything but signalling inside."""
+        home = protocol_is(_IPV6) + load(TRANSPORT, 24, 16) + found_in(HOMES)
+        sender = load(TRANSPORT, 8, 16) + remember(TALKERS)
+        first, second = load(TRANSPORT, 6, 1), load(TRANSPORT, _IPV6_OCTETS, 1)
+        for protocol in (MOBILITY_HEADER, _DESTINATION_OPTIONS):
+            first += compare(NOT_EQUAL, bytes([protocol]))
+        options = load(TRANSPORT, 6, 1) + compare(EQUAL, bytes([_DESTINATION_OPTIONS])) + second
+        for protocol in (MOBILITY_HEADER, REJECTED_PROTOCOL):
+            options += compare(NOT_EQUAL, bytes([protocol]))
+        return Rule(home + first + sender), Rule(home + options + sender)
 
     def _fragments(self) -> tuple[Rule, ...]:
         """Fragments behind our headers: the kernel loses its way where they are put together early, or puts
@@ -238,8 +258,9 @@ class OptimisationClassifier:
             *(Rule(load_extension(60, at, 1) + option + end, "Home Address option") for at in (6, 14, 22)),
         ]
 
-    def base_sets(self) -> list[tuple[str, tuple[int, ...], int | None, bool]]:
+    def base_sets(self) -> list[tuple]:
         addresses = (TYPE_ADDRESS, TYPE_ADDRESS)
+        talkers = [(TALKERS, (TYPE_ADDRESS,), None, False, (MAX_TALKERS, TALKER_TIMEOUT_S))]
         return [
             (PORT_PROTOCOLS, (TYPE_PROTOCOL,), None, False),
             (HEADERS, (TYPE_PROTOCOL,), TYPE_VERDICT, False),
@@ -248,6 +269,7 @@ class OptimisationClassifier:
             (PEERS, (TYPE_ADDRESS,), TYPE_VERDICT, False),
             (BINDINGS, addresses, None, False),
             (HOMES, (TYPE_ADDRESS,), None, False),
+            *(talkers if self._talkers else []),
         ]
 
     def base(self) -> HomeRules:

@@ -162,7 +162,7 @@ class Ruleset:
         sets = self._all_sets(wanted)
         ours = [definition[0] for definition in sets if len(definition) == 4]  # not those that rules fill
         return self._sets() == {definition[0] for definition in sets} and all(
-            self._elements(name) == set(elements.get(name, ())) for name in ours
+            self.elements(name) == set(elements.get(name, ())) for name in ours
         )
 
     def _all_sets(self, wanted: Mapping[Hashable, HomeRules]) -> list[tuple]:
@@ -202,7 +202,8 @@ class Ruleset:
         found = (parse_name(body, 2) for body in self._dump(GET_SET))
         return {name for table, name in found if table == self._name}
 
-    def _elements(self, name: str) -> set[Element]:
+    def elements(self, name: str) -> set[Element]:
+        """What is in a set. Raises NetlinkError."""
         # the kernel may have an end at the very beginning of an interval set, which says nothing
         return {
             element for body in self._dump(GET_ELEMENT, text(2, name)) for element in parse_elements(body)
