@@ -113,6 +113,7 @@ class MobileNodeAgent(Agent):
             correspondent = CorrespondentNode(peers, self.started, self.codec)
             self.role = MobileCorrespondent(self.mobile, correspondent)
             self._complaints = Complaints(correspondent, self.is_ours, self.counters)
+            self.feed.listeners.append(self._follow_home)
         if file.mobile_network is not None:
             self.networks = IngressFilter(
                 file.mobile_network.prefixes, file.mobile_network.interfaces, [i.name for i in file.interface]
@@ -262,18 +263,12 @@ class MobileNodeAgent(Agent):
         if pair[0] == self.file.home_address:
             self.mobile.stop_optimising(pair[1], now)
 
-    def _apply(
-        self, changes: dict[IPv6Address, HomeBinding | None], held: list[Transmission], now: float
-    ) -> list[Transmission]:
-        """Packets to other mobile nodes find another way first, where this node has left or come home."""
-        before = dict(self._applied)
-        held = super()._apply(changes, held, now)
-        if self._applied != before and self.role is not self.mobile:
-            try:
-                self.routes.apply({})
-            except DatapathError as error:
-                logger.error("%s", error)
-        return held
+    def _follow_home(self, bindings: Mapping[IPv6Address, HomeBinding]) -> None:
+        """Packets to other mobile nodes take another way first where this node has left or come home."""
+        try:
+            self.routes.apply({})
+        except DatapathError as error:
+            logger.info("%s", error)
 
     def _follow_paths(self, bindings: Mapping[IPv6Address, HomeBinding]) -> None:
         try:

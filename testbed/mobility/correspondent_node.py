@@ -165,6 +165,7 @@ class CorrespondentNode(Registrar):
         return {_pair(entry.home_address): found for entry, found in wanted if found is not None}
 
     def optimisation_changes(self) -> dict[Pair, RouteOptimisation | None]:
+        self._asked = True
         taken, self._changed = self._changed, {}
         return {_pair(home_address): _optimisation(self.cache.get(home_address)) for home_address in taken}
 

@@ -489,3 +489,12 @@ def test_flow_without_bid_in_the_message():
 
 def test_everything_that_is_sent_parses():
     assert isinstance(Peer().register(), BindingAcknowledgement)
+
+
+def test_a_failure_takes_back_what_has_come_since_the_datapath_asked():
+    peer = Peer()
+    peer.register(WLAN)
+    peer.node.optimisation_changes()
+    peer.register(CELLULAR, bid=2)
+    peer.node.datapath_failed(HOME, "no room", peer.now)
+    assert peer.bindings == {1: WLAN}
