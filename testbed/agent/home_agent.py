@@ -134,21 +134,28 @@ class HomeAgentAgent(Agent):
             self._probe(home_address)
 
     def _probe(self, home_address: IPv6Address) -> None:
-        """Look for other users of the address on the home link (RFC 6275 §10.3.1)."""
+        """Look for other users of the address on the home link (RFC 6275 §10.3.1), and of the link-local one
+        where that is the mobile node's, too."""
+        waiting = set(self.role.to_be_tested(home_address))
 
-        def found(unique: bool) -> None:
+        def found(address: IPv6Address, unique: bool) -> None:
+            waiting.discard(address)
+            if unique and waiting:
+                return
             now = time.monotonic()
             self.role.dad_result(home_address, unique, now)
             self.turn(now)
 
-        if self.monitor.is_local(home_address):
-            return found(False)
+        for address in sorted(waiting):
+            if self.monitor.is_local(address):
+                return found(address, False)
         try:
-            self._detection.probe(home_address, partial(self._guarded, found))
+            for address in sorted(waiting):
+                self._detection.probe(address, partial(self._guarded, found, address))
         except OSError as error:
             interface = self.file.home_interface
             logger.error("%s not looked for on %s: %s", home_address, interface, error.strerror)
-            found(False)
+            found(home_address, False)
 
     def bound(self, home_address: IPv6Address) -> None:
         """Draw the packets to this home address here (RFC 6275 §10.4.1)."""
@@ -162,7 +169,8 @@ class HomeAgentAgent(Agent):
         if wanted is None or not wanted.defended:
             return
         try:
-            self.neighbours.advertise(home_address, self.file.home_interface)
+            for address in wanted.defended_addresses:
+                self.neighbours.advertise(address, self.file.home_interface)
         except OSError as error:
             logger.warning("%s not claimed on %s: %s", home_address, self.file.home_interface, error.strerror)
         if remaining > 1:

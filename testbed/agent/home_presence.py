@@ -6,8 +6,10 @@ Class: `HomePresence`.
 import asyncio
 import errno
 import logging
+from collections.abc import Callable, Collection
 from ipaddress import IPv6Address
 
+from testbed.agent.duplicate_address import DuplicateAddressDetection
 from testbed.agent.neighbour_discovery import (
     MAX_NEIGHBOR_ADVERTISEMENT,
     RETRANS_TIMER_S,
@@ -23,24 +25,55 @@ _GONE = {errno.EADDRNOTAVAIL, errno.ENODEV}
 
 class HomePresence:
     """Puts `home_address` on the interface that is at home, so that the kernel answers neighbours, and claims
-    it there when the home agent has given it up. `interface`: where it is now."""
+    it there when the home agent has given it up: it, and what else the home agent has answered for.
+    `interface`: where it is now. `claims(interface)`: the addresses to claim; `duplicate(interface)` is
+    called if somebody else has it.
+    """
 
-    def __init__(self, home_address: IPv6Address, neighbours: NeighbourDiscoverySocket) -> None:
+    def __init__(
+        self,
+        home_address: IPv6Address,
+        neighbours: NeighbourDiscoverySocket,
+        claims: Callable[[str], Collection[IPv6Address]],
+        duplicate: Callable[[str], None],
+    ) -> None:
         self.interface: str | None = None
+        self._claims = claims
+        self._duplicate = duplicate
+        self._detection: DuplicateAddressDetection | None = None
         self._home_address = home_address
         self._neighbours = neighbours
         self._claiming: asyncio.TimerHandle | None = None
         self._claimed = False
 
-    def update(self, interface: str | None, is_home: bool) -> None:
-        """The node's home link is at `interface`; `is_home`: the home agent does not serve it any more."""
+    def update(self, interface: str | None, is_home: bool, is_unguarded: bool = False) -> None:
+        """The node's home link is at `interface`; `is_home`: the home agent does not serve it any more.
+        `is_unguarded`: nor has it done so right before; whether the address is free has to be found out."""
         if interface != self.interface:
             self._withdraw()
             self.interface = interface
+            if is_unguarded and interface is not None:
+                return self._detect(interface)
             self._change(remove=False)
-        if is_home and not self._claimed:
+        if is_home and not self._claimed and self._detection is None:
             self._claimed = True
             self._claim(MAX_NEIGHBOR_ADVERTISEMENT)
+
+    def _detect(self, interface: str) -> None:
+        """Duplicate address detection, after all bindings have run out (RFC 6275 §11.5.5)."""
+        self._detection = DuplicateAddressDetection(interface)
+        self._claimed = True
+        try:
+            self._detection.probe(self._home_address, self._detected)
+        except OSError as error:
+            logger.error("%s not looked for on %s: %s", self._home_address, interface, error.strerror)
+            self._detected(False)
+
+    def _detected(self, unique: bool) -> None:
+        if not unique:
+            return self._duplicate(self.interface)
+        self._change(remove=False)
+        self._claim(MAX_NEIGHBOR_ADVERTISEMENT)
 
     def close(self) -> None:
         """Take the address off the interface."""
@@ -49,6 +82,9 @@ class HomePresence:
     def _withdraw(self) -> None:
         if self._claiming is not None:
             self._claiming.cancel()
+        if self._detection is not None:
+            self._detection.close()
+        self._detection = None
         self._claiming = None
         self._claimed = False
         self._change(remove=True)
@@ -72,7 +108,8 @@ class HomePresence:
 
     def _claim(self, remaining: int) -> None:
         try:
-            self._neighbours.advertise(self._home_address, self.interface)
+            for address in self._claims(self.interface):
+                self._neighbours.advertise(address, self.interface)
         except OSError as error:
             logger.warning("%s not claimed on %s: %s", self._home_address, self.interface, error.strerror)
         if remaining > 1:

@@ -60,6 +60,7 @@ from testbed.mobility.mobile_correspondent import MobileCorrespondent
 from testbed.mobility.mobile_node import MAX_LEAVE_TIME, MobileNode
 from testbed.mobility.mobile_node_configuration import InterfaceConfiguration, MobileNodeConfiguration
 from testbed.mobility.role import Transmission
+from testbed.wire.address import link_local_of
 from testbed.wire.router_advertisement import MobilityAnchorPoint, SourceLinkLayerAddress
 
 logger = logging.getLogger(__name__)
@@ -120,7 +121,7 @@ class MobileNodeAgent(Agent):
             )
         self._access = {i.name: AccessLink(file.home_address) for i in file.interface}
         self._hardware: dict[str, bytes] = {}
-        self._presence = HomePresence(file.home_address, self.neighbours)
+        self._presence = HomePresence(file.home_address, self.neighbours, self._claims, self._duplicate)
         self._soliciting: dict[str, asyncio.TimerHandle] = {}
         self._introduced: dict[str, Attachment] = {}
         self._listening = False
@@ -139,6 +140,7 @@ class MobileNodeAgent(Agent):
             "time_of_day": time_of_day,
             "valid_until": self.monitor.valid_until,
             "link_layer_address": _link_layer_address,
+            "link_local_addresses": self._link_local_addresses,
         }
         if not self.file.hierarchical:
             return MobileNode(configuration, self.started, **common)
@@ -285,7 +287,7 @@ class MobileNodeAgent(Agent):
     def turn(self, now: float, received: float | None = None) -> None:
         self._listen()
         super().turn(now, received)
-        self._presence.update(self.mobile.presence, self.mobile.is_home)
+        self._presence.update(self.mobile.presence, self.mobile.is_home, self.mobile.is_unguarded)
 
     def _listen(self) -> None:
         """Be ready for what correspondent nodes send to a care-of address as soon as they are told of it."""
@@ -306,6 +308,24 @@ class MobileNodeAgent(Agent):
         if transmission.packet.source == self.file.home_address and hardware is not None:
             return self.mobility_socket.send_on_link(data, transmission.interface, hardware)
         super()._put_on_the_wire(data, transmission)
+
+    def _claims(self, interface: str) -> list[IPv6Address]:
+        """RFC 6275 §11.5.5: the home address, and the link-local address that goes with it."""
+        home, link = self.file.home_address, self.monitor.link(interface)
+        addresses = (home, link_local_of(home))
+        return [address for address in addresses if address == home or link and address in link.addresses]
+
+    def _duplicate(self, interface: str) -> None:
+        """Somebody else has our home address."""
+        logger.error("%s is in use on %s: it is not taken", self.file.home_address, interface)
+        self.events.record("duplicate-address", time.monotonic(), home_address=str(self.file.home_address))
+        self.events.flush()
+
+    def _link_local_addresses(self) -> set[IPv6Address]:
+        """Of the interfaces that may come to the home link."""
+        links = (self.monitor.link(name) for name in self._access)
+        found = (address for link in links if link is not None for address in link.addresses)
+        return {address for address in found if address.is_link_local}
 
     # -- where the node is attached
 

@@ -152,7 +152,7 @@ class AccessLink:
         pairs = [
             (address, router)
             for address in link.addresses.values()
-            if address.is_global and address.address != self._home_address
+            if address.is_global and not self._is_put_there(address)
             for router in routers
             if self._until.get(router, now) >= now and router not in self._failed
         ]
@@ -162,6 +162,11 @@ class AccessLink:
             if known in possible:
                 return known
         return possible[0] if possible else None
+
+    def _is_put_there(self, address: Address) -> bool:
+        """Whether it is the home address as an agent puts it on an interface, which says nothing of the link.
+        With a prefix, routers have had the kernel form it: the link is the home link."""
+        return address.address == self._home_address and address.network.prefixlen == 128
 
     def _confirmed(self, address: Address, router: IPv6Address) -> bool:
         return any(address.address in prefix for prefix in self._heard.get(router, ()))

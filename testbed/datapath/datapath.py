@@ -8,7 +8,7 @@ Everything is in the network namespace of the calling thread:
 - devices `flowbind0` and `flowbind1` (the detour), and `flowbind2` with the ip6tnl backend;
 - the home addresses on the loopback interface of a mobile node; on the home link, proxy neighbour entries,
   and the neighbour entries of mobile nodes that are there and abroad at once;
-- sysctls: `forwarding`, and on the home link `proxy_ndp` and `proxy_delay`, at an anchor. A mobile node that
+- sysctls: `forwarding` and `proxy_ndp`, and on the home link `proxy_delay`, at an anchor. A mobile node that
   forwards for mobile network prefixes must have forwarding switched on by its owner, as that ends the
   acceptance of Router Advertisements on interfaces without `accept_ra=2`.
 
@@ -255,6 +255,8 @@ class Datapath:
             home = self.configuration.home_interface
             if home is not None:
                 self._set_sysctl(f"ipv6/conf/{home}/proxy_ndp", 1)
+                # or packets to link-local addresses are forwarded (RFC 6275 §10.4.2)
+                self._set_sysctl("ipv6/conf/all/proxy_ndp", 1)
                 self._set_sysctl(f"ipv6/neigh/{home}/proxy_delay", 0)
 
     def _set_sysctl(self, name: str, value: int) -> None:

@@ -130,8 +130,8 @@ class Routing:
                 objects |= self._outer_via(path.via, slot) if path.via else self._outer(path, slot)
         if self._anchor:
             objects |= {self._by_detour(mark.HOME_TABLE, prefix) for prefix in destinations}
-            if self._home_interface is not None and binding.defended:
-                objects.add(Proxy(binding.home_address, self._home_interface))
+            if self._home_interface is not None:
+                objects |= {Proxy(address, self._home_interface) for address in binding.defended_addresses}
         else:
             objects.add(HomeAddress(binding.home_address, for_kernel=self._kernel_mobility))
             if self._tunnel.by_route:

@@ -33,6 +33,8 @@ class CacheEntry:
     prefixes: tuple[IPv6Network, ...] = ()
     #: The SPI of the key that it was made with, where any mobile node's key will do (RFC 5380 §12).
     owner: int | None = None
+    #: Whether its link-local address has the interface identifier of the home address (L bit, §6.1.7).
+    link_local: bool = False
 
     def copy(self) -> "CacheEntry":
         """An independent copy: bindings and flow bindings themselves are immutable."""
@@ -45,6 +47,7 @@ class CacheEntry:
             self.mobile_router,
             self.prefixes,
             self.owner,
+            self.link_local,
         )
 
     def forwards_like(self, other: "CacheEntry") -> bool:
@@ -58,6 +61,8 @@ class CacheEntry:
                 return False
             if known.on_link != binding.on_link:
                 return False
+        if self.link_local != other.link_local:
+            return False
         return self.local == other.local and self.prefixes == other.prefixes
 
     def default_binding(self) -> Binding | None:
@@ -135,7 +140,9 @@ class CacheEntry:
         bindings = [self.bindings[bid] for bid in sorted(self.bindings)]
         paths = tuple([Path(b.bid, self.local, b.care_of_address, on_link=b.on_link) for b in bindings])
         rules = wanted_rules(self.flows.values(), self.bindings.keys())
-        return HomeBinding(self.home_address, paths, default.bid, rules, self.prefixes, regional)
+        return HomeBinding(
+            self.home_address, paths, default.bid, rules, self.prefixes, regional, self.link_local
+        )
 
     def process(self, option: FlowIdentification, bid: int | None, policy: Policy) -> FlowStatus:
         """Judge one Flow Identification option and, if it is right, do what it asks (draft §8.1, §8.3.1).

@@ -9,6 +9,7 @@ from enum import Enum, IntEnum
 from ipaddress import IPv6Address, IPv6Network
 from typing import TypeAlias
 
+from testbed.wire.address import link_local_of
 from testbed.wire.selector import TrafficSelector
 
 
@@ -96,6 +97,8 @@ class HomeBinding:
 
     `regional`: the home address is a regional care-of address (RFC 5380), and packets to it are tunnels:
     rules are for what is inside of these, where there is something inside.
+
+    `link_local`: the link-local address with the same interface identifier is the mobile node's, too (L bit).
     """
 
     home_address: IPv6Address
@@ -104,11 +107,19 @@ class HomeBinding:
     rules: tuple[FlowRule, ...] = ()
     prefixes: tuple[IPv6Network, ...] = ()
     regional: bool = False
+    link_local: bool = False
 
     @property
     def defended(self) -> bool:
         """Whether an anchor answers for the home address on the home link (RFC 6275 §10.4.1)."""
         return not any(path.on_link and path.on_link.neighbour_discovery for path in self.paths)
+
+    @property
+    def defended_addresses(self) -> tuple[IPv6Address, ...]:
+        """What an anchor answers for on the home link."""
+        if not self.defended:
+            return ()
+        return (self.home_address, link_local_of(self.home_address))[: 1 + self.link_local]
 
 
 #: Home address and correspondent node.

@@ -24,6 +24,7 @@ from testbed.mobility.prefix_table import PrefixTable
 from testbed.mobility.rate_limit import MAX_REFUSALS_PER_S, MAX_REFUSALS_PER_SENDER_PER_S, RateLimit
 from testbed.mobility.refusal import Held, Refused
 from testbed.mobility.registrar import Registrar
+from testbed.wire.address import link_local_of
 from testbed.wire.codec import Codec
 from testbed.wire.icmpv6 import (
     HomeAgentAddressDiscoveryReply,
@@ -164,6 +165,12 @@ class HomeAgent(Registrar):
         each with `dad_result`."""
         taken, self._probes = self._probes, []
         return taken
+
+    def to_be_tested(self, home_address: IPv6Address) -> tuple[IPv6Address, ...]:
+        """The addresses that one of `probes` stands for: with the L bit, the link-local one as well."""
+        _, update = self._held.get(home_address, (None, None))
+        compatible = update is not None and update.link_local_compatibility
+        return (home_address, link_local_of(home_address))[: 1 + compatible]
 
     def dad_result(self, home_address: IPv6Address, unique: bool, now: float) -> None:
         """What duplicate address detection has found on the home link: answer the Binding Update that has

@@ -5,7 +5,7 @@ Class: `MobileNode`.
 
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from ipaddress import IPv6Address
 from typing import Any
 
@@ -30,6 +30,7 @@ from testbed.mobility.route_optimisation import RouteOptimiser
 from testbed.mobility.signalling import Signalling
 from testbed.mobility.snapshot import flow_from_snapshot, flow_to_snapshot
 from testbed.mobility.update_list import describe_binding, describe_listed
+from testbed.wire.address import link_local_of
 from testbed.wire.codec import Codec
 from testbed.wire.icmp_error import PARAMETER_PROBLEM, UNRECOGNIZED_NEXT_HEADER, IcmpError
 from testbed.wire.icmpv6 import (
@@ -74,10 +75,11 @@ class MobileNode(Role):
         time_of_day: Callable[[float], float] = lambda now: now,
         valid_until: Callable[[IPv6Address], float] = lambda care_of_address: math.inf,
         link_layer_address: Callable[[str], bytes] = lambda interface: b"",
+        link_local_addresses: Callable[[], Collection[IPv6Address]] = tuple,
     ) -> None:
         """`time_of_day` turns the role's clock into seconds since 1970 (RFC 4285 §6); `valid_until` tells, on
         the role's clock, when the valid lifetime of a care-of address ends; `link_layer_address` that of an
-        interface, empty if it has none."""
+        interface, empty if it has none; `link_local_addresses` those of all interfaces."""
         super().__init__()
         signer = (
             Signer(configuration.association, time_of_day, codec or Codec(configuration.dialect))
@@ -85,7 +87,10 @@ class MobileNode(Role):
             else None
         )
         self.configuration = configuration
-        self._leaving = False
+        self._leaving = self._lived_before = False
+        #: Whether all bindings had run out when the home link was found: somebody else may have the home
+        #: address by now (RFC 6275 §11.5.5).
+        self.is_unguarded = False
         self._valid_until = valid_until
         self.attachments = Attachments(configuration, self._note)
         self._signalling = Signalling(
@@ -106,6 +111,8 @@ class MobileNode(Role):
             dialect=configuration.dialect,
         )
         self.registration.unserved = self._unserved
+        self._link_local_addresses = link_local_addresses
+        self.registration.link_local_compatibility = self._is_compatible
         self.registration.valid_s = self._valid_s
         self._discovery = HomeAgentDiscovery(
             configuration.home_link_prefix,
@@ -176,8 +183,10 @@ class MobileNode(Role):
             self.optimiser.leave(now)
             self.registration.home_binding_refused = False
             self.attachments.simultaneous = self._may_be_simultaneous()
+            self.is_unguarded = self.registration.lapsed
             if not self.attachments.simultaneous:
-                self.registration.leave(now)
+                uncertain = self._lived_before and not self.registration.accepted_once
+                self.registration.leave(now, uncertain)
         else:
             self.attachments.simultaneous = False
             if self.registration.leaving:
@@ -492,6 +501,7 @@ class MobileNode(Role):
             self.registration.sequence = int(snapshot["sequence"]) % 65536
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not the state of a mobile node: {error!r}") from error
+        self._lived_before = True
         for correspondent in correspondents:
             self.optimiser.add(correspondent)
         for flow in flows:
@@ -528,6 +538,10 @@ class MobileNode(Role):
         wanted = self.flow_registration
         abroad = wanted.bindings.values() if self.home_interface is None else ()
         self.optimiser.update(abroad, wanted.flows.wanted(), now)
+
+    def _is_compatible(self) -> bool:
+        """RFC 6275 §11.7.1: the L bit."""
+        return link_local_of(self.configuration.home_address) in self._link_local_addresses()
 
     def _transmit(
         self, update: BindingUpdate, care_of_addresses: list[IPv6Address], now: float

@@ -312,6 +312,7 @@ class Registrar(Role):
         if not entry.bindings:
             self._check_first(packet, update, home_address)
         entry.mobile_router, entry.prefixes = update.mobile_router, prefixes
+        entry.link_local = update.link_local_compatibility
         if not identifiers.options or update.overwrite:
             entry.bindings.clear()
             if not (identifiers.options and self.dialect.renews_all):

@@ -65,6 +65,8 @@ class Registration:
         self.dialect = DIALECTS[dialect]()
         self.flows = ListedFlows(self.bindings, self.dialect, self._note_of_peer)
         self.known_to_peer = False
+        #: Whether it has accepted anything in this life, and whether all of that has run out since.
+        self.accepted_once = self.lapsed = False
         self.bulk_registration = True
         self.mobile_network = mobile_network
         self.local = local
@@ -72,6 +74,8 @@ class Registration:
         self.removes_bids = False
         self.leaving = False
         self.left = False
+        #: Whether the node's link-local address has the interface identifier of its home address (L bit).
+        self.link_local_compatibility: Callable[[], bool] = lambda: False
         #: Called when the receiver does not answer or serve us; returns whether there is another one.
         self.unserved: Callable[[float], bool] = lambda now: False
         #: For how many seconds from `now` the home address and these care-of addresses are valid.
@@ -156,12 +160,13 @@ class Registration:
         self.is_unsupported = False
         self._timers.cancel(("retry", self.peer))
 
-    def leave(self, now: float) -> None:
-        """De-register everything (RFC 6275 §11.7.1, RFC 5648 §5.4); `left` tells when it is done."""
+    def leave(self, now: float, uncertain: bool = False) -> None:
+        """De-register everything (RFC 6275 §11.7.1, RFC 5648 §5.4); `left` tells when it is done.
+        `uncertain`: the receiver may have bindings of an earlier life."""
         self.leaving = True
         for kind in ("refresh", "expire", "send", "retry"):
             self._timers.cancel((kind, self.peer))
-        if not self.known_to_peer and self._outstanding is None:
+        if not self.known_to_peer and self._outstanding is None and not uncertain:
             self._gone()
         else:
             self._send(now, INITIAL_BINDACK_TIMEOUT)
@@ -289,6 +294,7 @@ class Registration:
             self._lifetime_s(bids, now),
             acknowledge=True,
             home_registration=not self.local,
+            link_local_compatibility=self.link_local_compatibility(),
             map_registration=self.local,
             mobile_router=network is not None,
             overwrite=bool(identifiers) and not self.known_to_peer,
@@ -362,6 +368,7 @@ class Registration:
                 self._note("mobile-router-unsupported", peer=str(self.peer))
                 self.known_to_peer = True
                 return self.leave(now)
+        self.accepted_once, self.lapsed = True, False
         if not self.known_to_peer:
             self.known_to_peer = True
             self._forget_registered()  # our first message replaced all that the receiver had (O flag)
@@ -449,6 +456,7 @@ class Registration:
             self._timers.set(("expire", self.peer), min(left))
         else:
             self.known_to_peer = False
+            self.lapsed = True
         self.flows.forget_lost()
         self.update(now)
 

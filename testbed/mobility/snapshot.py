@@ -33,6 +33,7 @@ def entry_to_snapshot(entry: CacheEntry, now: float) -> dict[str, Any]:
         "mobile_router": entry.mobile_router,
         "prefixes": [str(prefix) for prefix in entry.prefixes],
         "owner": entry.owner,
+        "link_local": entry.link_local,
     }
 
 
@@ -57,6 +58,7 @@ def entry_from_snapshot(saved: dict[str, Any], saved_at: float) -> CacheEntry:
         entry.mobile_router = bool(saved.get("mobile_router", False))
         entry.prefixes = tuple(IPv6Network(prefix) for prefix in saved.get("prefixes", ()))
         entry.owner = saved.get("owner")
+        entry.link_local = bool(saved.get("link_local", False))
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not a binding cache entry: {error!r}") from error
     return entry

@@ -1,4 +1,5 @@
-"""IPv6 addresses, where the standard library takes its time. Functions: `text`, `is_unicast_routable`."""
+"""IPv6 addresses, where the standard library takes its time. Functions: `text`, `is_unicast_routable`,
+`link_local_of`."""
 
 from ipaddress import IPv6Address
 from socket import AF_INET6, inet_ntop
@@ -20,3 +21,8 @@ def is_unicast_routable(address: IPv6Address) -> bool:
         or number >> 118 == 0xFE80 >> 6  # fe80::/10
         or number >> 32 == 0xFFFF  # ::ffff:0:0/96
     )
+
+
+def link_local_of(address: IPv6Address) -> IPv6Address:
+    """The link-local address with the same interface identifier (RFC 6275 §10.3.1)."""
+    return IPv6Address(0xFE80 << 112 | int(address) & (1 << 64) - 1)

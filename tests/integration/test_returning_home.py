@@ -1,6 +1,9 @@
 """A mobile node moves between access networks, comes home, and leaves again: real agents and packets."""
 
+import json
+import os
 import time
+from ipaddress import IPv6Address
 
 import pytest
 
@@ -8,7 +11,7 @@ from testbed.emulation.network import Network
 from testbed.emulation.node import AccessRouter
 from testbed.emulation.process import wait_until
 from testbed.measure.events import read_events
-from topologies.multihome import HOME_INTERFACE, MultihomeTopology
+from topologies.multihome import HOME_INTERFACE, HOME_PREFIX, MultihomeTopology
 
 requirement = pytest.mark.requirement
 HOME_ADDRESS = "2001:db8:100::100"
@@ -137,5 +140,95 @@ def test_the_end_of_an_agent_at_home(network, agents):
         wait_until(lambda: ha.ask("bindings") == [], 15, "the de-registration")
         assert network["mn"].stop_agent() == 0
         assert HOME_ADDRESS not in network["mn"].execute("ip", "-6", "address", "show", "dev", "mn-wlan")
+    finally:
+        link.move(network["ar1"], AccessRouter.bridge)
+
+
+def link_local(network):
+    """The link-local address of the mobile node's interface mn-wlan."""
+    (listing,) = json.loads(network["mn"].execute("ip", "-6", "-j", "address", "show", "dev", "mn-wlan"))
+    return next(entry["local"] for entry in listing["addr_info"] if entry["scope"] == "link")
+
+
+@requirement("RFC 6275 §10.4.1: the home agent does the same for the link-local address of the mobile node")
+@requirement("RFC 6275 §10.4.2: packets to its link-local address are discarded, with an ICMPv6 error")
+@requirement("RFC 6275 §11.5.5: a Neighbor Advertisement for the link-local address as well")
+def test_the_link_local_address_of_a_node_with_the_same_identifier(network, agents):
+    for name in ("mn", "ha"):
+        network[name].stop_agent()
+    own = link_local(network)
+    home = str(IPv6Address(int(HOME_PREFIX.network_address) | int(IPv6Address(own)) & (1 << 64) - 1))
+    key = {"home_address": home, "spi": 1000, "key": network.topo.key("mn")}
+    ha = network["ha"].start_agent(network.topo.home_agent_configuration(security_association=[key]))
+    network["mn"].start_agent(network.topo.mobile_node_configuration(home_address=home))
+    wait_until(lambda: registered(network), 10, "the registration")
+    proxies = network["ha"].execute("ip", "-6", "neigh", "show", "proxy")
+    assert f"{own} dev {HOME_INTERFACE}" in proxies and f"{home} dev {HOME_INTERFACE}" in proxies
+    hn = network["hn"]
+    assert "Address unreachable" in hn.execute("sh", "-c", f"ping -6 -c1 -W2 {own}%hn-ha || true")
+    assert answered(hn, home)
+    link = network["mn"].link("mn-wlan")
+    link.move(network["ha"], HOME_INTERFACE)
+    try:
+        wait_until(lambda: ha.ask("bindings") == [], 15, "the de-registration")
+        assert own not in network["ha"].execute("ip", "-6", "neigh", "show", "proxy")
+        mac = network["mn"].execute("cat", "/sys/class/net/mn-wlan/address").strip()
+        for address in (own, home):
+            wait_until(lambda a=address: mac in hn.execute("ip", "-6", "neigh", "show", a), 5, "the claim")
+        assert answered(hn, f"{own}%hn-ha") and answered(hn, home)
+    finally:
+        link.move(network["ar1"], AccessRouter.bridge)
+
+
+@requirement("RFC 6275 §11.5.5: duplicate address detection after the bindings have expired")
+@pytest.mark.parametrize("taken", [False, True])
+def test_coming_home_after_the_bindings_have_expired(network, agents, taken):
+    ha, mn = agents
+    hn, link = network["hn"], network["mn"].link("mn-wlan")
+    network["mn"].stop_agent()
+    mn = network["mn"].start_agent(network.topo.mobile_node_configuration(lifetime_s=4))
+    wait_until(lambda: registered(network), 10, "the registration")
+    others = [network["mn"].link(name) for name in ("mn-cellular", "mn-other")]
+    try:
+        for one in (link, *others):
+            one.set_carrier(False)
+        wait_until(lambda: ha.ask("bindings") == [] and not mn.ask("status")["registered"], 15, "the end")
+        if taken:
+            hn.execute("ip", "address", "add", f"{HOME_ADDRESS}/64", "dev", "hn-ha", "nodad")
+        link.move(network["ha"], HOME_INTERFACE)
+        link.set_carrier(True)
+        here = "ip", "-6", "address", "show", "dev", "mn-wlan"
+        if taken:
+            wait_until(lambda: events(network, "mn", "duplicate-address"), 15, "its discovery")
+            assert f"{HOME_ADDRESS}/" not in network["mn"].execute(*here)
+        else:
+            wait_until(lambda: f"{HOME_ADDRESS}/" in network["mn"].execute(*here), 15, "the home address")
+            assert answered(hn, HOME_ADDRESS)
+    finally:
+        if taken:
+            hn.execute("ip", "address", "del", f"{HOME_ADDRESS}/64", "dev", "hn-ha")
+        link.move(network["ar1"], AccessRouter.bridge)
+        for one in (link, *others):
+            one.set_carrier(True)
+
+
+@requirement("RFC 6275 §11.5.5: the home agent is instructed to stop, after a restart of the node, too")
+def test_a_node_that_was_moved_home_while_its_agent_was_dead(network, agents):
+    ha, _ = agents
+    network["mn"].stop_agent()
+    state = {"state": str(network.log_directory / "mn.state")}
+    network["mn"].start_agent(network.topo.mobile_node_configuration(**state))
+    wait_until(lambda: registered(network), 10, "the registration")
+    wait_until(lambda: os.path.exists(state["state"]), 5, "the state")
+    network["mn"].agent.process.kill()
+    network["mn"].agent.process.wait()
+    link = network["mn"].link("mn-wlan")
+    link.move(network["ha"], HOME_INTERFACE)
+    try:
+        network["mn"].start_agent(network.topo.mobile_node_configuration(**state))
+        wait_until(lambda: ha.ask("bindings") == [], 15, "the de-registration")
+        # once the kernel has forgotten the router of which no agent could tell it that it has departed
+        for name in ("hn", "cn"):
+            wait_until(lambda name=name: answered(network[name], HOME_ADDRESS), 10, f"an answer to {name}")
     finally:
         link.move(network["ar1"], AccessRouter.bridge)

@@ -11,7 +11,7 @@ from testbed.measure.events import read_events
 from topologies.multihome import HOME_INTERFACE, MultihomeTopology
 
 requirement = pytest.mark.requirement
-HOME_ADDRESS, CORRESPONDENT, NEIGHBOUR = "2001:db8:100::100", "2001:db8:300::2", "2001:db8:100::2"
+HOME_ADDRESS, CORRESPONDENT, NEIGHBOURS = "2001:db8:100::100", "2001:db8:300::2", "2001:db8:100::/64"
 INTERFACES = ("mn-wlan", "mn-cellular", "mn-other")
 #: Packets of an exchange, and the octets of each: more than Router Advertisements are meanwhile.
 COUNT, SIZE = 20, 1000
@@ -167,7 +167,7 @@ def test_a_home_link_with_other_routers(network, start):
     mac = network["ha"].execute("cat", f"/sys/class/net/{HOME_INTERFACE}/address").strip()
     assert way(network, "hn") == "mn-other"  # by the home agent, and by the default binding
     assert mac in neighbour(network["hn"])
-    mn.ask("flow-add", fid=2, bids=["wlan"], next_header="icmpv6", source_address=NEIGHBOUR)
+    mn.ask("flow-add", fid=2, bids=["wlan"], next_header="icmpv6", source_address=NEIGHBOURS)
     assert way(network, "hn") == "mn-wlan"  # back to the link that they came from, without Redirect
     assert mac in neighbour(network["hn"])
     assert network["mn"].stop_agent() == 0

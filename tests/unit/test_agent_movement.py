@@ -41,6 +41,12 @@ def test_an_interface_needs_link_address_and_router(access):
     assert access.current == Attachment(PREFIX_1[7], ROUTER_1)
 
 
+def test_a_home_address_that_routers_have_had_formed_means_the_home_link(access):
+    formed = Address(HOME, IPv6Network(f"{HOME}/64", strict=False), True, True)
+    assert look(access, link(formed))
+    assert access.current == Attachment(HOME, ROUTER_1)
+
+
 def test_what_works_is_kept(access):
     look(access, link(address(PREFIX_1)))
     assert not look(access, link(address(PREFIX_2), address(PREFIX_1), routers=(ROUTER_2, ROUTER_1)))

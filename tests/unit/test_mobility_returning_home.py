@@ -17,6 +17,9 @@ from simulation import (
 
 from testbed.mobility.binding import FlowBinding
 from testbed.mobility.forwarding import Action
+from testbed.mobility.home_agent import HomeAgent
+from testbed.mobility.mobile_node import MobileNode
+from testbed.wire.address import link_local_of
 from testbed.wire.message import BindingAcknowledgement, BindingUpdate
 
 requirement = pytest.mark.requirement
@@ -147,3 +150,49 @@ def test_the_end_of_a_node_at_home():
     node.deregister(simulation.now)
     simulation.run(3)
     assert node.deregistered
+
+
+@requirement("RFC 6275 §11.5.5: the home agent is instructed to stop, after a restart of the node, too")
+def test_starting_at_home_after_an_earlier_life():
+    simulation, node, agent = attached_pair()
+    saved = node.snapshot(simulation.now)
+    again = MobileNode(node.configuration, simulation.now)
+    again.restore(saved, simulation.now, simulation.now)
+    simulation.add("mn", again, WLAN, CELLULAR)
+    go_home(simulation, again)
+    assert again.is_home and agent.forwarding() == {}
+
+
+@requirement("RFC 6275 §11.5.5: duplicate address detection after the bindings have expired")
+def test_coming_home_after_the_bindings_have_expired():
+    simulation, node, agent = attached_pair()
+    go_home(simulation, node)
+    assert not node.is_unguarded  # the home agent has kept the address
+    away_again(simulation, node)
+    simulation.fate = lambda packet: []
+    simulation.run(100)
+    assert not node.registered and agent.forwarding() == {}
+    simulation.fate = lambda packet: [0.01]
+    go_home(simulation, node)
+    assert node.is_home and node.is_unguarded
+
+
+@requirement("RFC 6275 §11.7.1: the L bit: the link-local address has the same interface identifier")
+@requirement("RFC 6275 §10.4.1: the home agent does the same for the link-local address of the mobile node")
+@pytest.mark.parametrize("compatible", [True, False])
+def test_link_local_address_compatibility(compatible):
+    simulation, node, agent = pair(duplicate_address_detection=True)
+    own = link_local_of(HOME_ADDRESS) if compatible else link_local_of(WLAN)
+    node._link_local_addresses = lambda: [own]
+    node.attach("wlan", WLAN, ROUTER, simulation.now)
+    simulation.run(0.1)
+    assert agent.probes() == [HOME_ADDRESS]
+    assert agent.to_be_tested(HOME_ADDRESS) == (HOME_ADDRESS, own)[: 1 + compatible]
+    agent.dad_result(HOME_ADDRESS, True, simulation.now)
+    simulation.run(1)
+    assert last(simulation, BindingUpdate).message.link_local_compatibility is compatible
+    wanted = agent.home_binding(HOME_ADDRESS)
+    assert wanted.defended_addresses == (HOME_ADDRESS, own)[: 1 + compatible]
+    restarted = HomeAgent(agent.configuration, simulation.now)
+    restarted.restore(agent.snapshot(simulation.now), simulation.now, simulation.now)
+    assert restarted.home_binding(HOME_ADDRESS) == wanted
