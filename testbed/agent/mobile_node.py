@@ -124,7 +124,7 @@ class MobileNodeAgent(Agent):
         self._presence = HomePresence(file.home_address, self.neighbours, self._claims, self._duplicate)
         self._soliciting: dict[str, asyncio.TimerHandle] = {}
         self._introduced: dict[str, Attachment] = {}
-        self._listening = False
+        self._listening: set[IPv6Address] = set()
         self._tunnelled = TunnelledSocket(file.home_address)
         self._icmp_errors, self._outbox = IcmpErrorSocket(), Outbox()
         self._reachability = Reachability()
@@ -268,7 +268,7 @@ class MobileNodeAgent(Agent):
     def _follow_home(self, bindings: Mapping[IPv6Address, HomeBinding]) -> None:
         """Packets to other mobile nodes take another way first where this node has left or come home."""
         try:
-            self.routes.apply({})
+            self.routes.refresh()
         except DatapathError as error:
             logger.info("%s", error)
 
@@ -285,18 +285,20 @@ class MobileNodeAgent(Agent):
         await super()._close(loop)
 
     def turn(self, now: float, received: float | None = None) -> None:
-        self._listen()
         super().turn(now, received)
+        self._listen()
         self._presence.update(self.mobile.presence, self.mobile.is_home, self.mobile.is_unguarded)
 
     def _listen(self) -> None:
-        """Be ready for what correspondent nodes send to a care-of address as soon as they are told of it."""
+        """Be ready for what correspondent nodes send to a new care-of address: they test it first."""
         wanted = self._initiative is not None or self.mobile.optimiser.correspondents
-        if self._listening or not wanted:
+        wanted = wanted or self._complaints is not None
+        here = {a.current.care_of_address for a in self._access.values() if wanted and a.current}
+        if here == self._listening:
             return
-        self._listening = True
+        self._listening = here
         try:
-            self.routes.listen()
+            self.routes.listen(sorted(here))
         except DatapathError as error:
             logger.info("%s", error)
 

@@ -116,6 +116,7 @@ class OptimisedRoutes:
         self._sides = {side, Side.CORRESPONDENT} if correspondent else {side}
         self._homes = tuple(homes)
         self._talkers = talkers
+        self._care_of: tuple[IPv6Address, ...] = ()
         self._carrier_wanted = carrier
         self.name = name
         self._opened = False
@@ -129,12 +130,15 @@ class OptimisedRoutes:
 
     # -- the interface
 
-    def listen(self) -> None:
-        """At a mobile node: take packets to its home addresses with a type 2 routing header from now on,
-        though no route is optimised yet. A correspondent node uses a care-of address before the mobile node
-        knows that it has been accepted (RFC 6275 §9.5.4)."""
+    def listen(self, care_of_addresses: Iterable[IPv6Address]) -> None:
+        """At a mobile node: take packets to its home addresses that come to these addresses with a type 2
+        routing header, though no route is optimised there yet. A correspondent node uses a care-of address
+        before the mobile node knows that it has been accepted (RFC 6275 §9.5.4)."""
         try:
             self._open()
+            before, self._care_of = self._care_of, tuple(care_of_addresses)
+            old, new = self._classifier.base(before), self._classifier.base(self._care_of)
+            self._ruleset.change({None: old}, {None: new})
         except (NetlinkError, BpfError) as error:
             raise DatapathError(f"the kernel refused route optimisation: {_words(error)}.") from error
 
@@ -146,6 +150,11 @@ class OptimisedRoutes:
         except (NetlinkError, BpfError) as error:
             raise DatapathError(f"the kernel refused route optimisation: {_words(error)}.") from error
 
+    def refresh(self) -> None:
+        """At a mobile node whose tunnels have changed: packets to its peers take another way first."""
+        if any(wanted.side is Side.CORRESPONDENT for wanted in self._optimisations.values()):
+            self.apply({})
+
     def reconcile(self, complete: Mapping[Pair, RouteOptimisation]) -> None:
         """Make the kernel have exactly what is wanted, whatever an earlier life has left."""
         try:
@@ -153,7 +162,7 @@ class OptimisedRoutes:
             gone = {pair: None for pair in self._wanted if pair not in complete}
             self._apply({**gone, **complete})
             self._remove_strays()
-            self._ruleset.repair({None: self._classifier.base(), **self._rules()})
+            self._ruleset.repair({None: self._classifier.base(self._care_of), **self._rules()})
         except (NetlinkError, BpfError) as error:
             raise DatapathError(f"route optimisation cannot be repaired: {_words(error)}.") from error
 
@@ -240,7 +249,7 @@ class OptimisedRoutes:
         )
         self._ruleset = Ruleset(self._filter, self.name, f"owned by flowbind ({self.side.value})")
         self._ruleset.classifier = self._classifier
-        self._ruleset.repair({None: self._classifier.base()})
+        self._ruleset.repair({None: self._classifier.base(self._care_of)})
         self._opened = True
 
     def _make_carrier(self) -> Carrier:

@@ -71,6 +71,7 @@ _WAY, _PEER = (1 << WAY_BITS) - 1 << PEER_BITS, (1 << PEER_BITS) - 1
 #: The bits of a mark that hold a way, and those that hold a peer.
 WAY_MASK, PEER_MASK = mark.value(FIRST_NUMBER | _WAY), mark.value(FIRST_NUMBER | _PEER)
 PAIRS, PEERS, BINDINGS, HEADERS = "pairs", "peers", "bindings", "headers"
+CARE_OF_ADDRESSES = "care_of_addresses"
 #: Who has sent through the tunnel within the last seconds.
 TALKERS, MAX_TALKERS, TALKER_TIMEOUT_S = "talkers", 256, 2
 HEADERS_OF_FRAGMENTS = "headers_before_fragments"
@@ -198,7 +199,8 @@ class OptimisationClassifier:
         """RFC 6275 §6.4: the routing header's home address is the destination."""
         home = load(NETWORK, _IPV6_OCTETS + 8, 16)
         ours = load(NETWORK, _IPV6_OCTETS, 1) + compare(NOT_EQUAL, bytes([MOBILITY_HEADER]))
-        ours += load(NETWORK, _IPV6_OCTETS + 1, 3) + compare(EQUAL, b"\2\2\1") + _local()
+        ours += load(NETWORK, _IPV6_OCTETS + 1, 3) + compare(EQUAL, b"\2\2\1")
+        ours += load(NETWORK, 24, 16) + found_in(CARE_OF_ADDRESSES)
         take = store(NETWORK, 24, 16) + immediate(_EMPTY_ROUTING) + store(NETWORK, _IPV6_OCTETS + 2, 2)
         icmp = load(NETWORK, _IPV6_OCTETS, 1) + compare(EQUAL, bytes([ICMPV6]))
         icmp += load(NETWORK, _IPV6_OCTETS + _HEADER_OCTETS, 1)
@@ -269,11 +271,12 @@ class OptimisationClassifier:
             (PEERS, (TYPE_ADDRESS,), TYPE_VERDICT, False),
             (BINDINGS, addresses, None, False),
             (HOMES, (TYPE_ADDRESS,), None, False),
+            (CARE_OF_ADDRESSES, (TYPE_ADDRESS,), None, False),
             *(talkers if self._talkers else []),
         ]
 
-    def base(self) -> HomeRules:
-        """What is there whatever the pairs."""
+    def base(self, care_of_addresses: Iterable[IPv6Address] = ()) -> HomeRules:
+        """What is there whatever the pairs; `care_of_addresses`: those of this node."""
         chains = {"routing": _ROUTING, "options": _DESTINATION_OPTIONS, "tunnel": _IPV6}
         there = self._arriving()
         elements = {(PORT_PROTOCOLS, (Element(bytes([number])),)) for number in WITH_PORTS}
@@ -281,6 +284,7 @@ class OptimisationClassifier:
         before = _ROUTING, _DESTINATION_OPTIONS
         elements |= {(HEADERS_OF_FRAGMENTS, (Element(bytes([number])),)) for number in before}
         elements |= {(HOMES, (Element(home.packed),)) for home in self._own}
+        elements |= {(CARE_OF_ADDRESSES, (Element(each.packed),)) for each in care_of_addresses}
         return HomeRules({}, {}, frozenset(elements))
 
     # -- what leaves
@@ -323,6 +327,7 @@ class OptimisationClassifier:
             return {
                 (PAIRS, (Element(home + wanted.correspondent.packed, chain),)),
                 (HOMES, (Element(home),)),
+                *((CARE_OF_ADDRESSES, (Element(path.local.packed),)) for path in wanted.paths),
             }
         bound = {(BINDINGS, (Element(home + path.remote.packed),)) for path in wanted.paths}
         return {(PEERS, (Element(home, chain),)), *bound}

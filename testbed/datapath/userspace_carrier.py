@@ -23,7 +23,8 @@ _ANSWER_TIMEOUT_S = 10.0
 
 
 class UserspaceCarrier(Carrier):
-    """The parent of the forwarding process, which ends when its control socket does."""
+    """The parent of the forwarding process, which begins when it is needed, and ends when its control socket
+    does."""
 
     name = "tun"
 
@@ -31,7 +32,7 @@ class UserspaceCarrier(Carrier):
         self.devices = name
         self._process: subprocess.Popen | None = None
 
-    def open(self) -> None:
+    def _start(self) -> None:
         self._control, control = socket.socketpair()
         root = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
@@ -72,6 +73,10 @@ class UserspaceCarrier(Carrier):
             add(way.way, 0, *pair, way.care_of_address, b"")
             for peer in by_home.get(way.correspondent, ()):
                 add(way.way, peer.peer, *pair, way.care_of_address, peer.care_of_address)
+        if self._process is None:
+            if not devices:
+                return
+            self._start()
         self._control.sendall(json.dumps(devices).encode() + b"\n")
         self._expect_answer()
 

@@ -71,8 +71,8 @@ class Bed:
             )
             for node, home in ((self.mn, HOME_ADDRESS), (self.mn2, HOME_ADDRESS_2))
         }
-        for node in self.routes:
-            node.run(self.routes[node].listen)
+        for node, addresses in ((self.mn, CARE_OF.values()), (self.mn2, [WLAN_2])):
+            node.run(lambda node=node, addresses=addresses: self.routes[node].listen(addresses))
         self.mn.shell("ping -c 1 2001:db8:201::1; ping -c 1 2001:db8:202::1", check=False)
         self.wire = {1: Capture(self.ha, "ar1"), 2: Capture(self.ha, "ar2")}
         self.arriving = Capture(self.mn2, "wlan")
@@ -259,7 +259,7 @@ def test_at_home(bed):
     # on the home link from now on, without tunnels
     bed.mn.run(lambda: bed.tunnels[bed.mn].apply({HOME_ADDRESS: None}))
     bed.mn.shell(f"ip -6 addr add {HOME_ADDRESS}/128 dev lo nodad")
-    bed.mn.run(lambda: bed.routes[bed.mn].apply({}))
+    bed.mn.run(lambda: bed.routes[bed.mn].refresh())
     bed.ha.run(lambda: bed.anchor.apply({HOME_ADDRESS: None}))
     for node, via in (("ha", "2001:db8:ff01::2"), ("ar1", WLAN)):
         bed.network.nodes[node].shell(f"ip -6 route replace {HOME_ADDRESS} via {via}")

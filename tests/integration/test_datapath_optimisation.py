@@ -153,7 +153,7 @@ def test_each_flow_takes_its_care_of_address(bed):
 @requirement("RFC 6275 §11.3.3: a type 2 routing header is taken at each of our care-of addresses")
 def test_packets_are_taken_at_a_care_of_address_before_its_route_is_optimised(bed):
     """A correspondent node's packets overtake, or follow closely, the acknowledgement that tells of it."""
-    bed.mn.run(lambda: bed.ours.listen())
+    bed.mn.run(lambda: bed.ours.listen(CARE_OF.values()))
     with bed.mn.socket() as receiver:
         receiver.bind((str(HOME_ADDRESS), 4000))
         header = bytes((UDP, 2, 2, 1, 0, 0, 0, 0)) + HOME_ADDRESS.packed
