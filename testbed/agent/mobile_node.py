@@ -54,7 +54,11 @@ from testbed.mobility.mobile_node import MAX_LEAVE_TIME, MobileNode
 from testbed.mobility.mobile_node_configuration import InterfaceConfiguration, MobileNodeConfiguration
 from testbed.mobility.role import Transmission
 from testbed.wire.address import link_local_of
-from testbed.wire.router_advertisement import MobilityAnchorPoint, SourceLinkLayerAddress
+from testbed.wire.router_advertisement import (
+    MobilityAnchorPoint,
+    PrefixInformation,
+    SourceLinkLayerAddress,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -331,6 +335,7 @@ class MobileNodeAgent(Agent):
             if change in (Change.LOST, Change.GAINED):
                 self.events.record(f"link-{change.value}", now, interface=name)
                 self._access[name].link_changed()
+                self._hardware.pop(name, None)
                 self._introduced.pop(name, None)
         self._move([name for name, _ in changes if self._look(name, now)], now)
         for name, change in changes:
@@ -398,9 +403,7 @@ class MobileNodeAgent(Agent):
         now = time.monotonic()
         for name, advertisement in self.neighbours.receive():
             access = self._access.get(name)
-            option = advertisement.message.option(SourceLinkLayerAddress)
-            if option is not None and advertisement.message.home_agent:
-                self._hardware[name] = option.address[:6]
+            self._hear_home_agent(name, advertisement)
             self._hear_anchors(name, advertisement, now)
             if access is not None and advertisement.lifetime_s > 0:
                 access.advertised(
@@ -451,6 +454,18 @@ class MobileNodeAgent(Agent):
         if access.failed_routers:
             loop = asyncio.get_running_loop()
             loop.call_later(RTR_SOLICITATION_INTERVAL_S, self._guarded, self._ask_again, name)
+
+    def _hear_home_agent(self, name: str, advertisement: RouterAdvertisement) -> None:
+        """RFC 6275 §11.5.5: the link-layer address of our home agent; of several home agents, that of the one
+        that says so (R bit, §7.2), else that of the first."""
+        message = advertisement.message
+        option = message.option(SourceLinkLayerAddress)
+        if option is None or not message.home_agent:
+            return
+        prefixes = message.all_options(PrefixInformation)
+        named = [prefix.address for prefix in prefixes if prefix.router_address]
+        if self.mobile.home_agent in named or name not in self._hardware:
+            self._hardware[name] = option.address[:6]
 
     def _hear_anchors(self, name: str, advertisement: RouterAdvertisement, now: float) -> None:
         """RFC 5380 §7.1: before the care-of address of the same advertisement is there."""

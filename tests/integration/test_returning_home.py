@@ -232,3 +232,30 @@ def test_a_node_that_was_moved_home_while_its_agent_was_dead(network, agents):
             wait_until(lambda name=name: answered(network[name], HOME_ADDRESS), 10, f"an answer to {name}")
     finally:
         link.move(network["ar1"], AccessRouter.bridge)
+
+
+@requirement("RFC 6275 §11.5.5: the Binding Update goes to the link-layer address of the home agent")
+def test_several_home_agents_on_the_home_link(network, agents):
+    """Another one advertises its own address (R bit), and passes nothing on."""
+    ha, mn = agents
+    hn, link = network["hn"], network["mn"].link("mn-wlan")
+    file = hn.run_directory / "radvd.conf"
+    file.write_text("interface hn-ha { AdvSendAdvert on; MinRtrAdvInterval 0.03; MaxRtrAdvInterval 0.07; "
+                    "AdvDefaultLifetime 0; AdvHomeAgentFlag on; "
+                    "prefix 2001:db8:100::2/64 { AdvRouterAddr on; AdvAutonomous off; }; };\n")
+    hn.execute("sh", "-e", input="echo 1 >/proc/sys/net/ipv6/conf/all/forwarding\n"
+               "nft add table ip6 none\n"
+               "nft 'add chain ip6 none forward { type filter hook forward priority 0; policy drop; }'\n")
+    process = hn.spawn("radvd", "--nodaemon", "--config", str(file), "--pidfile",
+                       str(hn.run_directory / "radvd.pid"), "--logmethod", "stderr", log="hn-radvd.log")
+    try:
+        link.move(network["ha"], HOME_INTERFACE)
+        wait_until(lambda: ha.ask("bindings") == [], 15, "the de-registration")
+        sent = [e for e in events(network, "mn", "binding-update-sent") if e["lifetime_s"] == 0]
+        assert len(sent) == 1  # the first one was for the right one
+    finally:
+        process.terminate()
+        process.wait()
+        hn.execute("sh", "-e", input="echo 0 >/proc/sys/net/ipv6/conf/all/forwarding\n"
+                                     "nft delete table ip6 none\n")
+        link.move(network["ar1"], AccessRouter.bridge)

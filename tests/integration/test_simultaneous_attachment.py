@@ -114,6 +114,10 @@ def test_a_flow_by_the_home_link_and_another_by_a_foreign_link(network, start):
     ha, mn = start([to("cellular")], preferred="wlan")
     wait_until(lambda: at_both(ha, mn), 15, "the home binding")
     assert mn.ask("status")["at_home"] == "mn-wlan"
+    for node in ("ha", "mn"):
+        listed = network[node].execute("flowbind", "bindings").splitlines()
+        (line,) = [line for line in listed if "on the home link" in line]
+        assert line.split()[1] == "1" and HOME_ADDRESS in line
     assert way(network) == "mn-cellular"
     # at once: the flow by the foreign link, all else by the home link
     exchange = f"{ping(CORRESPONDENT)} & {ping('2001:db8:300::1')}; wait"
