@@ -4,6 +4,7 @@ Class: `MobileNodeAgent`.
 """
 
 import asyncio
+import errno
 import logging
 import time
 from collections import Counter
@@ -118,7 +119,9 @@ class MobileNodeAgent(Agent):
                 file.mobile_network.prefixes, file.mobile_network.interfaces, [i.name for i in file.interface]
             )
         self._access = {i.name: AccessLink(file.home_address) for i in file.interface}
+        #: Link-layer address of the home agent, by interface; `_outdated`: the link may be another one by now.
         self._hardware: dict[str, bytes] = {}
+        self._outdated: set[str] = set()
         self._presence = HomePresence(file.home_address, self.neighbours, self._claims, self._duplicate)
         self._soliciting: dict[str, asyncio.TimerHandle] = {}
         self._introduced: dict[str, Attachment] = {}
@@ -302,10 +305,13 @@ class MobileNodeAgent(Agent):
 
     def _put_on_the_wire(self, data: bytes, transmission: Transmission) -> None:
         """RFC 6275 §11.5.5: at home, the Binding Update goes to the home agent's link-layer address, known
-        from its Router Advertisements; the tunnel is still there, and must not take it."""
+        from its Router Advertisements; the tunnel is still there, and must not take it. Until one is heard, it
+        is lost, and sent again later."""
         self._outbox.remember(data, transmission.packet)
-        hardware = self._hardware.get(transmission.interface)
-        if transmission.packet.source == self.file.home_address and hardware is not None:
+        if transmission.packet.source == self.file.home_address and transmission.interface is not None:
+            hardware = self._hardware.get(transmission.interface)
+            if hardware is None:
+                raise OSError(errno.EHOSTUNREACH, "the home agent's link-layer address is not known yet")
             return self.mobility_socket.send_on_link(data, transmission.interface, hardware)
         super()._put_on_the_wire(data, transmission)
 
@@ -335,7 +341,7 @@ class MobileNodeAgent(Agent):
             if change in (Change.LOST, Change.GAINED):
                 self.events.record(f"link-{change.value}", now, interface=name)
                 self._access[name].link_changed()
-                self._hardware.pop(name, None)
+                self._outdated.add(name)
                 self._introduced.pop(name, None)
         self._move([name for name, _ in changes if self._look(name, now)], now)
         for name, change in changes:
@@ -464,8 +470,9 @@ class MobileNodeAgent(Agent):
             return
         prefixes = message.all_options(PrefixInformation)
         named = [prefix.address for prefix in prefixes if prefix.router_address]
-        if self.mobile.home_agent in named or name not in self._hardware:
+        if self.mobile.home_agent in named or name not in self._hardware or name in self._outdated:
             self._hardware[name] = option.address[:6]
+            self._outdated.discard(name)
 
     def _hear_anchors(self, name: str, advertisement: RouterAdvertisement, now: float) -> None:
         """RFC 5380 §7.1: before the care-of address of the same advertisement is there."""
