@@ -119,7 +119,7 @@ class MobileNodeAgent(Agent):
                 file.mobile_network.prefixes, file.mobile_network.interfaces, [i.name for i in file.interface]
             )
         self._access = {i.name: AccessLink(file.home_address) for i in file.interface}
-        #: Link-layer address of the home agent, by interface; `_outdated`: the link may be another one by now.
+        #: Link-layer address of the home agent by interface; `_outdated`: the link may be another one by now.
         self._hardware: dict[str, bytes] = {}
         self._outdated: set[str] = set()
         self._presence = HomePresence(file.home_address, self.neighbours, self._claims, self._duplicate)
@@ -305,8 +305,8 @@ class MobileNodeAgent(Agent):
 
     def _put_on_the_wire(self, data: bytes, transmission: Transmission) -> None:
         """RFC 6275 §11.5.5: at home, the Binding Update goes to the home agent's link-layer address, known
-        from its Router Advertisements; the tunnel is still there, and must not take it. Until one is heard, it
-        is lost, and sent again later."""
+        from its Router Advertisements; the tunnel is still there, and must not take it. Until one is heard,
+        it is lost, and sent again later."""
         self._outbox.remember(data, transmission.packet)
         if transmission.packet.source == self.file.home_address and transmission.interface is not None:
             hardware = self._hardware.get(transmission.interface)
