@@ -51,7 +51,8 @@ def test_it_switches(network, size):
 
 def test_rules_decide_and_count(network):
     network.daemon.ofctl("add-flow", "s1", "priority=9,icmp6,icmp_type=128,actions=drop")
-    assert " 100% packet loss" in ping(network)
+    # the datapath has rules of its own, which follow a moment later
+    wait_until(lambda: " 100% packet loss" in ping(network), 20, "the end of all answers")
     wait_until(lambda: counted(network) >= 3, 10, "the count of what was dropped")
     network.daemon.ofctl("del-flows", "s1", "icmp6,icmp_type=128")
-    assert " 0% packet loss" in ping(network)
+    wait_until(lambda: " 0% packet loss" in ping(network), 20, "the return of answers")
