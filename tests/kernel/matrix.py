@@ -79,11 +79,16 @@ def _left_out(results: dict[str, dict[str, Outcome]]) -> list[str]:
     for outcomes in results.values():
         for test, outcome in outcomes.items():
             tried[test].append(outcome)
-    never = {test: seen[0].reason for test, seen in tried.items() if {o.state for o in seen} == {"skipped"}}
+    never = Counter(
+        (test.partition("::")[0].rpartition(".")[2], seen[0].reason)
+        for test, seen in tried.items()
+        if {outcome.state for outcome in seen} == {"skipped"}
+    )
     if not never:
-        return ["No test was skipped under all of these kernels."]
-    told = [f"- `{test.rpartition('.')[2]}`: {reason}" for test, reason in sorted(never.items())]
-    return ["Skipped under all of these kernels:", "", *told]
+        return ["No test was skipped under each of these kernels."]
+    told = [f"| `{file}.py` | {count} | {reason} |" for (file, reason), count in sorted(never.items())]
+    return ["Skipped under each of these kernels that they were tried under:", "",
+            "| file | tests | reason |", "| --- | --- | --- |", *told]  # fmt: skip
 
 
 def main(document: Path, *paths: Path) -> None:
