@@ -7,6 +7,7 @@ import asyncio
 import errno
 import logging
 from collections.abc import Callable, Collection
+from functools import partial
 from ipaddress import IPv6Address
 
 from testbed.agent.duplicate_address import DuplicateAddressDetection
@@ -26,8 +27,8 @@ _GONE = {errno.EADDRNOTAVAIL, errno.ENODEV}
 class HomePresence:
     """Puts `home_address` on the interface that is at home, so that the kernel answers neighbours, and claims
     it there when the home agent has given it up: it, and what else the home agent has answered for.
-    `interface`: where it is now. `claims(interface)`: the addresses to claim; `duplicate(interface)` is
-    called if somebody else has it.
+    `interface`: where it is now. `claims(interface)`: the addresses to claim;
+    `duplicate(address, interface)` is called if somebody else has one.
     """
 
     def __init__(
@@ -35,12 +36,13 @@ class HomePresence:
         home_address: IPv6Address,
         neighbours: NeighbourDiscoverySocket,
         claims: Callable[[str], Collection[IPv6Address]],
-        duplicate: Callable[[str], None],
+        duplicate: Callable[[IPv6Address, str], None],
     ) -> None:
         self.interface: str | None = None
         self._claims = claims
         self._duplicate = duplicate
         self._detection: DuplicateAddressDetection | None = None
+        self._unsure: set[IPv6Address] = set()
         self._home_address = home_address
         self._neighbours = neighbours
         self._claiming: asyncio.TimerHandle | None = None
@@ -63,17 +65,22 @@ class HomePresence:
         """Duplicate address detection, after all bindings have run out (RFC 6275 §11.5.5)."""
         self._detection = DuplicateAddressDetection(interface)
         self._claimed = True
+        self._unsure = set(self._claims(interface))
         try:
-            self._detection.probe(self._home_address, self._detected)
+            for address in sorted(self._unsure):
+                self._detection.probe(address, partial(self._detected, address))
         except OSError as error:
             logger.error("%s not looked for on %s: %s", self._home_address, interface, error.strerror)
-            self._detected(False)
+            self._detected(self._home_address, False)
 
-    def _detected(self, unique: bool) -> None:
+    def _detected(self, address: IPv6Address, unique: bool) -> None:
         if not unique:
-            return self._duplicate(self.interface)
-        self._change(remove=False)
-        self._claim(MAX_NEIGHBOR_ADVERTISEMENT)
+            self._detection.close()
+            return self._duplicate(address, self.interface)
+        self._unsure.discard(address)
+        if not self._unsure:
+            self._change(remove=False)
+            self._claim(MAX_NEIGHBOR_ADVERTISEMENT)
 
     def close(self) -> None:
         """Take the address off the interface."""

@@ -321,10 +321,12 @@ class MobileNodeAgent(Agent):
         addresses = (home, link_local_of(home))
         return [address for address in addresses if address == home or link and address in link.addresses]
 
-    def _duplicate(self, interface: str) -> None:
-        """Somebody else has our home address."""
-        logger.error("%s is in use on %s: it is not taken", self.file.home_address, interface)
-        self.events.record("duplicate-address", time.monotonic(), home_address=str(self.file.home_address))
+    def _duplicate(self, address: IPv6Address, interface: str) -> None:
+        """Somebody else has our home address, or the link-local address that goes with it."""
+        home_address = self.file.home_address
+        logger.error("%s is in use on %s: %s is not taken", address, interface, home_address)
+        fields = {"home_address": str(home_address), "address": str(address)}
+        self.events.record("duplicate-address", time.monotonic(), **fields)
         self.events.flush()
 
     def _link_local_addresses(self) -> set[IPv6Address]:

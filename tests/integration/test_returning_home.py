@@ -150,18 +150,25 @@ def link_local(network):
     return next(entry["local"] for entry in listing["addr_info"] if entry["scope"] == "link")
 
 
+def start_with_same_identifier(network, **mobile_node):
+    """A home address with the interface identifier of mn-wlan: link-local address, home address, agents."""
+    own = link_local(network)
+    home = str(IPv6Address(int(HOME_PREFIX.network_address) | int(IPv6Address(own)) & (1 << 64) - 1))
+    key = {"home_address": home, "spi": 1000, "key": network.topo.key("mn")}
+    ha = network["ha"].start_agent(network.topo.home_agent_configuration(security_association=[key]))
+    mn = network["mn"].start_agent(
+        network.topo.mobile_node_configuration(home_address=home, **mobile_node))
+    wait_until(lambda: registered(network), 10, "the registration")
+    return own, home, ha, mn
+
+
 @requirement("RFC 6275 §10.4.1: the home agent does the same for the link-local address of the mobile node")
 @requirement("RFC 6275 §10.4.2: packets to its link-local address are discarded, with an ICMPv6 error")
 @requirement("RFC 6275 §11.5.5: a Neighbor Advertisement for the link-local address as well")
 def test_the_link_local_address_of_a_node_with_the_same_identifier(network, agents):
     for name in ("mn", "ha"):
         network[name].stop_agent()
-    own = link_local(network)
-    home = str(IPv6Address(int(HOME_PREFIX.network_address) | int(IPv6Address(own)) & (1 << 64) - 1))
-    key = {"home_address": home, "spi": 1000, "key": network.topo.key("mn")}
-    ha = network["ha"].start_agent(network.topo.home_agent_configuration(security_association=[key]))
-    network["mn"].start_agent(network.topo.mobile_node_configuration(home_address=home))
-    wait_until(lambda: registered(network), 10, "the registration")
+    own, home, ha, _ = start_with_same_identifier(network)
     proxies = network["ha"].execute("ip", "-6", "neigh", "show", "proxy")
     assert f"{own} dev {HOME_INTERFACE}" in proxies and f"{home} dev {HOME_INTERFACE}" in proxies
     hn = network["hn"]
@@ -181,32 +188,35 @@ def test_the_link_local_address_of_a_node_with_the_same_identifier(network, agen
 
 
 @requirement("RFC 6275 §11.5.5: duplicate address detection after the bindings have expired")
-@pytest.mark.parametrize("taken", [False, True])
+@requirement("RFC 6275 §11.5.5: this also applies to the derived link-local address")
+@pytest.mark.parametrize("taken", [None, "home", "link-local"])
 def test_coming_home_after_the_bindings_have_expired(network, agents, taken):
-    ha, mn = agents
     hn, link = network["hn"], network["mn"].link("mn-wlan")
-    network["mn"].stop_agent()
-    mn = network["mn"].start_agent(network.topo.mobile_node_configuration(lifetime_s=4))
-    wait_until(lambda: registered(network), 10, "the registration")
+    for name in ("mn", "ha"):
+        network[name].stop_agent()
+    own, home, ha, mn = start_with_same_identifier(network, lifetime_s=4)
+    used = {"home": f"{home}/64", "link-local": f"{own}/64"}.get(taken)
     others = [network["mn"].link(name) for name in ("mn-cellular", "mn-other")]
     try:
         for one in (link, *others):
             one.set_carrier(False)
         wait_until(lambda: ha.ask("bindings") == [] and not mn.ask("status")["registered"], 15, "the end")
         if taken:
-            hn.execute("ip", "address", "add", f"{HOME_ADDRESS}/64", "dev", "hn-ha", "nodad")
+            hn.execute("ip", "address", "add", used, "dev", "hn-ha", "nodad")
         link.move(network["ha"], HOME_INTERFACE)
         link.set_carrier(True)
         here = "ip", "-6", "address", "show", "dev", "mn-wlan"
         if taken:
-            wait_until(lambda: events(network, "mn", "duplicate-address"), 15, "its discovery")
-            assert f"{HOME_ADDRESS}/" not in network["mn"].execute(*here)
+            (event,) = wait_until(lambda: events(network, "mn", "duplicate-address"), 15, "its discovery")
+            assert f"{event['address']}/64" == used
+            assert f"{home}/128" not in network["mn"].execute(*here)
         else:
-            wait_until(lambda: f"{HOME_ADDRESS}/" in network["mn"].execute(*here), 15, "the home address")
-            assert answered(hn, HOME_ADDRESS)
+            wait_until(lambda: mn.ask("status")["at_home"], 15, "the home link")
+            wait_until(lambda: answered(hn, home), 10, "an answer from the home address")
+            assert events(network, "mn", "duplicate-address") == []
     finally:
         if taken:
-            hn.execute("ip", "address", "del", f"{HOME_ADDRESS}/64", "dev", "hn-ha")
+            hn.execute("ip", "address", "del", used, "dev", "hn-ha")
         link.move(network["ar1"], AccessRouter.bridge)
         for one in (link, *others):
             one.set_carrier(True)
