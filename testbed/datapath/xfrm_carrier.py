@@ -2,6 +2,9 @@
 
 Each number is a policy: nf_tables marks a packet, the policy with that mark takes it, and asks for the states
 of its way and its peer, which have the care-of addresses.
+
+Not done: large datagrams to another mobile node that is not registered here itself. The kernel cuts them for
+the link once they have their header, which is too long for the tunnel of that one's home agent.
 """
 
 from collections.abc import Collection, Iterator
