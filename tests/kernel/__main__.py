@@ -59,7 +59,7 @@ def main() -> int:
             return 0
         return run(options.suite, options.command, options.limit)
     except Unavailable as reason:
-        print(f"Nothing was run under another kernel than this machine's: {reason}.")
+        print(f"Not tested under another kernel than this machine's: {reason}.")
         return NOTHING
 
 
