@@ -27,6 +27,8 @@ class DuplicateAddressDetection:
     def __init__(self, interface: str) -> None:
         self._interface = interface
         self._socket: socket.socket | None = None
+        #: The link-layer addresses of those who use addresses that were asked for.
+        self.claimants: dict[IPv6Address, bytes] = {}
         self._waiting: dict[IPv6Address, tuple[asyncio.TimerHandle, Callable[[bool], None]]] = {}
 
     def probe(self, address: IPv6Address, done: Callable[[bool], None]) -> None:
@@ -83,6 +85,7 @@ class DuplicateAddressDetection:
             if address[2] != _PACKET_OUTGOING:
                 target = claimed_address(data)
                 if target in self._waiting:
+                    self.claimants[target] = address[4]
                     self._found(target, False)
 
     def _found(self, address: IPv6Address, unique: bool) -> None:

@@ -4,13 +4,13 @@ Class: `MobileNodeAgent`.
 """
 
 import asyncio
-import errno
 import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from ipaddress import IPv6Address
+from functools import partial
+from ipaddress import IPv6Address, IPv6Network
 from typing import Any
 
 from testbed.agent import requests
@@ -22,6 +22,7 @@ from testbed.agent.configuration import (
     mobile_network,
 )
 from testbed.agent.daemon import Agent, AgentError
+from testbed.agent.home_agent_lookup import HomeAgentLookup
 from testbed.agent.home_presence import HomePresence
 from testbed.agent.icmp_errors import IcmpErrorSocket, Outbox
 from testbed.agent.mobile_node_commands import MobileNodeCommands
@@ -33,7 +34,7 @@ from testbed.agent.neighbour_discovery import (
     RouterAdvertisement,
     hardware_address,
 )
-from testbed.agent.netlink import Change, Link, remove_default_router
+from testbed.agent.netlink import Change, Link, remove_default_router, remove_on_link_prefix
 from testbed.agent.packet_filter import IPV6, ROUTING
 from testbed.agent.reachability import Reachability
 from testbed.agent.requests import Request, RequestError
@@ -129,6 +130,7 @@ class MobileNodeAgent(Agent):
         self._tunnelled = TunnelledSocket(file.home_address)
         self._icmp_errors, self._outbox = IcmpErrorSocket(), Outbox()
         self._reachability = Reachability()
+        self._home_agent_lookup = HomeAgentLookup(file.home_address)
         self._native_uplink: NativeUplink | None = None
         if file.datapath.native_uplink:
             device = TUNNEL_DEVICE if self.datapath.backend == "ip6tnl" else None
@@ -283,6 +285,7 @@ class MobileNodeAgent(Agent):
         if self._native_uplink is not None:
             self._native_uplink.close()
         self._presence.close()
+        self._home_agent_lookup.close()
         await super()._close(loop)
 
     def turn(self, now: float, received: float | None = None) -> None:
@@ -305,15 +308,25 @@ class MobileNodeAgent(Agent):
 
     def _put_on_the_wire(self, data: bytes, transmission: Transmission) -> None:
         """RFC 6275 §11.5.5: at home, the Binding Update goes to the home agent's link-layer address, known
-        from its Router Advertisements; the tunnel is still there, and must not take it. Until one is heard,
-        it is lost, and sent again later."""
+        from its Router Advertisements or its own answer; the tunnel is still there, and must not take it.
+        Where nobody answers, it is lost, and sent again later."""
         self._outbox.remember(data, transmission.packet)
-        if transmission.packet.source == self.file.home_address and transmission.interface is not None:
-            hardware = self._hardware.get(transmission.interface)
-            if hardware is None:
-                raise OSError(errno.EHOSTUNREACH, "the home agent's link-layer address is not known yet")
-            return self.mobility_socket.send_on_link(data, transmission.interface, hardware)
-        super()._put_on_the_wire(data, transmission)
+        interface = transmission.interface
+        if transmission.packet.source != self.file.home_address or interface is None:
+            return super()._put_on_the_wire(data, transmission)
+        if interface in self._hardware:
+            return self.mobility_socket.send_on_link(data, interface, self._hardware[interface])
+        self._home_agent_lookup.ask(interface, partial(self._send_home, data, interface))
+
+    def _send_home(self, data: bytes, interface: str, hardware: bytes | None) -> None:
+        """The home agent has told its link-layer address, or nobody has."""
+        if hardware is None:
+            return logger.info("%s: no home agent answers for %s", interface, self.file.home_address)
+        self._hardware[interface] = hardware
+        try:
+            self.mobility_socket.send_on_link(data, interface, hardware)
+        except OSError as error:
+            logger.warning("%s: no Binding Update: %s", interface, error.strerror)
 
     def _claims(self, interface: str) -> list[IPv6Address]:
         """RFC 6275 §11.5.5: the home address, and the link-local address that goes with it."""
@@ -358,6 +371,8 @@ class MobileNodeAgent(Agent):
         if link is not None:
             for router in access.departed_routers(link):
                 self._forget_router(link, router)
+            for network in access.departed_networks(link):
+                self._forget_network(link, network)
             self._introduce(link)
         return changed
 
@@ -390,6 +405,13 @@ class MobileNodeAgent(Agent):
             logger.info("%s: router %s is in another network", link.name, router)
         except OSError as error:
             logger.warning("%s: router %s is not forgotten: %s", link.name, router, error.strerror)
+
+    def _forget_network(self, link: Link, network: IPv6Network) -> None:
+        """Its nodes are behind the router now: after the home link, the home agent is."""
+        try:
+            remove_on_link_prefix(link, network)
+        except OSError as error:
+            logger.warning("%s: %s is not forgotten: %s", link.name, network, error.strerror)
 
     def _solicit(self, name: str, remaining: int = MAX_RTR_SOLICITATIONS) -> None:
         """Ask for Router Advertisements until one comes (RFC 4861 §6.3.7): has the node moved?"""

@@ -55,6 +55,7 @@ class AccessLink:
         #: By link-local address: who uses the address of a router that is still in use.
         self._namesakes: dict[IPv6Address, Advertised] = {}
         self._failed: set[IPv6Address] = set()
+        self._departed: set[IPv6Network] = set()
         #: Routers that have been heard since the one in use was.
         self._since: set[IPv6Address] = set()
         self._is_doubtful = False
@@ -69,7 +70,7 @@ class AccessLink:
     def link_changed(self) -> None:
         """The link was lost or gained: it may lead to another network now."""
         self._has_changed = True
-        for known in (self._heard, self._global, self._namesakes, self._failed, self._since):
+        for known in (self._heard, self._global, self._namesakes, self._failed, self._since, self._departed):
             known.clear()
         self._is_doubtful = False
 
@@ -98,6 +99,7 @@ class AccessLink:
 
     def _believe(self, router: IPv6Address, advertised: Advertised) -> None:
         self._failed.discard(router)
+        self._departed.difference_update(advertised.prefixes)
         self._until[router] = advertised.until
         self._heard[router] = advertised.prefixes
         if advertised.global_address is not None:
@@ -141,11 +143,26 @@ class AccessLink:
     def departed_routers(self, link: Link) -> list[IPv6Address]:
         """Default routers that have not been heard since the link changed, though the one in use has: they
         are in another network, and the kernel had better forget them (RFC 6275 §11.5.1)."""
-        in_use = self.current.gateway if self.current else None
-        if in_use not in self._heard or not (self._has_changed or self._failed):
+        if not self._has_left():
             return []
         gone = self._failed if not self._has_changed else link.gateways.keys() - self._heard.keys()
         return [router for router in link.gateways if router in gone]
+
+    def departed_networks(self, link: Link) -> list[IPv6Network]:
+        """Prefixes of addresses that routers of another network have advertised: they are not on this link,
+        whatever the kernel thinks. Each is told once."""
+        if not self._has_left():
+            return []
+        here = [prefix for prefixes in self._heard.values() for prefix in prefixes]
+        formed = {a.network for a in link.addresses.values() if a.is_global and a.valid_until < math.inf}
+        gone = [network for network in formed - self._departed if network not in here]
+        self._departed.update(gone)
+        return gone
+
+    def _has_left(self) -> bool:
+        """Whether a router has been heard that is in use now instead of another one."""
+        in_use = self.current.gateway if self.current else None
+        return in_use in self._heard and (self._has_changed or bool(self._failed))
 
     def _choose(self, link: Link, now: float) -> Attachment | None:
         routers = sorted(link.gateways, key=link.gateways.__getitem__)  # by metric, else as they were learned

@@ -1,6 +1,7 @@
 """Links, addresses and default routers of this network namespace, as the kernel reports their changes.
 
-Classes: `LinkMonitor`, `Link`, `Address`, `Change`. Function: `remove_default_router`. A raw rtnetlink
+Classes: `LinkMonitor`, `Link`, `Address`, `Change`. Functions: `remove_default_router`,
+`remove_on_link_prefix`. A raw rtnetlink
 socket, parsed here: the standing of an interface is known as soon as the kernel has told it, and nothing is
 polled.
 """
@@ -27,8 +28,8 @@ _REQUEST_DUMP, _REQUEST_ACKNOWLEDGE = 0x1 | 0x300, 0x1 | 0x4
 _IFLA_IFNAME = 3
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO, _IFA_FLAGS = 1, 2, 6, 8
 _INFINITE = 0xFFFFFFFF
-_RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_MULTIPATH = 4, 5, 6, 9
-_MAIN_TABLE, _UNICAST, _BY_ROUTER_ADVERTISEMENT = 254, 1, 9
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_MULTIPATH = 1, 4, 5, 6, 9
+_MAIN_TABLE, _UNICAST, _BY_KERNEL, _BY_ROUTER_ADVERTISEMENT = 254, 1, 2, 9
 _IFF_UP, _IFF_RUNNING, _IFF_LOWER_UP = 0x1, 0x40, 0x10000
 _OPTIMISTIC, _DAD_FAILED, _DEPRECATED, _TENTATIVE = 0x04, 0x08, 0x20, 0x40
 _RECEIVE_BUFFER = 4 << 20
@@ -292,11 +293,20 @@ def _dump(sock: socket.socket, request: int, body: bytes) -> Iterator[tuple[int,
 def remove_default_router(link: Link, router: IPv6Address) -> None:
     """Have the kernel forget a default router that it has learned from Router Advertisements; it learns it
     again when it hears it. Raises OSError; one that is not known is no error."""
+    _remove_route(link, _BY_ROUTER_ADVERTISEMENT, 0, struct.pack("HH16s", 20, _RTA_GATEWAY, router.packed))
+
+
+def remove_on_link_prefix(link: Link, network: IPv6Network) -> None:
+    """Have the kernel forget that a network is on this link; it learns it again as above. Raises OSError."""
+    destination = struct.pack("HH16s", 20, _RTA_DST, network.network_address.packed)
+    _remove_route(link, _BY_KERNEL, network.prefixlen, destination)
+
+
+def _remove_route(link: Link, protocol: int, prefix_length: int, attribute: bytes) -> None:
     body = struct.pack(
-        "BBBBBBBBI", socket.AF_INET6, 0, 0, 0, _MAIN_TABLE, _BY_ROUTER_ADVERTISEMENT, 0, _UNICAST, 0
+        "BBBBBBBBI", socket.AF_INET6, prefix_length, 0, 0, _MAIN_TABLE, protocol, 0, _UNICAST, 0
     )
-    body += struct.pack("HHI", 8, _RTA_OIF, link.index)
-    body += struct.pack("HH16s", 20, _RTA_GATEWAY, router.packed)
+    body += struct.pack("HHI", 8, _RTA_OIF, link.index) + attribute
     with _open(0) as sock:
         header = struct.pack("IHHII", 16 + len(body), _DELROUTE, _REQUEST_ACKNOWLEDGE, 1, 0)
         sock.send(header + body)

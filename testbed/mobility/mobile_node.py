@@ -118,7 +118,7 @@ class MobileNode(Role):
             configuration.home_link_prefix,
             bool(configuration.prefixes),
             self.timers,
-            self.attachments.preferred_address,
+            self._discovering_address,
             self._send_from,
             self._note,
             random,
@@ -326,6 +326,11 @@ class MobileNode(Role):
     def home_agent(self) -> IPv6Address:
         """Where it registers; the unspecified address while no home agent is known."""
         return self.registration.peer
+
+    def _discovering_address(self) -> IPv6Address | None:
+        """Where home agents are asked for: a care-of address, at home the home address."""
+        at_home = self.home_interface is not None
+        return self.attachments.preferred_address() or (self.configuration.home_address if at_home else None)
 
     def _unserved(self, now: float) -> bool:
         """The home agent does not answer, or does not serve us: on to the next one, if it may be another."""

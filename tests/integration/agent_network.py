@@ -72,10 +72,12 @@ class AgentNetwork:
 
     def __init__(self, folder: Path, valid_s: int = 86400, link_local: str | None = None) -> None:
         self.ha, self.hn, self.ar, self.mn = (Namespace(name) for name in ("ha", "hn", "ar", "mn"))
+        self._at_home: set[str] = set()
         forwarding = "echo 1 >/proc/sys/net/ipv6/conf/all/forwarding; "
         self.ha.shell(
             f"{forwarding}"
-            f"ip link add home0 type veth peer name eth0 netns {self.hn.pid}; "
+            f"ip link add home0 type bridge; ip link add hn type veth peer name eth0 netns {self.hn.pid}; "
+            "ip link set hn master home0 up; "
             f"ip link add core type veth peer name core netns {self.ar.pid}; "
             f"ip link set home0 up; ip link set core up; ip -6 addr add {HOME_AGENT}/64 dev home0 nodad; "
             "ip -6 addr add 2001:db8:ff01::1/64 dev core nodad; "
@@ -134,6 +136,33 @@ class AgentNetwork:
         carrier stays."""
         self.ar.shell(f"ip link set {name}-mn master {network}")
 
+    def bring_home(self, name: str) -> None:
+        """Have the mobile node's interface to the access network `name` on the home link."""
+        self._at_home.add(name)
+        self.ar.shell(f"ip link set {name}-mn nomaster netns {self.ha.pid}")
+        self.ha.shell(f"ip link set {name}-mn master home0 up")
+
+    def take_away(self, name: str) -> None:
+        """And back, if it is there."""
+        if name not in self._at_home:
+            return
+        self._at_home.remove(name)
+        self.ha.shell(f"ip link set {name}-mn nomaster netns {self.ar.pid}")
+        self.ar.shell(f"ip link set {name}-mn master {name} up")
+
+    def advertise_home(self, folder: Path, more: str = "") -> None:
+        """Router Advertisements on the home link, with these options of radvd's."""
+        file = folder / "home.conf"
+        file.write_text(
+            "interface home0 { AdvSendAdvert on; MinRtrAdvInterval 0.2; MaxRtrAdvInterval 0.5; "
+            f"MinDelayBetweenRAs 0.05; AdvDefaultLifetime 9000; AdvHomeAgentFlag on; {more} "
+            "prefix 2001:db8:100::/64 { AdvOnLink on; AdvAutonomous on; }; };\n"
+        )
+        self.ha.start(
+            "radvd", "-n", "-C", str(file), "-p", str(folder / "home.pid"), "-m", "stderr",
+            stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
     def add_correspondent(self) -> Namespace:
         """A correspondent node behind the access router, as attribute `cn`."""
         self.cn = Namespace("cn")
@@ -154,7 +183,8 @@ class AgentNetwork:
 
 
 class Agent:
-    """A real agent in a namespace. A context manager that kills it, if need be."""
+    """A real agent in a namespace. A context manager that kills it, if need be. `more`, `first`: what its
+    configuration has after and before the rest; `text`: that rest."""
 
     def __init__(
         self, node: Namespace, folder: Path, more: str = "", first: str = "", text: str | None = None

@@ -42,9 +42,9 @@ _identifiers = itertools.count(1)
 class HomeAgent:
     """Hears what the mobile node sends to its home agent, and answers as it is told."""
 
-    def __init__(self, network) -> None:
+    def __init__(self, network, interface: str = "core") -> None:
         self.node = network.ha
-        self._capture = Capture(network.ha, "core")
+        self._capture = Capture(network.ha, interface)
         self.heard = []
 
     def read(self):
@@ -110,7 +110,8 @@ class HomeAgent:
             made = sign(BA, with_options(data, *options), care_of_address, timestamp=stamp)
         else:
             made = mobility_header(BA, with_options(data, *options))
-        return ipv6_packet(HOME_AGENT, care_of_address, made, routing_address=HOME_ADDRESS)
+        routing_address = None if care_of_address == HOME_ADDRESS else HOME_ADDRESS
+        return ipv6_packet(HOME_AGENT, care_of_address, made, routing_address=routing_address)
 
     def send(self, *packets):
         for data in packets:

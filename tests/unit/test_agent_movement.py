@@ -176,3 +176,18 @@ def test_a_router_without_another_is_left_and_taken_again(access):
     assert access.failed_routers == {ROUTER_1}
     access.found(ROUTER_1, True)
     assert look(access, alone) and access.current == Attachment(PREFIX_1[7], ROUTER_1)
+
+
+def test_networks_of_another_link_are_not_on_this_one(access):
+    def formed(network):
+        return Address(network[7], network, True, True, valid_until=1000.0)
+
+    static = address(IPv6Network("2001:db8:999::/64"))
+    both = link(formed(PREFIX_1), formed(PREFIX_2), static, routers=(ROUTER_1, ROUTER_2))
+    access.advertised(ROUTER_1, (PREFIX_1,))
+    look(access, both)
+    assert access.departed_networks(both) == []
+    access.link_changed()
+    access.advertised(ROUTER_2, (PREFIX_2,))
+    look(access, both)
+    assert access.departed_networks(both) == [PREFIX_1] and access.departed_networks(both) == []

@@ -1,0 +1,128 @@
+"""The IPv6 Ready cases about the home link: returning to it, and finding its home agents.
+
+A case is named by its number; docs/ipv6-ready.md has all of them.
+"""
+
+import json
+from ipaddress import IPv6Address
+
+import pytest
+from agent_network import HOME_ADDRESS, HOME_AGENT, MOBILE_NODE, Agent, AgentNetwork
+from datapath_network import Capture, wait_for
+from ipv6_ready import case
+from ipv6_ready_mobile_node import HomeAgent
+
+ANYCAST = "2001:db8:100:0:fdff:ffff:ffff:fffe"
+DISCOVERING = MOBILE_NODE.replace(f'home_agent = "{HOME_AGENT}"', 'home_prefix = "2001:db8:100::/64"')
+REQUEST = 144
+SOLICITATION, ADVERTISEMENT = 135, 136
+HOME, ALL_NODES = IPv6Address(HOME_ADDRESS).packed, IPv6Address("ff02::1").packed
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("network")
+    network = AgentNetwork(folder)
+    network.advertise_home(folder, "AdvSourceLLAddress off;")
+    yield network
+    network.close()
+
+
+@pytest.fixture
+def away(network):
+    away = HomeAgent(network)
+    yield away
+    away.close()
+
+
+@pytest.fixture
+def home(network):
+    home = HomeAgent(network, "home0")
+    yield home
+    home.close()
+
+
+@pytest.fixture
+def link(network):
+    """Neighbour Discovery on the home link, about the home address: type, packet."""
+    capture = Capture(network.ha, "home0")
+    heard = []
+
+    def seen(kind):
+        heard.extend(capture.packets())
+        return [p for p in heard if p[6] == 58 and p[40] == kind and p[48:64] == HOME]
+
+    yield seen
+    capture.close()
+
+
+@pytest.fixture
+def returning(network, away):
+    """The home agent defends the home address while the mobile node is away, and comes back."""
+    settings = "/proc/sys/net/ipv6"
+    network.ha.shell(
+        f"echo 1 >{settings}/conf/home0/proxy_ndp; echo 0 >{settings}/neigh/home0/proxy_delay; "
+        f"ip -6 neigh add proxy {HOME_ADDRESS} dev home0"
+    )
+    yield lambda: network.bring_home("wlan")  # which is undone here
+    network.ha.shell(f"ip -6 neigh del proxy {HOME_ADDRESS} dev home0", check=False)
+    network.take_away("wlan")
+    wait_for(lambda: network.address("mn-wlan", "2001:db8:201:"))
+
+
+@case("MN-2-1-3-1-007", what="a solicitation for the home address, without source; then the Binding Update")
+@case("MN-2-2-2-1-027", what="a Neighbour Solicitation for the home address is answered")
+@case("MN-3-4-1-1-001", what="a Neighbour Advertisement for the home address to all nodes after it")
+def test_returning_home(network, tmp_path, away, home, link, returning):
+    (described,) = json.loads(network.mn.shell("ip -j link show dev mn-wlan"))
+    mac = bytes.fromhex(described["address"].replace(":", ""))
+    with Agent(network.mn, tmp_path) as mn:
+        away.accept_all(mn)
+        returning()
+        update = home.next_update()
+        assert str(update.source) == HOME_ADDRESS and update.home_address is None
+        assert update.message.lifetime_s == 0 and update.message.home_registration
+        solicitation = link(SOLICITATION)[0]
+        assert solicitation[8:24] == bytes(16) and solicitation[24:29] == b"\xff\x02\0\0\0"
+        assert len(solicitation) == 64  # no option
+        # the home agent's kernel looks for the home address to send the acknowledgement
+        network.ha.shell(f"ip -6 neigh del proxy {HOME_ADDRESS} dev home0; ip -6 neigh flush dev home0")
+        home.send(home.acknowledgement(update, lifetime=0, options=[]))
+        wait_for(lambda: mn.events("deregistered"))
+        solicited = [p for p in link(ADVERTISEMENT) if p[24:40] != ALL_NODES]
+        assert solicited and all(p[44] & 0x40 and p[64:72] == b"\2\1" + mac for p in solicited)
+        claims = wait_for(lambda: [p for p in link(ADVERTISEMENT) if p[24:40] == ALL_NODES])
+        assert all(p[44] & 0xE0 == 0x20 and p[64:72] == b"\2\1" + mac for p in claims)
+
+
+@case("MN-5-1-1-1-001", what="a Home Agent Address Discovery Request from the home link")
+@case("MN-5-1-2-1-002", what="the reply there: the Binding Update from the next link goes to that home agent")
+def test_discovery_at_home(network, tmp_path, away, home, returning):
+    network.ha.shell(f"ip -6 neigh del proxy {HOME_ADDRESS} dev home0")
+    network.ha.shell(f"ip -6 addr add {ANYCAST}/128 dev home0")
+    network.set_link("cellular", False)
+    returning()
+    try:
+        wait_for(lambda: network.address("mn-wlan", "2001:db8:100:"))
+        with Agent(network.mn, tmp_path, text=DISCOVERING) as mn:
+            request = home.next_icmp(REQUEST)
+            assert (str(request.source), str(request.destination)) == (HOME_ADDRESS, ANYCAST)
+            home.send(home.discovery_reply(request))
+            wait_for(lambda: mn.events("home-agents-discovered"))
+            assert home.updates() == [] and mn.ask("status")["home_agent"] == HOME_AGENT
+            network.take_away("wlan")
+            update = away.next_update()
+            assert str(update.destination) == HOME_AGENT and str(update.home_address) == HOME_ADDRESS
+            assert away.icmp(REQUEST) == []
+    finally:
+        network.set_link("cellular", True)
+        network.ha.shell(f"ip -6 addr del {ANYCAST}/128 dev home0")
+
+
+@case("MN-5-1-2-1-021", what="the reserved field of a Home Agent Address Discovery Reply is ignored")
+def test_reserved_field_of_a_reply(network, tmp_path, away):
+    with Agent(network.mn, tmp_path, text=DISCOVERING):
+        request = away.next_icmp(REQUEST)
+        assert str(request.destination) == ANYCAST
+        away.send(away.discovery_reply(request, reserved=0xFFFF))
+        assert str(away.next_update().destination) == HOME_AGENT
