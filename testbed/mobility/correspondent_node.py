@@ -251,6 +251,8 @@ class CorrespondentNode(Registrar):
     ) -> BindingAcknowledgement:
         """RFC 6275 §9.5.3: to delete what is not there is no error, unless a BID is named (RFC 5648 §6.2)."""
         if (entry is None or not entry.bindings) and update.option(BindingIdentifier) is None:
+            if entry is not None:
+                self._changed[entry.home_address] = None  # the datapath may have failed to follow
             return BindingAcknowledgement(Status.BINDING_UPDATE_ACCEPTED, update.sequence, 0)
         return super()._deregister(packet, update, entry, now)
 

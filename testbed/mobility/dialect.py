@@ -42,7 +42,7 @@ class Draft:
         return flow
 
     def told(self, flow: FlowBinding) -> FlowBinding:
-        """A flow binding that the receiver has acknowledged, as it has it."""
+        """A flow binding that the receiver has just acknowledged, as it has it."""
         return flow
 
     def options(self, flows: Sequence[FlowIdentification]) -> tuple[MobilityOption, ...]:

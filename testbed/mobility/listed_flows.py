@@ -73,8 +73,7 @@ class ListedFlows(dict[int, ListedFlow]):
 
     def registered(self) -> list[FlowBinding]:
         """What the receiver has, with the priorities that it has them by."""
-        known = (listed.registered for listed in self.values())
-        return [self.dialect.told(flow) for flow in known if flow is not None]
+        return [listed.told for listed in self.values() if listed.registered is not None]
 
     def _find(self, fid: int) -> ListedFlow:
         listed = self.get(fid)
@@ -149,7 +148,7 @@ class ListedFlows(dict[int, ListedFlow]):
             if listed.operation is Pro.REMOVE:
                 del self[sent.fid]
         else:
-            listed.registered = sent
+            listed.registered, listed.told = sent, self.dialect.told(sent)
             if not changed_since:
                 listed.operation = None
             elif listed.operation is Pro.ADD:

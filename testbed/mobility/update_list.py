@@ -50,12 +50,16 @@ class ListedBinding:
 
 @dataclass(slots=True)
 class ListedFlow:
-    """One FID: what is wanted, what the receiver has, and the operation that leads from this to that."""
+    """One FID: what is wanted, what the receiver has, and the operation that leads from this to that.
+
+    `told`: what it has, as the dialect has told it.
+    """
 
     flow: FlowBinding
     registered: FlowBinding | None = None
     operation: Pro | None = Pro.ADD
     times_sent: int = 0
+    told: FlowBinding | None = None
 
     @property
     def bids(self) -> set[int]:

@@ -139,6 +139,17 @@ def test_priorities_are_different():
     assert flows[1].priority < 256
 
 
+def test_a_flow_stays_as_it_is_until_its_removal_is_acknowledged():
+    simulation, node, agent = make()
+    node.add_flow(flow(1), simulation.now)
+    simulation.run(1)
+    before = node.home_binding(HOME_ADDRESS)
+    node.remove_flow(1, simulation.now)
+    assert node.home_binding(HOME_ADDRESS) == before
+    simulation.run(1)
+    assert node.home_binding(HOME_ADDRESS).rules == ()
+
+
 def test_a_refused_change_leaves_a_flow_its_priority():
     """Its FID-PRI is the one that the receiver has, and no other flow binding is given that."""
     simulation, node, agent = make(Policy(port_selectors=False))

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
-    precondition,
     rule,
     run_state_machine_as_test,
 )
@@ -45,6 +44,22 @@ POLICIES = (
 STATIONS = st.sampled_from(("mn1", "mn2", "mr"))
 NAMES = st.sampled_from([interface.name for interface in INTERFACES])
 RECEIVERS = st.sampled_from(("ha", "cn", *ANCHORS))
+PAUSES = st.sampled_from((0.0, 0.1, 1.0, 10.0))
+FLOWS = st.builds(
+    lambda fid, priority, action, bids, port: FlowBinding(
+        fid,
+        priority,
+        action,
+        (1, 2) if action is Action.N_CAST else bids,
+        None if port is None else IPv6TrafficSelector(source_port=(port, port)),
+    ),
+    fid=st.integers(1, 3),
+    priority=st.integers(0, 2),
+    action=st.sampled_from(Action),
+    bids=st.sampled_from(((1,), (2,), (1, 2), (2, 1))),
+    port=st.sampled_from((None, 22, 443)),
+)
+STRANGER = CORRESPONDENT + 99
 #: What a time stamp may be old, hence for how long a home agent without memory takes old messages.
 WINDOW_S = 7.0
 #: Longer than anything is remembered of who has left.
@@ -63,10 +78,13 @@ class Walk(RuleBasedStateMachine):
         self.watch = Invariants()
         self.world = World(self.dialect, policy, flow_updates, detection, self.watch)
         self.watch.world = self.world
-        for station in self.world.stations.values():
+        for name, station in self.world.stations.items():
             for interface in INTERFACES:
                 self.world.move(station, interface.name, "north")
-        self.world.run(3)
+            self.ask(name, "add_flow", FlowBinding(1, 1, Action.FORWARD, (1,)))
+            if name != "mr":
+                station.role.optimise(CORRESPONDENT, self.world.now)
+        self.world.run(5)
 
     # -- networks
 
@@ -79,88 +97,85 @@ class Walk(RuleBasedStateMachine):
         self.world.loss, self.world.duplication = loss, duplication
         self.world.random.seed(seed)
 
-    @rule(name=STATIONS, interface=NAMES, place=st.sampled_from((*PLACES, None)))
-    def move(self, name, interface, place):
+    @rule(name=STATIONS, interface=NAMES, place=st.sampled_from((*PLACES, None)), pause=PAUSES)
+    def move(self, name, interface, place, pause):
         self.world.move(self.world.stations[name], interface, place)
+        self.world.run(pause)
 
-    @rule(name=STATIONS, place=st.sampled_from(tuple(PLACES)))
-    def travel(self, name, place):
+    @rule(name=STATIONS, place=st.sampled_from(tuple(PLACES)), pause=PAUSES)
+    def travel(self, name, place, pause):
         """With all interfaces."""
         for interface in INTERFACES:
             self.world.move(self.world.stations[name], interface.name, place)
+        self.world.run(pause)
 
-    @rule(name=st.sampled_from(("mn1", "mn2", "mr", "ha", "cn", "map1")))
-    def fall_silent_or_come_back(self, name):
-        self.world.silent ^= {name}
-
-    @rule(seconds=st.sampled_from((0.01, 0.1, 1.0, 1.0, 10.0, 60.0)))
-    def wait(self, seconds):
+    @rule(
+        name=st.sampled_from(("mn1", "mn2", "mr", "ha", "cn", "map1")), seconds=st.sampled_from((3.0, 60.0))
+    )
+    def vanish(self, name, seconds):
+        """Nothing comes or goes for a while: everything has run out after the longer one."""
+        self.world.silent.add(name)
         self.world.run(seconds)
+        self.world.silent.discard(name)
 
     # -- users
 
-    @rule(
-        name=STATIONS,
-        operation=st.sampled_from(("add_flow", "replace_flow")),
-        fid=st.integers(1, 3),
-        priority=st.integers(0, 2),
-        action=st.sampled_from(Action),
-        bids=st.sampled_from(((1,), (2,), (1, 2), (2, 1))),
-        port=st.sampled_from((None, 22, 443)),
-    )
-    def flow(self, name, operation, fid, priority, action, bids, port):
+    def ask(self, name, operation, flow):
+        """What a user asks for, if that can be had."""
         station = self.world.stations[name]
-        if action is Action.N_CAST:
-            bids = (1, 2)
-        selector = None if port is None else IPv6TrafficSelector(source_port=(port, port))
-        flow = FlowBinding(fid, priority, action, bids, selector)
         if name not in self.world.roles:
             return
         try:
             getattr(station.role, operation)(flow, self.world.now)
         except FlowError:
             return
-        if selector is None and operation == "replace_flow" and fid in station.wished:
-            flow = replace(flow, selector=station.wished[fid].selector)
-        station.wished[fid] = flow
+        if flow.selector is None and operation == "replace_flow" and flow.fid in station.wished:
+            flow = replace(flow, selector=station.wished[flow.fid].selector)
+        station.wished[flow.fid] = flow
         if operation == "add_flow":
-            station.doubtful.discard(fid)
+            station.doubtful.discard(flow.fid)
 
-    @rule(name=STATIONS, fid=st.integers(1, 3))
-    def remove(self, name, fid):
+    @rule(name=STATIONS, flow=FLOWS, pause=PAUSES)
+    def add_flow(self, name, flow, pause):
+        self.ask(name, "add_flow", flow)
+        self.world.run(pause)
+
+    @rule(name=STATIONS, flow=FLOWS, pause=PAUSES)
+    def replace_flow(self, name, flow, pause):
+        self.ask(name, "replace_flow", flow)
+        self.world.run(pause)
+
+    @rule(name=STATIONS, fid=st.integers(1, 3), pause=PAUSES)
+    def remove_flow(self, name, fid, pause):
         station = self.world.stations[name]
-        if name not in self.world.roles:
-            return
-        try:
-            station.role.remove_flow(fid, self.world.now)
-        except FlowError:
-            return
-        station.wished.pop(fid, None)
-
-    @rule(name=st.sampled_from(("mn1", "mn2")))
-    def optimise(self, name):
         if name in self.world.roles:
-            self.world.stations[name].role.optimise(CORRESPONDENT, self.world.now)
+            try:
+                station.role.remove_flow(fid, self.world.now)
+            except FlowError:
+                return
+            station.wished.pop(fid, None)
+        self.world.run(pause)
 
-    @rule(name=st.sampled_from(("mn1", "mn2")))
-    def stop_optimising(self, name):
+    @rule(name=st.sampled_from(("mn1", "mn2")), operation=st.sampled_from(("optimise", "stop_optimising")))
+    def optimise(self, name, operation):
         if name in self.world.roles:
-            self.world.stations[name].role.stop_optimising(CORRESPONDENT, self.world.now)
+            getattr(self.world.stations[name].role, operation)(CORRESPONDENT, self.world.now)
 
     # -- mishaps
 
-    @rule(name=RECEIVERS, with_memory=st.booleans(), seconds=st.sampled_from((0.0, 0.5, 20.0)))
-    def restart(self, name, with_memory, seconds):
+    @rule(
+        name=st.one_of(RECEIVERS, STATIONS),
+        with_memory=st.booleans(),
+        seconds=st.sampled_from((0.0, 0.5, 20.0)),
+        pause=PAUSES,
+    )
+    def restart(self, name, with_memory, seconds, pause):
         if name in self.world.roles:
             self.world.restart(name, with_memory, seconds)
-
-    @rule(name=STATIONS, with_memory=st.booleans(), seconds=st.sampled_from((0.0, 0.5, 20.0)))
-    def restart_mobile_node(self, name, with_memory, seconds):
-        if name in self.world.roles:
-            self.world.restart(name, with_memory, seconds)
-            if not with_memory:
+            if name in self.world.stations and not with_memory:
                 self.world.stations[name].wished.clear()
                 self.world.stations[name].doubtful.clear()
+        self.world.run(pause)
 
     @rule(name=RECEIVERS)
     def kernel_fails_or_is_mended(self, name):
@@ -168,10 +183,29 @@ class Walk(RuleBasedStateMachine):
 
     # -- enemies
 
-    @precondition(lambda self: self.world.processed)
-    @rule(data=st.data())
-    def play_back(self, data):
-        when, name, octets = data.draw(st.sampled_from(self.world.processed))
+    @rule(
+        kind=st.sampled_from(("play back", "update", "claim", "acknowledgement")),
+        name=STATIONS,
+        receiver=RECEIVERS,
+        bid=st.integers(1, 2),
+        chance=st.floats(0, 1, exclude_max=True),
+    )
+    def attack(self, kind, name, receiver, bid, chance):
+        if kind == "play back" and self.world.processed:
+            self._play_back(*self.world.processed[int(chance * len(self.world.processed))])
+        elif kind == "update":
+            self._forge_an_update(name, receiver, bid)
+        elif kind == "claim":
+            self._claim_an_address_of_another(name, bid)
+        elif kind == "acknowledgement":
+            self._forge_an_acknowledgement(name, (0, 128, 135)[int(chance * 3)], receiver)
+
+    def _strike(self, name, packet):
+        before = holdings(self.world.roles[name])
+        self.world.deliver(name, build_packet(packet, self.world.codec))
+        self.watch.the_forged_changes_nothing(name, before)
+
+    def _play_back(self, when, name, octets):
         forgot = self.world.forgot.get(name, float("-inf"))
         if name not in self.world.roles or (when < forgot and self.world.now < forgot + WINDOW_S):
             return  # a home agent that has lost its memory cannot know: RFC 4285 has time stamps for that
@@ -179,26 +213,19 @@ class Walk(RuleBasedStateMachine):
         self.world.deliver(name, octets)
         self.watch.the_forged_changes_nothing(name, before)
 
-    @rule(name=STATIONS, receiver=RECEIVERS, bid=st.integers(1, 2))
-    def forge_an_update(self, name, receiver, bid):
+    def _forge_an_update(self, name, receiver, bid):
         """Without a key, for the home address of another."""
         if receiver not in self.world.roles:
             return
-        victim, here = self.world.stations[name], self.world.now
+        victim = self.world.stations[name]
         registration = victim.role.flow_registration
-        options = (BindingIdentifier(bid, priority=1, care_of_address=CORRESPONDENT + 99),)
+        options = (BindingIdentifier(bid, priority=1, care_of_address=STRANGER),)
         flags = {"home_registration": receiver == "ha", "map_registration": receiver in ANCHORS}
         update = BindingUpdate((registration.sequence + 9) % 65536, 60, True, options=options, **flags)
         home_address = registration.home_address if receiver in ANCHORS else victim.home_address
-        own = self.world._own[receiver]
-        packet = Packet(CORRESPONDENT + 99, own, update, home_address=home_address)
-        before = holdings(self.world.roles[receiver])
-        self.world.deliver(receiver, build_packet(packet, self.world.codec))
-        assert here == self.world.now
-        self.watch.the_forged_changes_nothing(receiver, before)
+        self._strike(receiver, Packet(STRANGER, self.world.own[receiver], update, home_address=home_address))
 
-    @rule(name=st.sampled_from(("mn1", "mn2")), bid=st.integers(1, 2))
-    def claim_an_address_of_another(self, name, bid):
+    def _claim_an_address_of_another(self, name, bid):
         """A mobile node with tokens of its own names a care-of address that it was not tested at."""
         known = self.world.stations[name].role.optimiser.correspondents.get(CORRESPONDENT)
         if known is None or name not in self.world.roles or "cn" not in self.world.roles:
@@ -210,30 +237,23 @@ class Walk(RuleBasedStateMachine):
             return
         key = binding_management_key(home.value, tokens[own].value)
         options = (
-            BindingIdentifier(bid, 0, False, 1, CORRESPONDENT + 99),
+            BindingIdentifier(bid, 0, False, 1, STRANGER),
             NonceIndices(home.nonce_index, tokens[own].nonce_index),
         )
         update = BindingUpdate((known.sequence + 1) % 65536, 60, True, options=options)
-        for proven in (own, CORRESPONDENT + 99):
+        for proven in (own, STRANGER):
             message = authorised(update, key, proven, CORRESPONDENT, self.world.codec)
-            packet = Packet(own, CORRESPONDENT, message, home_address=known.home_address)
-            before = holdings(self.world.roles["cn"])
-            self.world.deliver("cn", build_packet(packet, self.world.codec))
-            self.watch.the_forged_changes_nothing("cn", before)
+            self._strike("cn", Packet(own, CORRESPONDENT, message, home_address=known.home_address))
 
-    @rule(name=STATIONS, status=st.sampled_from((0, 128, 135, 136)), peer=RECEIVERS)
-    def forge_an_acknowledgement(self, name, status, peer):
+    def _forge_an_acknowledgement(self, name, status, peer):
         station = self.world.stations[name]
         place = next(iter(station.places.items()), None)
-        if name not in self.world.roles or place is None or peer == "cn" and status == 136:
-            return  # that nonces have expired cannot be proven, and only has the tests repeated
-        address, sequence = station.address(*place), station.role.flow_registration.sequence
-        message = BindingAcknowledgement(status, sequence, 60)
-        home_address = station.role.flow_registration.home_address
-        packet = Packet(self.world._own[peer], address, message, routing_address=home_address)
-        before = holdings(station.role)
-        self.world.deliver(name, build_packet(packet, self.world.codec))
-        self.watch.the_forged_changes_nothing(name, before)
+        if name not in self.world.roles or place is None:
+            return
+        address, registration = station.address(*place), station.role.flow_registration
+        message = BindingAcknowledgement(status, registration.sequence, 60)
+        routing = registration.home_address
+        self._strike(name, Packet(self.world.own[peer], address, message, routing_address=routing))
 
     # -- the end
 
@@ -265,7 +285,7 @@ def calm_down(world):
     for station in world.stations.values():
         for interface in INTERFACES:
             world.move(station, interface.name, "north")
-    world.run(200)
+    world.run(150)
 
 
 def agreed(world, invariants):
@@ -325,7 +345,7 @@ def walk(dialect, request):
     Machine.dialect = dialect
     more = request.config.getoption("--walk")
     chosen = settings(
-        max_examples=more or 15,
+        max_examples=more or 20,
         stateful_step_count=40,
         derandomize=not more,
         deadline=None,

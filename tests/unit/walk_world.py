@@ -109,7 +109,7 @@ class World(Simulation):
         self.forgot: dict[str, float] = {}
         policy = policy or Policy()
         self._make: dict[str, Callable[[], Role]] = self._receivers(policy, detection)
-        self._own = {"ha": HOME_AGENT, "cn": CORRESPONDENT, **ANCHORS}
+        self.own = {"ha": HOME_AGENT, "cn": CORRESPONDENT, **ANCHORS}
         for name, make in self._make.items():
             self._start(name, make())
         self.stations = {
@@ -172,7 +172,7 @@ class World(Simulation):
 
     def _start(self, name: str, role: Role) -> None:
         """Its kernel is brought to what it wants."""
-        self.add(name, role, *([self._own[name]] if name in self._own else []))
+        self.add(name, role, *([self.own[name]] if name in self.own else []))
         self._untold.add(name)
         role.changes(), role.optimisation_changes()
         self.applied[name], self.routes[name] = role.forwarding(), role.optimisations()
@@ -325,7 +325,7 @@ class World(Simulation):
                 return True
             uplink = self.applied[name].get(source)
             path = next((p for p in uplink.paths if p.bid == uplink.default_bid), None) if uplink else None
-            anchor = next((each for each, own in self._own.items() if path and own == path.remote), None)
+            anchor = next((each for each, own in self.own.items() if path and own == path.remote), None)
             if anchor is None:
                 return False
             accepted = self.applied[anchor].get(source)
@@ -340,7 +340,7 @@ class World(Simulation):
             name = self.addresses.get(destination)
             if name is not None:
                 return self.deliver(name, octets)
-            tunnels = (self.applied[anchor].get(destination) for anchor in self._own)
+            tunnels = (self.applied[anchor].get(destination) for anchor in self.own)
             binding = next((each for each in tunnels if each is not None and each.paths), None)
             if binding is None:
                 return
