@@ -1,8 +1,8 @@
 """The configuration of an agent: one TOML file, validated.
 
 Classes: `MobileNodeFile`, `HomeAgentFile` and their tables. Functions: `load`, `check`, `flow_binding`,
-`policy`, `association`, `resolve_bids`, `socket_path`. Exception: `ConfigurationError`. The keys are
-described in docs/configuration.md.
+`policy`, `association`, `ipsec_keys`, `resolve_bids`, `socket_path`. Exception: `ConfigurationError`. The
+keys are described in docs/configuration.md.
 """
 
 from dataclasses import fields
@@ -12,9 +12,11 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct, field
 
-from testbed.agent.security import security_association
+from testbed.agent.security import esp, security_association
 from testbed.agent.selector_text import SELECTOR_KEYS, parse_selector
 from testbed.agent.validation import decode_address, validation_sentence
+from testbed.datapath.protection import Keys
+from testbed.datapath.xfrm import Esp
 from testbed.mobility.authentication import SecurityAssociation
 from testbed.mobility.binding import FlowBinding
 from testbed.mobility.forwarding import Action
@@ -147,6 +149,30 @@ class HomeSecurity(Security, kw_only=True):
     home_address: IPv6Address
 
 
+class EspTable(Table):
+    """A security association in one direction (RFC 3776): HMAC-SHA-256-128, and AES-CBC where there is an
+    encryption key; keys in hexadecimal digits, here or in files."""
+
+    spi: Annotated[int, Meta(ge=256, le=0xFFFFFFFF)]
+    key: str = ""
+    key_file: str = ""
+    encryption_key: str = ""
+    encryption_key_file: str = ""
+
+
+class Ipsec(Table, kw_only=True):
+    """What IPsec protects the messages between mobile node and home agent with, in place of RFC 4285."""
+
+    to_home_agent: EspTable
+    to_mobile_node: EspTable
+
+
+class HomeIpsec(Ipsec, kw_only=True):
+    """The same at the home agent, for each home address."""
+
+    home_address: IPv6Address
+
+
 class Correspondent(Table):
     """A node to which the route is to be optimised."""
 
@@ -192,6 +218,7 @@ class MobileNodeFile(AgentTables, tag_field="role", tag="mobile-node", kw_only=T
     flow: list[Flow] = []
     correspondent: list[Correspondent] = []
     security: Security | None = None
+    ipsec: Ipsec | None = None
     accept_unauthenticated: bool = False
     mobile_network: MobileNetworkTable | None = None
     flow_updates: Literal["together", "each"] = "together"
@@ -210,6 +237,7 @@ class HomeAgentFile(RegistrarTables, tag_field="role", tag="home-agent", kw_only
     home_interface: InterfaceName
     home_prefixes: Annotated[list[IPv6Network], Meta(min_length=1)]
     mobile_router: list[MobileRouter] = []
+    ipsec: list[HomeIpsec] = []
     security_association: list[HomeSecurity] = []
     other_routers: bool = False
     preference: Annotated[int, Meta(ge=0, le=65535)] = 0
@@ -283,7 +311,10 @@ def check(tables: dict[str, Any]) -> AgentFile:
     elif isinstance(file, HomeAgentFile):
         _check_unique("mobile_router", file.mobile_router, "home_address")
         _check_unique("security_association", file.security_association, "home_address")
-        _check_keys("security_association", list(enumerate(file.security_association)), file)
+        _check_unique("ipsec", file.ipsec, "home_address")
+        if file.security_association or not file.ipsec:
+            _check_keys("security_association", list(enumerate(file.security_association)), file)
+        _check_home_ipsec(file)
     elif isinstance(file, AnchorPointFile):
         _check_unique("security_association", file.security_association, "spi")
         _check_keys("security_association", list(enumerate(file.security_association)), file)
@@ -318,10 +349,19 @@ def _check_mobile_node(file: MobileNodeFile) -> None:
             ("hierarchical", not file.hierarchical),
             ("mobile_network", file.mobile_network is None),
             ("multiple_care_of_addresses = false", file.multiple_care_of_addresses),
+            ("[ipsec]", file.ipsec is None),
         ):
             if not alone:
                 raise ConfigurationError(f'returning_home: "simultaneous" does not go with {key}')
-    _check_keys("security", [(None, file.security)] if file.security else [], file)
+    if file.ipsec is None:
+        _check_keys("security", [(None, file.security)] if file.security else [], file)
+    else:
+        for key in ("security", "hierarchical"):
+            if getattr(file, key):
+                raise ConfigurationError(f"{key}: does not go with [ipsec]")
+        if file.home_agent is None:
+            raise ConfigurationError("home_agent: is missing; [ipsec] is with one home agent")
+        _check_ipsec("ipsec", file.ipsec)
     if file.hierarchical:
         _check_keys("map_security", [(None, file.map_security)] if file.map_security else [], file)
     for index, flow in enumerate(file.flow):
@@ -354,6 +394,28 @@ def _check_keys(
             raise ConfigurationError(f"{name}{'' if index is None else f'[{index}]'}.{error}") from None
 
 
+def _check_home_ipsec(file: HomeAgentFile) -> None:
+    other_homes = [table.home_address for table in file.security_association]
+    spis = [table.to_home_agent.spi for table in file.ipsec]
+    for index, table in enumerate(file.ipsec):
+        name = f"ipsec[{index}]"
+        _check_ipsec(name, table)
+        if table.home_address in other_homes:
+            raise ConfigurationError(f"{name}.home_address: has a [[security_association]] already")
+        if table.to_home_agent.spi in spis[:index]:
+            raise ConfigurationError(f"{name}.to_home_agent.spi: {spis[index]} is used already")
+
+
+def _check_ipsec(name: str, table: Ipsec) -> None:
+    for key in ("to_home_agent", "to_mobile_node"):
+        try:
+            association_of(getattr(table, key))
+        except ValueError as error:
+            raise ConfigurationError(f"{name}.{key}.{error}") from None
+    if table.to_home_agent.spi == table.to_mobile_node.spi:  # or messages could be sent back to their sender
+        raise ConfigurationError(f"{name}.to_mobile_node.spi: expected another than that of to_home_agent")
+
+
 def _check_mobile_network(file: MobileNodeFile) -> None:
     if file.mobile_network is None:
         return
@@ -375,18 +437,38 @@ def association(table: Security) -> SecurityAssociation:
     return security_association(table.spi, table.key, table.key_file, table.window_s)
 
 
+def association_of(table: EspTable) -> Esp:
+    """The same of IPsec."""
+    return esp(table.spi, table.key, table.key_file, table.encryption_key, table.encryption_key_file)
+
+
+def ipsec_keys(table: Ipsec, home_address: IPv6Address, home_agent: IPv6Address) -> Keys:
+    """The security associations between these two."""
+    return Keys(
+        home_address, home_agent, association_of(table.to_home_agent), association_of(table.to_mobile_node)
+    )
+
+
 def key_files(file: AgentFile) -> list[str]:
     """The files beside the configuration itself that keys are in."""
-    tables = [getattr(file, "security", None), getattr(file, "map_security", None)]
-    tables += getattr(file, "security_association", ())
-    return [table.key_file for table in tables if table is not None and table.key_file]
+    names = ("key_file", "encryption_key_file")
+    found = (getattr(table, name, "") for table in _tables_with_keys(file) for name in names)
+    return [path for path in found if path]
 
 
 def has_keys(file: AgentFile) -> bool:
     """Whether the configuration itself has keys in it."""
+    tables = _tables_with_keys(file)
+    return any(table.key or getattr(table, "encryption_key", "") for table in tables)
+
+
+def _tables_with_keys(file: AgentFile) -> list[Security | EspTable]:
     tables = [getattr(file, "security", None), getattr(file, "map_security", None)]
     tables += getattr(file, "security_association", ())
-    return any(table is not None and table.key for table in tables)
+    ipsec = getattr(file, "ipsec", None) or ()
+    for each in [ipsec] if isinstance(ipsec, Ipsec) else ipsec:
+        tables += [each.to_home_agent, each.to_mobile_node]
+    return [table for table in tables if table is not None]
 
 
 def socket_path(file: AgentFile) -> str:

@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from ipaddress import IPv6Address
 from itertools import islice
 from typing import Any
@@ -38,6 +39,8 @@ from testbed.agent.garbage import collect_rarely
 from testbed.agent.mobility_socket import Datagram, MobilitySocket
 from testbed.agent.neighbour_discovery import NeighbourDiscoverySocket
 from testbed.agent.netlink import Change, LinkMonitor
+from testbed.agent.protected_signalling import ProtectedSignalling
+from testbed.agent.protected_socket import ProtectedSocket
 from testbed.agent.requests import Request, RequestError
 from testbed.agent.security import readable_by_others
 from testbed.agent.state import StateFile
@@ -107,9 +110,12 @@ class Agent:
         self._home_link = home_link
         carrier = "none" if self.side is Side.ANCHOR else choose_carrier(file.datapath.route_carrier)
         self.routes = self.make_routes(carrier)
-        self.datapath = self.make_datapath(kernel_mobility=carrier == "xfrm")
+        by_kernel = carrier == "xfrm" or bool(getattr(file, "ipsec", None))
+        self.datapath = self.make_datapath(kernel_mobility=by_kernel)
         self.feed = Feed()
         self.control = ControlServer(socket_path(file), self.handle, self.events, self.feed)
+        #: What is exchanged under the protection of IPsec: None where that is not configured.
+        self.protected: ProtectedSignalling | None = None
         #: What there is in the kernel for mobile networks: None where there are none.
         self.networks: IngressFilter | Unreachable | None = None
         self._steps: list[Step] = []
@@ -222,6 +228,10 @@ class Agent:
             await self.control.start()
             self._restore(time.monotonic())
             wanted = self.role.forwarding()
+            if self.protected is not None:
+                self.protected.open()
+                for sock in self.protected.sockets:
+                    loop.add_reader(sock.fileno(), self._guarded, self._receive_protected, sock)
             self.datapath.reconcile(wanted)
             self.feed.publish(wanted)
             self.role.changes()
@@ -271,8 +281,10 @@ class Agent:
         for source in (self.mobility_socket, self.monitor, self.neighbours):
             loop.remove_reader(source.fileno())
             source.close()
+        for sock in self.protected.sockets if self.protected else ():
+            loop.remove_reader(sock.fileno())
         await self.control.close()
-        for part in (self.routes, self.networks, self.datapath):
+        for part in (self.routes, self.networks, self.protected, self.datapath):
             try:
                 if part is not None:
                     part.close()
@@ -318,11 +330,16 @@ class Agent:
         self._steps.append(Step(now, received, sent, held, self.role.events()))
 
     def _put_on_the_wire(self, data: bytes, transmission: Transmission) -> None:
-        """Send the octets of a transmission. Raises OSError."""
-        packet = transmission.packet
-        if transmission.link_layer_address:
-            interface = transmission.interface or self._home_link
-            return self.mobility_socket.send_on_link(data, interface, transmission.link_layer_address)
+        """Send the octets of a transmission. Raises OSError or DatapathError."""
+        packet, hardware, interface = (
+            transmission.packet, transmission.link_layer_address, transmission.interface
+        )  # fmt: skip
+        if hardware:
+            interface = interface or self._home_link
+        if self.protected is not None and self.protected.covers(packet):
+            return self.protected.send(packet, data, interface, hardware or None)
+        if hardware:
+            return self.mobility_socket.send_on_link(data, interface, hardware)
         self.mobility_socket.send(data, packet.source, packet.destination, transmission.interface)
 
     def _send(self, transmission: Transmission) -> float:
@@ -333,7 +350,7 @@ class Agent:
             now = time.monotonic()
             self._put_on_the_wire(data, transmission)
             self.counters["sent"] += 1
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, DatapathError) as error:
             self.counters["not_sent"] += 1
             reason = error.strerror if isinstance(error, OSError) else str(error)
             logger.warning("%s to %s not sent: %s", type(packet.message).__name__, packet.destination, reason)
@@ -447,6 +464,10 @@ class Agent:
         self.role.handle_timer(now)
         self.turn(now)
 
+    def _receive_protected(self, sock: ProtectedSocket) -> None:
+        for datagram in sock.receive():
+            self._guarded(Agent._take, self, datagram)
+
     def _receive(self) -> None:
         for datagram in self.mobility_socket.receive():
             self._guarded(self._take, datagram)
@@ -469,6 +490,8 @@ class Agent:
                 self._report_malformed(data, error, now)
             self.events.flush()
             return
+        if datagram.protected:
+            packet = replace(packet, protected=True)
         self.role.receive(packet, datagram.interface, now)
         self.received(now, datagram.received)
 
@@ -526,7 +549,10 @@ class Agent:
     def _save(self) -> None:
         self._saving = None
         begun = time.monotonic()
-        self.state.save(self.role.snapshot(begun))
+        snapshot = self.role.snapshot(begun)
+        if self.protected is not None:
+            snapshot["ipsec"] = self.protected.snapshot()
+        self.state.save(snapshot)
         now = time.monotonic()
         self._next_save = now + (now - begun) / SAVING_SHARE
 
@@ -536,6 +562,8 @@ class Agent:
             return
         snapshot, saved_at = saved
         try:
+            if self.protected is not None:
+                self.protected.restore(snapshot.get("ipsec", {}))
             self.role.restore(snapshot, saved_at, now)
         except ValueError as error:
             self.state.reject(str(error))

@@ -15,11 +15,13 @@ from typing import Any
 
 from testbed.agent import requests
 from testbed.agent.anycast import AnycastAddress
-from testbed.agent.configuration import HomeAgentFile, association, policy
+from testbed.agent.configuration import HomeAgentFile, association, ipsec_keys, policy
 from testbed.agent.daemon import Agent, AgentError
 from testbed.agent.duplicate_address import DuplicateAddressDetection
 from testbed.agent.neighbour_discovery import MAX_NEIGHBOR_ADVERTISEMENT, RETRANS_TIMER_S
 from testbed.agent.presentation import flow_to_json
+from testbed.agent.protected_signalling import ProtectedSignalling
+from testbed.agent.protected_socket import ProtectedSocket
 from testbed.agent.requests import Request, RequestError
 from testbed.agent.security import time_of_day
 from testbed.datapath.mobile_network import Unreachable
@@ -74,9 +76,14 @@ class HomeAgentAgent(Agent):
             preference=file.preference,
             prefix_interval_s=file.prefix_interval_s,
         )
+        ipsec = file.ipsec
+        if ipsec:
+            keys = [ipsec_keys(table, table.home_address, file.address) for table in ipsec]
+            self.protected = ProtectedSignalling(self.side, file.address, keys)
         configuration = replace(
             configuration,
             associations={table.home_address: association(table) for table in file.security_association},
+            by_ipsec=frozenset(table.home_address for table in ipsec),
             accept_unauthenticated=file.accept_unauthenticated,
             dialect=file.dialect,
             max_refusals_per_s=file.max_refusals_per_s,
@@ -122,6 +129,11 @@ class HomeAgentAgent(Agent):
         """All that has come in is judged, then carried out by one change of the kernel's state: most of its
         cost is the same for one home address and for many."""
         super()._receive()
+        if self._steps:
+            self.turn(time.monotonic())
+
+    def _receive_protected(self, sock: ProtectedSocket) -> None:
+        super()._receive_protected(sock)
         if self._steps:
             self.turn(time.monotonic())
 

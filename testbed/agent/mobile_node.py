@@ -19,6 +19,7 @@ from testbed.agent.configuration import (
     MobileNodeFile,
     association,
     flow_binding,
+    ipsec_keys,
     mobile_network,
 )
 from testbed.agent.daemon import Agent, AgentError
@@ -36,6 +37,7 @@ from testbed.agent.neighbour_discovery import (
 )
 from testbed.agent.netlink import Change, Link, remove_default_router, remove_on_link_prefix
 from testbed.agent.packet_filter import IPV6, ROUTING
+from testbed.agent.protected_signalling import ProtectedSignalling
 from testbed.agent.reachability import Reachability
 from testbed.agent.requests import Request, RequestError
 from testbed.agent.security import time_of_day
@@ -97,6 +99,7 @@ class MobileNodeAgent(Agent):
                 flow_updates=file.flow_updates,
                 multiple_care_of_addresses=file.multiple_care_of_addresses,
                 returning_home=file.returning_home,
+                ipsec=file.ipsec is not None,
                 **mobile_network(file),
             )
             self.mobile = self._make_role(configuration)
@@ -119,6 +122,9 @@ class MobileNodeAgent(Agent):
             self.networks = IngressFilter(
                 file.mobile_network.prefixes, file.mobile_network.interfaces, [i.name for i in file.interface]
             )
+        if file.ipsec is not None:
+            keys = ipsec_keys(file.ipsec, file.home_address, file.home_agent)
+            self.protected = ProtectedSignalling(self.side, file.home_address, [keys])
         self._access = {i.name: AccessLink(file.home_address) for i in file.interface}
         #: Link-layer address of the home agent by interface; `_outdated`: the link may be another one by now.
         self._hardware: dict[str, bytes] = {}
@@ -238,7 +244,8 @@ class MobileNodeAgent(Agent):
 
     def _receive_tunnelled(self) -> None:
         for datagram in self._tunnelled.receive():
-            self._guarded(super()._take, datagram)
+            if self.protected is None or datagram.data[8:24] != self.mobile.home_agent.packed:
+                self._guarded(super()._take, datagram)  # others have come by the protected socket
 
     def _take(self, datagram: Datagram) -> None:
         """A packet from a packet socket. What has come out of a tunnel comes by the other socket as well;
@@ -315,18 +322,25 @@ class MobileNodeAgent(Agent):
         if transmission.packet.source != self.file.home_address or interface is None:
             return super()._put_on_the_wire(data, transmission)
         if interface in self._hardware:
-            return self.mobility_socket.send_on_link(data, interface, self._hardware[interface])
-        self._home_agent_lookup.ask(interface, partial(self._send_home, data, interface))
+            return self._put_on_home_link(data, transmission, self._hardware[interface])
+        self._home_agent_lookup.ask(interface, partial(self._send_home, data, transmission))
 
-    def _send_home(self, data: bytes, interface: str, hardware: bytes | None) -> None:
+    def _send_home(self, data: bytes, transmission: Transmission, hardware: bytes | None) -> None:
         """The home agent has told its link-layer address, or nobody has."""
+        interface = transmission.interface
         if hardware is None:
             return logger.info("%s: no home agent answers for %s", interface, self.file.home_address)
         self._hardware[interface] = hardware
         try:
-            self.mobility_socket.send_on_link(data, interface, hardware)
-        except OSError as error:
-            logger.warning("%s: no Binding Update: %s", interface, error.strerror)
+            self._put_on_home_link(data, transmission, hardware)
+        except (OSError, DatapathError) as error:
+            logger.warning("%s: no Binding Update: %s", interface, error)
+
+    def _put_on_home_link(self, data: bytes, transmission: Transmission, hardware: bytes) -> None:
+        packet, interface = transmission.packet, transmission.interface
+        if self.protected is not None and self.protected.covers(packet):
+            return self.protected.send(packet, data, interface, hardware)
+        self.mobility_socket.send_on_link(data, interface, hardware)
 
     def _claims(self, interface: str) -> list[IPv6Address]:
         """RFC 6275 §11.5.5: the home address, and the link-local address that goes with it."""

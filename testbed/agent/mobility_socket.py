@@ -29,11 +29,13 @@ _MAX_AGE_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Datagram:
-    """A whole IPv6 packet as it came in, and when the kernel got it (seconds on time.monotonic's clock)."""
+    """A whole IPv6 packet as it came in, and when the kernel got it (seconds on time.monotonic's clock).
+    `protected`: IPsec has found it authentic."""
 
     data: bytes
     interface: str
     received: float
+    protected: bool = False
 
 
 class MobilitySocket:

@@ -354,8 +354,10 @@ class Classifier:
             "leaves by the interface of its source",
         )
         link_local = load(NETWORK, 24, 2) + masked(b"\xff\xc0") + compare(EQUAL, b"\xfe\x80")
+        left_alone = mark_is(mark.value(mark.LEFT_ALONE), mark.NUMBER_MASK) + verdict(ACCEPT)
         return (
             copy,
+            Rule(left_alone, "signalling, for IPsec"),
             Rule(self._neighbour_discovery() + verdict(ACCEPT)),
             Rule(link_local + verdict(ACCEPT)),
             Rule(load(NETWORK, 24, 1) + compare(EQUAL, b"\xff") + verdict(ACCEPT), "multicast"),

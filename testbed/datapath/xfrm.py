@@ -5,7 +5,7 @@ program has in the kernel). Functions: `dump_states`, `dump_policies`, `why_not`
 
 A policy says which packets have to be transformed, or to have been; a state how (RFC 4301 §4.4.1, §4.4.2).
 States of the mode "route optimisation" put a Home Address option or a type 2 routing header in and take it
-out (RFC 6275 §6.3, §6.4). What is ours has a `reqid` from `FIRST_REQUEST` on.
+out (RFC 6275 §6.3, §6.4). What is ours has a `reqid` or priority from `FIRST_REQUEST` on.
 """
 
 import errno
@@ -28,6 +28,7 @@ from testbed.datapath.netlink import (
 _NEW_STATE, _DELETE_STATE, _GET_STATE = 0x10, 0x11, 0x12
 _DELETE_POLICY, _GET_POLICY, _UPDATE_POLICY, _UPDATE_STATE = 0x14, 0x15, 0x19, 0x1A
 _ENCRYPTION, _TEMPLATES, _REPLAY, _SOURCE, _CARE_OF_ADDRESS, _AUTHENTICATION, _MARK = 2, 5, 10, 13, 14, 20, 21
+_MARK_AFTER, _MASK_AFTER = 29, 30
 
 ESP, DESTINATION_OPTIONS, ROUTING = 50, 60, 43
 TRANSPORT, TUNNEL, ROUTE_OPTIMISATION = 0, 1, 2
@@ -48,6 +49,7 @@ _STATE_OCTETS, _POLICY_OCTETS = 224, 168
 _SEQUENCE_WINDOW = 32
 _ANY_SOURCE = 8
 #: HMAC-SHA-256-128 (RFC 4868), AES-CBC (RFC 3602).
+AUTHENTICATION_KEY_OCTETS, ENCRYPTION_KEY_OCTETS = 32, (16, 32)
 _AUTHENTICATION_NAME, _TRUNCATED_BITS = "hmac(sha256)", 128
 _ENCRYPTION_NAME, _NO_ENCRYPTION_NAME = "cbc(aes)", "ecb(cipher_null)"
 
@@ -107,6 +109,7 @@ class State:
 
     `source` may be unspecified: any. `esp` with ESP; `care_of_address` in route optimisation mode
     (unspecified where packets arrive: any). `mark` (value, mask): only for policies with that mark.
+    `mark_after`: what packets get, and are routed by once they are transformed (not compared).
     `sequence`: the number of the last packet that was sent, of the greatest that was received, and which of
     the 32 up to that (ESP; not compared).
     """
@@ -120,6 +123,7 @@ class State:
     esp: Esp | None = None
     care_of_address: IPv6Address | None = None
     mark: tuple[int, int] = (0, 0)
+    mark_after: tuple[int, int] = field(default=(0, 0), compare=False)
     sequence: tuple[int, int, int] = field(default=(0, 0, 0), compare=False)
 
     @property
@@ -150,6 +154,9 @@ class State:
             body += self.esp.attributes()
             if any(self.sequence):
                 body += attribute(_REPLAY, _replay.pack(*self.sequence))
+        if self.mark_after[1]:
+            for kind, value in zip((_MARK_AFTER, _MASK_AFTER), self.mark_after, strict=True):
+                body += attribute(kind, struct.pack("=I", value))
         if self.care_of_address is not None:
             body += attribute(_CARE_OF_ADDRESS, self.care_of_address.packed)
         return body
@@ -198,14 +205,15 @@ class Template:
 @dataclass(frozen=True, slots=True)
 class TransformPolicy:
     """Packets of `selector` that go in `direction`, with that mark (value, mask), are transformed by
-    `templates`; or, arriving, dropped unless they have been. The kernel puts ESP in transport mode inside of
-    route optimisation."""
+    `templates`, the innermost header first; or, arriving, dropped unless they have been. No templates: they
+    are left as they are. Of several policies for a packet, that of the lowest `priority` counts, which is a
+    request number, too, so that others' come first."""
 
     direction: int
     selector: Selector
     templates: tuple[Template, ...]
+    priority: int
     mark: tuple[int, int] = (0, 0)
-    priority: int = 1000
 
     @property
     def key(self) -> tuple:
@@ -217,8 +225,10 @@ class TransformPolicy:
     def install(self) -> Message:
         end = struct.pack("=IIBBBB", self.priority, 0, self.direction, 0, 0, 0)
         body = (bytes(self.selector) + _NO_LIMITS + _NO_USE + end).ljust(_POLICY_OCTETS, b"\0")
-        templates = attribute(_TEMPLATES, b"".join(map(bytes, self.templates)))
-        return _UPDATE_POLICY, 0, body + templates + self._marked()
+        body += self._marked()
+        if self.templates:
+            body += attribute(_TEMPLATES, b"".join(map(bytes, self.templates)))
+        return _UPDATE_POLICY, 0, body
 
     def remove(self) -> Message:
         end = struct.pack("=IBxxx", 0, self.direction)
@@ -253,16 +263,16 @@ def dump_states(netlink: Netlink) -> list[State]:
 
 
 def dump_policies(netlink: Netlink) -> list[TransformPolicy]:
-    """Our policies: those with a template of ours."""
+    """Our policies."""
     policies = []
     for body in netlink.dump(_GET_POLICY, bytes(64)):
         priority, _, direction = struct.unpack_from("=IIB", body, 152)
-        found = attributes(body, _POLICY_OCTETS)
-        data = found.get(_TEMPLATES, b"")
-        templates = tuple(Template.parse(data[at : at + 64]) for at in range(0, len(data), 64))
-        if any(FIRST_REQUEST <= template.request <= LAST_REQUEST for template in templates):
+        if FIRST_REQUEST <= priority <= LAST_REQUEST:
+            found = attributes(body, _POLICY_OCTETS)
+            data = found.get(_TEMPLATES, b"")
+            templates = tuple(Template.parse(data[at : at + 64]) for at in range(0, len(data), 64))
             selector = Selector.parse(body)
-            policies.append(TransformPolicy(direction, selector, templates, _marks(found), priority))
+            policies.append(TransformPolicy(direction, selector, templates, priority, _marks(found)))
     return policies
 
 
@@ -279,9 +289,8 @@ class Transformations:
 
     def there(self) -> list[State | TransformPolicy]:
         """What the kernel has of them."""
-        states = [state for state in dump_states(self._netlink) if state.request in self._requests]
-        policies = dump_policies(self._netlink)
-        return [*(p for p in policies if p.templates[0].request in self._requests), *states]
+        policies = [policy for policy in dump_policies(self._netlink) if policy.priority in self._requests]
+        return [*policies, *(s for s in dump_states(self._netlink) if s.request in self._requests)]
 
     def clean(self) -> None:
         """Remove what an earlier life has left."""
@@ -299,6 +308,17 @@ class Transformations:
         gone.sort(key=lambda o: o.key[0] == "state")
         self._netlink.attempt([o.remove() for o in gone])
         self._now = after
+
+    def put(self, o: State | TransformPolicy) -> None:
+        """Have this one, too. Raises NetlinkError."""
+        if self._now.get(o.key) != o:
+            self._install(o)
+            self._now[o.key] = o
+
+    def drop(self, key: tuple) -> None:
+        """Have none of this key."""
+        if key in self._now:
+            self._netlink.attempt([self._now.pop(key).remove()])
 
     def _install(self, o: State | TransformPolicy) -> None:
         if isinstance(o, State) and o.protocol != ESP and o.key in self._now:

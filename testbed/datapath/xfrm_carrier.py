@@ -28,7 +28,8 @@ from testbed.datapath.xfrm import (
     TransformPolicy,
 )
 
-_REQUEST = FIRST_REQUEST
+#: Behind those of signalling.
+_REQUEST = FIRST_REQUEST + 512
 
 
 class XfrmCarrier(Carrier):
@@ -93,7 +94,7 @@ def _policy(
 ) -> TransformPolicy:
     templates = tuple(Template(header, ROUTE_OPTIMISATION, _REQUEST) for header in headers)
     selector = Selector(_network(source), _network(destination))
-    return TransformPolicy(OUT, selector, templates, (number, mark.NUMBER_MASK))
+    return TransformPolicy(OUT, selector, templates, _REQUEST, (number, mark.NUMBER_MASK))
 
 
 def _network(address: IPv6Address) -> IPv6Network:

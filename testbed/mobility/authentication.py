@@ -1,19 +1,24 @@
 """Authentication of Binding Updates and Acknowledgements by shared keys (RFC 4285).
 
-Classes: `SecurityAssociation`, `Signer` (mobile node), `Verifier` (home agent, anchor point). Functions:
-`signed`, `is_signed`, `ntp_timestamp`.
+Classes: `SecurityAssociation`, `Signer` and `IpsecSigner` (mobile node), `Verifier` (home agent, anchor
+point). Functions: `signed`, `is_signed`, `unprotected`, `ntp_timestamp`.
 """
 
 import hmac
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv6Address
 
 from testbed.wire.codec import Codec
 from testbed.wire.message import BindingAcknowledgement, BindingUpdate, Status
-from testbed.wire.option import MessageIdentifier, MobilityMessageAuthentication
+from testbed.wire.option import (
+    AlternateCareOfAddress,
+    BindingIdentifier,
+    MessageIdentifier,
+    MobilityMessageAuthentication,
+)
 from testbed.wire.packet import Packet
 
 MN_HA = 1  #: subtype of the option (RFC 4285 §5.1)
@@ -167,6 +172,40 @@ class Signer:
             self._last = 0
 
 
+def unprotected(packet: Packet) -> str | None:
+    """Why a message is to be dropped that should be protected by IPsec; None if it is."""
+    return None if packet.protected else "not protected by ESP (RFC 6275 §5.1)"
+
+
+def _care_of_address_unprotected(packet: Packet, home: IPv6Address) -> str | None:
+    """Why a Binding Update is to be dropped: its source address, which ESP does not protect, is not borne out
+    by options, which it does (RFC 3776 §4.3)."""
+    options = (*packet.message.all_options(BindingIdentifier), packet.message.option(AlternateCareOfAddress))
+    told = {option.care_of_address for option in options if option is not None}
+    if packet.home_address is None:
+        return "says elsewhere that it is not at home (RFC 3776 §4.3)" if told - {None, home} else None
+    return None if told else "no option with the care-of address (RFC 3776 §4.3)"
+
+
+class IpsecSigner:
+    """A Signer's place where IPsec protects the messages (RFC 6275 §5.1, RFC 3776)."""
+
+    def sign(
+        self, update: BindingUpdate, care_of: IPv6Address, home: IPv6Address, now: float
+    ) -> BindingUpdate:
+        """See that the care-of address is in an option: ESP does not protect the IPv6 header (RFC 3776 §4.3;
+        with Binding Identifier options, RFC 5648 §5.2)."""
+        if care_of == home or update.option(BindingIdentifier) is not None:
+            return update
+        return update.with_options((*update.options, AlternateCareOfAddress(care_of)))
+
+    def check(self, packet: Packet, home: IPv6Address) -> str | None:
+        return unprotected(packet)
+
+    def learn_time(self, acknowledgement: BindingAcknowledgement, now: float) -> None:
+        """There is no time in it."""
+
+
 class Verifier:
     """The receiver's half: which mobile nodes have a key, and whether a Binding Update is theirs and new.
 
@@ -180,11 +219,14 @@ class Verifier:
         accept_unauthenticated: bool,
         time_of_day: Callable[[float], float],
         codec: Codec,
+        by_ipsec: Collection[IPv6Address] = (),
     ) -> None:
+        """`by_ipsec`: home addresses whose messages IPsec protects, and no option."""
         self.associations = associations
         self.accept_unauthenticated = accept_unauthenticated
         self._time_of_day = time_of_day
         self._codec = codec
+        self._by_ipsec = by_ipsec
         #: The last time stamp accepted, by home address: outlives the bindings, as long as it matters.
         self.timestamps: dict[IPv6Address, int] = {}
         self._judged_at = 0.0
@@ -195,12 +237,19 @@ class Verifier:
         return self.associations.get(home)
 
     def drop_reason(self, packet: Packet, home: IPv6Address) -> str | None:
-        """Why a Binding Update is to be dropped in silence (RFC 4285 §5, §5.3), None if it is not."""
+        """Why a Binding Update is to be dropped in silence (RFC 4285 §5, §5.3; RFC 6275 §5.1), None if it
+        is not."""
+        if home in self._by_ipsec:
+            return self.unprotected(packet, home) or _care_of_address_unprotected(packet, home)
         if self.association(packet, home) is None:
             return None if self.accept_unauthenticated else f"no security association with {home}"
         if packet.message.option(MobilityMessageAuthentication) is None:
             return "no authentication option (RFC 4285 §5)"
         return None
+
+    def unprotected(self, packet: Packet, home: IPv6Address) -> str | None:
+        """Why any message of `home` is to be dropped that IPsec has not protected; None if it is not."""
+        return unprotected(packet) if home in self._by_ipsec else None
 
     def judge(self, packet: Packet, home: IPv6Address, now: float) -> Status:
         """The status that refuses a Binding Update, or "accepted" (RFC 4285 §5.3, §6)."""

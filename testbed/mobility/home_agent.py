@@ -42,6 +42,7 @@ class HomeAgentConfiguration:
 
     `prefix_table`: the mobile network prefixes of each mobile router, by home address (RFC 3963 §6.1.2).
     `associations`: the keys that Binding Updates are authenticated with, by home address (RFC 4285);
+    `by_ipsec`: home addresses whose messages are protected by IPsec instead (RFC 6275 §5.1);
     `accept_unauthenticated`: serve home addresses that there is no key for, whoever asks. `max_refusals…`:
     how many answers a second there are at most to what is not authentic, in all and to one /64. `dialect`:
     how flow bindings are spoken of, "draft" or "rfc6089" (see module `dialect`), as the codec has it.
@@ -60,6 +61,7 @@ class HomeAgentConfiguration:
     policy: Policy = field(default_factory=Policy)
     prefix_table: Mapping[IPv6Address, tuple[IPv6Network, ...]] = field(default_factory=dict)
     associations: Mapping[IPv6Address, SecurityAssociation] = field(default_factory=dict)
+    by_ipsec: frozenset[IPv6Address] = frozenset()
     accept_unauthenticated: bool = False
     max_refusals_per_s: int = MAX_REFUSALS_PER_S
     max_refusals_per_sender_per_s: int = MAX_REFUSALS_PER_SENDER_PER_S
@@ -86,6 +88,7 @@ class HomeAgent(Registrar):
             configuration.accept_unauthenticated,
             time_of_day,
             codec or Codec(configuration.dialect),
+            configuration.by_ipsec,
         )
         refusals = RateLimit(configuration.max_refusals_per_s, configuration.max_refusals_per_sender_per_s)
         super().__init__(
@@ -114,7 +117,9 @@ class HomeAgent(Registrar):
         if isinstance(message, HomeAgentAddressDiscoveryRequest):
             self._reply(packet, message, now)
         elif isinstance(message, MobilePrefixSolicitation):
-            reason = self._advertiser.solicited(packet, message, now)
+            home_address = packet.home_address or packet.source
+            reason = self.verifier.unprotected(packet, home_address)
+            reason = reason or self._advertiser.solicited(packet, message, now)
             if reason is not None:
                 self._drop(packet, reason)
         else:

@@ -10,7 +10,7 @@ from ipaddress import IPv6Address
 from typing import Any
 
 from testbed.mobility.attachments import Attachments
-from testbed.mobility.authentication import Signer
+from testbed.mobility.authentication import IpsecSigner, Signer, unprotected
 from testbed.mobility.binding import NO_BID, FlowBinding, wanted_rules
 from testbed.mobility.detours import Detours
 from testbed.mobility.flow_requests import FlowRequests
@@ -81,11 +81,11 @@ class MobileNode(Role):
         the role's clock, when the valid lifetime of a care-of address ends; `link_layer_address` that of an
         interface, empty if it has none; `link_local_addresses` those of all interfaces."""
         super().__init__()
-        signer = (
-            Signer(configuration.association, time_of_day, codec or Codec(configuration.dialect))
-            if configuration.association
-            else None
-        )
+        signer: Signer | IpsecSigner | None = None
+        if configuration.ipsec:
+            signer = IpsecSigner()
+        elif configuration.association:
+            signer = Signer(configuration.association, time_of_day, codec or Codec(configuration.dialect))
         self.configuration = configuration
         self._leaving = self._lived_before = False
         #: Whether all bindings had run out when the home link was found: somebody else may have the home
@@ -236,6 +236,8 @@ class MobileNode(Role):
             reason = self.optimiser.receive(packet, now)
             if reason is not None:
                 self._drop(packet, reason)
+        elif self.configuration.ipsec and (reason := unprotected(packet)) is not None:
+            self._drop(packet, reason)
         elif isinstance(message, BindingAcknowledgement):
             if self._acknowledged(packet, self._signalling, self.registration, now):
                 self._changed[self.configuration.home_address] = None

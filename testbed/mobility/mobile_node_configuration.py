@@ -34,7 +34,8 @@ class MobileNodeConfiguration:
     `home_agent` None: it is looked for on the link of `home_prefix` (RFC 6275 §11.4.1).
     `prefixes`: the mobile network prefixes of a mobile router (RFC 3963), none for a mobile host;
     `explicit_prefixes`, `prefix_fall_back`: see MobileNetwork. `dialect`: how flow bindings are
-    spoken of, "draft" or "rfc6089" (see module `dialect`), as the codec has it.
+    spoken of, "draft" or "rfc6089" (see module `dialect`), as the codec has it. `ipsec`: what is exchanged
+    with the home agent is protected by IPsec, in place of `association`.
     """
 
     home_address: IPv6Address
@@ -52,6 +53,7 @@ class MobileNodeConfiguration:
     flow_updates: str = "together"
     multiple_care_of_addresses: bool = True
     returning_home: str = "complete"
+    ipsec: bool = False
 
     @property
     def home_link_prefix(self) -> IPv6Network:

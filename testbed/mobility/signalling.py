@@ -8,7 +8,7 @@ from dataclasses import replace
 from ipaddress import IPv6Address
 
 from testbed.mobility.attachments import Attachments
-from testbed.mobility.authentication import Signer
+from testbed.mobility.authentication import IpsecSigner, Signer
 from testbed.mobility.registration import Registration
 from testbed.wire.message import BindingUpdate
 from testbed.wire.option import BindingIdentifier, LinkLayerAddress
@@ -26,7 +26,7 @@ class Signalling:
     def __init__(
         self,
         home_address: IPv6Address,
-        signer: Signer | None,
+        signer: Signer | IpsecSigner | None,
         attachments: Attachments,
         send: Callable[..., None],
         link_layer_address: Callable[[str], bytes] = lambda interface: b"",

@@ -29,7 +29,8 @@ class Packet:
     `source` and `destination` are those of the IPv6 header. `home_address` is the sender's, in a Home Address
     option: then `source` is the sender's care-of address. `routing_address` is the receiver's home address,
     in a type 2 routing header: then `destination` is the receiver's care-of address. `mobility_header` is
-    what was received, for authenticators to be verified over.
+    what was received, for authenticators to be verified over. `protected`: it came in by the IPsec security
+    association of the home address.
     """
 
     source: IPv6Address
@@ -38,6 +39,7 @@ class Packet:
     home_address: IPv6Address | None = None
     routing_address: IPv6Address | None = None
     mobility_header: bytes = field(default=b"", compare=False, repr=False)
+    protected: bool = False
 
 
 def parse_packet(data: bytes, codec: Codec) -> Packet:

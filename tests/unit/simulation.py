@@ -6,6 +6,7 @@ Every message passes the real codec, as octets.
 import heapq
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import IPv6Address, IPv6Network
 
 from testbed.mobility.authentication import SecurityAssociation
@@ -42,6 +43,8 @@ class Simulation:
         self.now = 1000.0
         self.fate = fate
         self.codec = Codec(dialect)
+        #: Whether all packets come by IPsec.
+        self.protecting = False
         #: Of roles that have another one.
         self.codecs: dict[str, Codec] = {}
         self.roles: dict[str, Role] = {}
@@ -104,6 +107,8 @@ class Simulation:
         """A packet arrives at a role, if that is there."""
         if name in self.roles:
             packet = parse_packet(octets, self.codecs.get(name, self.codec))
+            if self.protecting:
+                packet = replace(packet, protected=True)
             self.roles[name].receive(packet, "eth0", self.now)
 
     def _fly(self, packet: Packet) -> None:

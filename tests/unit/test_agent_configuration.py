@@ -11,12 +11,15 @@ from testbed.agent.configuration import (
     association,
     check,
     flow_binding,
+    has_keys,
+    ipsec_keys,
     load,
     mobile_network,
     policy,
     socket_path,
 )
 from testbed.agent.security import readable_by_others
+from testbed.datapath.xfrm import Esp
 from testbed.mobility.authentication import SecurityAssociation
 from testbed.mobility.binding import FlowBinding
 from testbed.mobility.forwarding import Action
@@ -337,3 +340,53 @@ def test_a_file_is_named_in_the_sentence(tmp_path):
 )
 def test_the_examples_are_valid(example, request):
     load(str(request.config.rootpath / "examples" / example))
+
+
+ASSOCIATION = {"spi": 0x1001, "key": "11" * 32, "encryption_key": "22" * 16}
+IPSEC = {"to_home_agent": ASSOCIATION, "to_mobile_node": {"spi": 0x1002, "key": "33" * 32}}
+MOBILE_BY_IPSEC = {key: value for key, value in MOBILE_NODE.items() if key != "security"} | {"ipsec": IPSEC}
+HOME_IPSEC = IPSEC | {"home_address": "2001:db8:100::101"}
+
+
+def test_ipsec():
+    file = check(MOBILE_BY_IPSEC)
+    keys = ipsec_keys(file.ipsec, file.home_address, file.home_agent)
+    assert keys.to_home_agent == Esp(0x1001, b"\x11" * 32, b"\x22" * 16)
+    assert keys.to_mobile_node == Esp(0x1002, b"\x33" * 32)
+    assert has_keys(file) and "11" * 8 not in repr(keys)
+    # both ways side by side at a home agent
+    file = check(HOME_AGENT | {"ipsec": [HOME_IPSEC]})
+    assert [str(table.home_address) for table in file.ipsec] == ["2001:db8:100::101"]
+    alone = {key: value for key, value in HOME_AGENT.items() if key != "security_association"}
+    check(alone | {"ipsec": [HOME_IPSEC]})
+
+
+def with_association(**changes):
+    return MOBILE_BY_IPSEC | {"ipsec": IPSEC | {"to_home_agent": ASSOCIATION | changes}}
+
+
+@pytest.mark.parametrize("tables, sentence", [
+    (with_association(spi=255), "ipsec.to_home_agent.spi: expected at least 256, not 255"),
+    (with_association(key="11"), "ipsec.to_home_agent.key: expected 64 hexadecimal digits"),
+    (with_association(key=""), "ipsec.to_home_agent.key: expected either this or key_file"),
+    (with_association(encryption_key="zz"),
+     "ipsec.to_home_agent.encryption_key: expected 32 or 64 hexadecimal digits"),
+    (with_association(key="", key_file="/nowhere"),
+     "ipsec.to_home_agent.key_file: /nowhere cannot be read: No such file or directory"),
+    (with_association(spi=0x1002),
+     "ipsec.to_mobile_node.spi: expected another than that of to_home_agent"),
+    (MOBILE_NODE | {"ipsec": IPSEC}, "security: does not go with [ipsec]"),
+    (MOBILE_BY_IPSEC | {"hierarchical": True}, "hierarchical: does not go with [ipsec]"),
+    ({key: value for key, value in MOBILE_BY_IPSEC.items() if key != "home_agent"}
+     | {"home_prefix": "2001:db8:100::/64"}, "home_agent: is missing; [ipsec] is with one home agent"),
+    (HOME_AGENT | {"ipsec": [HOME_IPSEC, HOME_IPSEC]},
+     "ipsec[1].home_address: '2001:db8:100::101' is used already"),
+    (HOME_AGENT | {"ipsec": [HOME_IPSEC, HOME_IPSEC | {"home_address": "2001:db8:100::102"}]},
+     "ipsec[1].to_home_agent.spi: 4097 is used already"),
+    (HOME_AGENT | {"ipsec": [HOME_IPSEC | {"home_address": "2001:db8:100::100"}]},
+     "ipsec[0].home_address: has a [[security_association]] already"),
+])  # fmt: skip
+def test_ipsec_that_cannot_be(tables, sentence):
+    with pytest.raises(ConfigurationError) as error:
+        check(tables)
+    assert str(error.value) == sentence
