@@ -53,6 +53,7 @@ from testbed.datapath.nftables import (
     load_destination_type,
     load_extension,
     load_meta,
+    mark_is,
     masked,
     protocol_is,
     remember,
@@ -134,7 +135,11 @@ class OptimisationClassifier:
             Rule(tunnelled + verdict(ACCEPT), "left to the tunnels"),
             Rule(load(NETWORK, 24, 16) + dispatch(PEERS)),
         )
-        prerouting = [Rule(load(NETWORK, 6, 1) + dispatch(HEADERS))]
+        left_alone = mark_is(mark.value(mark.LEFT_ALONE), mark.NUMBER_MASK) + verdict(ACCEPT)
+        prerouting = [
+            Rule(left_alone, "signalling, for IPsec"),
+            Rule(load(NETWORK, 6, 1) + dispatch(HEADERS)),
+        ]
         if self._devices is not None:
             ready = self._ready() + load(NETWORK, 24, 16) + duplicate() + verdict(DROP)
             prerouting.insert(0, Rule(ready, "ready to leave"))

@@ -30,10 +30,12 @@ from testbed.datapath.nftables import (
     BY_IPSEC,
     EQUAL,
     LOCAL,
+    NETWORK,
     PREROUTING,
     Rule,
     Table,
     compare,
+    load,
     load_destination_type,
     load_meta,
     protocol_is,
@@ -68,6 +70,8 @@ _NEIGHBOUR_DISCOVERY = 135, 136
 #: a second at most (MAX_UPDATE_RATE), so that those after a restart are beyond all earlier ones.
 _FIRST_SECOND, _NUMBERS_PER_S = 1_735_689_600, 8
 _NEW_NEIGHBOUR, _REACHABLE = 28, 2
+#: Before our other tables get packets that arrive.
+_BEFORE_OTHERS = -320
 #: At a mobile node: signalling leaves by the interface that it is sent by, whatever tunnels there are.
 _BY_MAIN_TABLE = PolicyRule(
     mark.CARE_OF_PRIORITY + 1, mark.MAIN_TABLE, mark.value(mark.LEFT_ALONE), mark.NUMBER_MASK, owner=179
@@ -91,17 +95,21 @@ class _Exemption:
 
     BASE_COUNTERS = ()
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, mobile: bool, home_agents: Iterable[IPv6Address]) -> None:
         self.table = Table(name)
+        self._agent_at = 8 if mobile else 24  # it is the source of what arrives, or the destination
+        self._home_agents = sorted(home_agents)
 
     def base_chains(self) -> dict[str, tuple[tuple[str, int, int] | None, tuple[Rule, ...]]]:
         left = set_mark(mark.value(mark.LEFT_ALONE), mark.KEPT)
         ours = load_destination_type() + compare(EQUAL, struct.pack("=I", LOCAL))
+        esp = protocol_is(ESP) + ours + load(NETWORK, self._agent_at, 16)
+        agents = (compare(EQUAL, address.packed) for address in self._home_agents)
         rules = (
-            Rule(protocol_is(ESP) + ours + left, "for the kernel"),
+            *(Rule(esp + agent + left, "for the kernel") for agent in agents),
             Rule(load_meta(BY_IPSEC) + compare(EQUAL, b"\1") + left, "authentic"),
         )
-        return {"prerouting": (("filter", PREROUTING, -310), rules)}
+        return {"prerouting": (("filter", PREROUTING, _BEFORE_OTHERS), rules)}
 
     def base_sets(self) -> list[tuple]:
         return []
@@ -132,7 +140,8 @@ class Protection:
         self._route, self._filter = Netlink(ROUTE), Netlink(NETFILTER)
         self._transformations = Transformations(_REQUEST)
         self._ruleset = Ruleset(self._filter, self._name, "owned by flowbind (IPsec)")
-        self._ruleset.classifier = _Exemption(self._name)
+        home_agents = {keys.home_agent for keys in self._keys.values()}
+        self._ruleset.classifier = _Exemption(self._name, self._mobile, home_agents)
         self._opened = True
         try:
             before = [o for o in self._transformations.there() if isinstance(o, State) and o.protocol == ESP]
