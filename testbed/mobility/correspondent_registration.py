@@ -173,7 +173,7 @@ class CorrespondentRegistration(Registration):
                 super().handle_timer(kind, now)
         elif kind == "refresh":
             due = [bid for bid, when in self._refresh_at.items() if when <= now]
-            self._again = {b.bid for b in self.bindings.values() if b.refused is not None}
+            self._ask_again()
             self.refresh(now, due or self.bindings)
         else:
             super().handle_timer(kind, now)
@@ -430,8 +430,10 @@ class CorrespondentRegistration(Registration):
         are refreshed."""
         for bid in outstanding.bids:
             self._again.discard(bid)
+            self._refresh_at.pop(bid, None)
             self.bindings[bid].refused = status
             self._note("binding-refused", peer=str(self.peer), bid=bid, status=status)
+        self._arm()
         self.update(now)
 
     def lost(self, now: float) -> None:
@@ -447,6 +449,7 @@ class CorrespondentRegistration(Registration):
                 self._refresh_at.pop(binding.bid, None)
         if not any(binding.registered for binding in self.bindings.values()):
             self.known_to_peer = False
+            self._ask_again()
         self.flows.forget_lost()
 
     def _gone(self) -> None:
@@ -454,12 +457,26 @@ class CorrespondentRegistration(Registration):
         self._timers.cancel((("test", None), self.peer))
         super()._gone()
 
+    def _ask_again(self) -> None:
+        """Care-of addresses that were refused are asked for with the refreshes of the others, and when there
+        are no others any more."""
+        self._again = {binding.bid for binding in self.bindings.values() if binding.refused is not None}
+
     # -- time
+
+    def _expire(self, now: float) -> None:
+        if all(binding.expires <= now for binding in self.bindings.values() if binding.registered):
+            self._ask_again()
+        super()._expire(now)
 
     def _schedule(self, message: BindingAcknowledgement, outstanding: Outstanding, lifetime_s: int) -> None:
         """Each care-of address has its own time; Binding Refresh Advice is not for us (§11.7.3)."""
         for bid in outstanding.bids:
             self._refresh_at[bid] = outstanding.sent_at + REFRESH_AT * lifetime_s
+        self._arm()
+
+    def _arm(self) -> None:
+        """Set the timers for what is registered."""
         registered = [binding for binding in self.bindings.values() if binding.registered]
         due = [self._refresh_at[b.bid] for b in registered if not b.refresh_due and b.bid in self._refresh_at]
         if due:

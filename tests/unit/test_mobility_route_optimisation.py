@@ -441,6 +441,20 @@ def test_a_refused_care_of_address_holds_up_no_other():
     assert len(correspondent.cache.get(HOME_ADDRESS).bindings) == 2
 
 
+def test_a_care_of_address_that_is_refused_later_lets_no_other_run_out():
+    simulation, node, correspondent = optimised(lifetime_s=40)
+    accepted, refused = Status.BINDING_UPDATE_ACCEPTED, Status.ADMINISTRATIVELY_PROHIBITED
+    correspondent._care_of_status = lambda address: refused if address == CELLULAR else accepted
+    simulation.run(150)
+    expired = [event["bid"] for event in simulation.events("binding-expired")]
+    assert expired == [2] and simulation.events("binding-refused")
+    agree(node, correspondent)
+    del correspondent._care_of_status
+    simulation.run(60)
+    agree(node, correspondent)
+    assert len(correspondent.cache.get(HOME_ADDRESS).bindings) == 2
+
+
 def test_silent_correspondent_is_given_up():
     simulation, node, correspondent = optimised()
     simulation.cut.add(CORRESPONDENT)

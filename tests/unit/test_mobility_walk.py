@@ -19,7 +19,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from simulation import CORRESPONDENT, HOME_AGENT, INTERFACES
-from walk_invariants import MAX_ELEMENTS, SENTENCES, Invariants, footprint, holdings
+from walk_invariants import MAX_ELEMENTS, SENTENCES, Invariants, footprint, holdings, registrations
 from walk_world import ANCHORS, PLACES, World
 
 from testbed.mobility.binding import FlowBinding
@@ -290,6 +290,7 @@ def calm_down(world):
 
 def agreed(world, invariants):
     """Everybody says the same, and says it quietly."""
+    until_nothing_is_under_way(world)
     for station in world.stations.values():
         invariants.all_agree(station)
         invariants.users_get_what_they_asked_for(station)
@@ -298,7 +299,19 @@ def agreed(world, invariants):
     for station in world.stations.values():
         events = [event for _, name, event in world.history[seen:] if name == station.name]
         invariants.signalling_ends(station, events)
+    until_nothing_is_under_way(world)
+    for station in world.stations.values():
         invariants.all_agree(station)
+
+
+def until_nothing_is_under_way(world):
+    """Refreshes go on for ever: between two of them, no Binding Update waits for its answer."""
+    for _ in range(200):
+        known = [registration for s in world.stations.values() for _, registration in registrations(world, s)]
+        if not any(registration._outstanding for registration in known):
+            return
+        world.run(0.05)
+    raise AssertionError("there is always a Binding Update under way")
 
 
 def farewell(world):
@@ -335,7 +348,7 @@ def usual_elements(dialect):
             world.move(station, interface.name, "north")
     elements = calm_life(world)
     elements["map2"] = elements["map1"]  # which nobody comes to
-    return {name: most + 12 for name, most in elements.items()}
+    return {name: most + 20 for name, most in elements.items()}
 
 
 def walk(dialect, request):
