@@ -30,6 +30,7 @@ from testbed.experiment.profile import (
 from testbed.experiment.run import Run, RunError
 from testbed.experiment.switched_run import SwitchedRun
 from testbed.experiment.trace import TracePlayer
+from testbed.measure.iperf import LIMITED_BLOCK_OCTETS
 from testbed.measure.path_watch import PathWatch
 from testbed.measure.traffic import BulkTransfer, Host, TcpProbe, Traffic, UdpProbe
 from testbed.report.flow_figures import FlowBinding
@@ -50,6 +51,8 @@ CORRESPONDENT = "2001:db8:300::2"
 SPRAY_CLASS, SPRAY_FID = 0x20, 1000
 #: What has flow bindings that can be changed.
 _BY_AGENTS = (Carrier.HOME_AGENT, Carrier.CORRESPONDENT, Carrier.SWITCHES, Carrier.ANCHOR_POINT)
+#: As fast as any link of a profile goes.
+UNLIMITED_BPS = 1_000_000_000
 #: Where both access networks are.
 ANCHOR_POINT = "map1"
 #: Table of the routes from care-of addresses where no agent cares for them.
@@ -216,8 +219,6 @@ def run_steering(
             mobile = _set_up(run, steering)
             steering.watch_paths()
             used = [profile for profile in profiles if profile.protocol in strategy.protocols]
-            left_out = _without_multipath(used) if strategy.carrier is Carrier.MULTIPATH_TCP else []
-            used = [profile for profile in used if profile not in left_out]
             traffic = [_traffic(run, mobile, number, profile, seed, strategy.carrier)
                        for number, profile in enumerate(used, 1)]  # fmt: skip
             bindings = {profile.name: _binding(steering, profile) for profile in used}
@@ -370,23 +371,22 @@ table ip6 spray {{
     run.cn.execute("ethtool", "-K", "cn-core", "tso", "off", "gso", "off")
 
 
-def _without_multipath(profiles: Sequence[FlowProfile]) -> list[FlowProfile]:
-    """libiperf speaks no Multipath TCP."""
-    return [profile for profile in profiles if profile.kind == "bulk"]
-
-
 def _traffic(
     run: Run, mobile: Host, number: int, profile: FlowProfile, seed: int, carrier: Carrier
 ) -> Traffic:
     ends = run.correspondent, mobile, run.logs
-    if profile.kind == "bulk":
+    multipath = carrier is Carrier.MULTIPATH_TCP
+    if profile.kind == "bulk" and not multipath:
         return BulkTransfer(profile.name, *ends, port=profile.port, bitrate=profile.rate_bps)
     common = {"port": profile.port, "per_second": profile.per_second, "size": profile.size}
     common["seed"] = seed + number
+    if profile.kind == "bulk":  # libiperf speaks no Multipath TCP: the same blocks at the same rate
+        rate_bps = profile.rate_bps or UNLIMITED_BPS
+        common |= {"size": LIMITED_BLOCK_OCTETS, "per_second": rate_bps / 8 / LIMITED_BLOCK_OCTETS}
     if profile.kind == "udp":
         return UdpProbe(profile.name, number, *ends, **common)
     paths = None
-    if carrier is Carrier.MULTIPATH_TCP:
+    if multipath:
         addresses = map(str, run.care_of_addresses().values())
         paths = [address for address in addresses if address != mobile.address]
     return TcpProbe(

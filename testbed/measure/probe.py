@@ -1,8 +1,9 @@
 """The sequence probe, run inside hosts: `python -m testbed.measure.probe MODE ...`.
 
-Modes: `udp-send`, `udp-receive`; `tcp-connect` and `tcp-listen` for `interactive` records both ways or
-`web` pages. It prints `ready`, runs until SIGTERM or --duration, and prints a JSON summary. Packets are in
-the logs (`testbed.measure.probe_log`). Exit code 2: wrong arguments; 1: the network refused.
+Modes: `udp-send`, `udp-receive`; `tcp-connect` and `tcp-listen` for `interactive` records both ways, `web`
+pages, or `bulk` records from the server alone. It prints `ready`, runs until SIGTERM or --duration, and
+prints a JSON summary. Packets are in the logs (`testbed.measure.probe_log`). Exit code 2: wrong arguments;
+1: the network refused.
 """
 
 import argparse
@@ -103,6 +104,10 @@ def _tcp(sock: socket.socket, options, stop: Stop, server: bool) -> dict:
     try:
         if server and options.kind == "web":
             return probe_tcp.serve_pages(connection, stop, options.drain, options.page_size)
+        if options.kind == "bulk" and not server:
+            return probe_tcp.receive_bulk(connection, stop, options.drain)
+        if options.kind == "bulk":
+            return probe_tcp.send_bulk(connection, stop, options.drain, **_schedule(options))
         return probe_tcp.exchange_records(connection, stop, options.drain, **_schedule(options))
     finally:
         for log in logs:
@@ -158,7 +163,7 @@ def _parser() -> argparse.ArgumentParser:
                               default=0.3 if name == "udp-receive" else 2.0,
                               help="after SIGTERM: silence to wait for (UDP), patience with the peer (TCP)")
         if name.startswith("tcp"):
-            mode.add_argument("--kind", choices=("interactive", "web"), required=True)
+            mode.add_argument("--kind", choices=("interactive", "web", "bulk"), required=True)
             mode.add_argument("--multipath", action="store_true", help="use Multipath TCP")
             mode.add_argument("--page-size", type=_number(int, probe_tcp.HEADER.size, 1 << 30),
                               default=200_000, metavar="OCTETS")

@@ -1,5 +1,5 @@
 """The TCP probe: numbered, time-stamped records on one connection. Class: `RecordConnection`;
-functions: `exchange_records`, `serve_pages`.
+functions: `exchange_records`, `serve_pages`, `send_bulk`, `receive_bulk`.
 
 A record is 24 octets in network order (length, flow and zero (16 bits each), sequence number,
 CLOCK_MONOTONIC time in ns at which it was handed to the kernel) and padding up to its length. A receiver
@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 from testbed.measure.pacing import Stop, arrivals
 from testbed.measure.probe_log import FAILED, ProbeLogWriter
+from testbed.measure.tcp_information import TcpWatch
 
 HEADER = struct.Struct("!IHHQq")
 
@@ -32,7 +33,7 @@ class RecordConnection:
 
     def __init__(self, sock: socket.socket, flow: int, send_log: ProbeLogWriter, receive_log: ProbeLogWriter):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._socket = sock
+        self.socket = sock
         self._flow = flow
         self._send_log = send_log
         self._receive_log = receive_log
@@ -45,7 +46,7 @@ class RecordConnection:
         self.latest_ns = max(self.latest_ns, sent_ns - due_ns)
         try:
             header = HEADER.pack(size, self._flow, 0, sequence, sent_ns)
-            self._socket.sendall(header + bytes(size - HEADER.size))
+            self.socket.sendall(header + bytes(size - HEADER.size))
         except OSError:
             self.failed += 1
             self._send_log.append(sequence, due_ns, sent_ns, size, FAILED)
@@ -67,15 +68,15 @@ class RecordConnection:
         while True:
             if stop.is_set and deadline is None:
                 deadline = time.monotonic() + drain_s
-            watched = [self._socket, stop] if deadline is None else [self._socket]
+            watched = [self.socket, stop] if deadline is None else [self.socket]
             timeout = None if deadline is None else max(deadline - time.monotonic(), 0)
             readable, _, _ = select.select(watched, [], [], timeout)
-            if self._socket not in readable:
+            if self.socket not in readable:
                 if deadline is not None:
                     return "stopped"
                 continue
             try:
-                data = self._socket.recv(_CHUNK)
+                data = self.socket.recv(_CHUNK)
             except OSError as error:
                 return error.strerror or str(error)
             if not data:
@@ -112,17 +113,17 @@ class RecordConnection:
     def finish_sending(self) -> None:
         """Tell the other end that nothing more comes; what is under way still arrives."""
         try:
-            self._socket.shutdown(socket.SHUT_WR)
+            self.socket.shutdown(socket.SHUT_WR)
         except OSError:
             pass
 
     def close(self) -> None:
         """Release a sender that the peer's full window holds, then the socket."""
         try:
-            self._socket.shutdown(socket.SHUT_RDWR)
+            self.socket.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass
-        self._socket.close()
+        self.socket.close()
 
 
 def exchange_records(connection: RecordConnection, stop: Stop, drain_s: float, **schedule) -> dict:
@@ -146,6 +147,24 @@ def serve_pages(connection: RecordConnection, stop: Stop, drain_s: float, page_s
 
     return _run(connection, stop, drain_s, answer, lambda *request: requests.put(request),
                 lambda: requests.put(None))
+
+
+def send_bulk(connection: RecordConnection, stop: Stop, drain_s: float, **schedule) -> dict:
+    """Send records on schedule to an end that only receives; what the kernel knows of the connection comes
+    with the summary. A transfer that was held up catches up with its schedule, as libiperf's does."""
+    watch = TcpWatch(connection.socket)
+    watch.start()
+
+    def send() -> None:
+        connection.send_on_schedule(stop, **schedule)
+        watch.stop()
+
+    return _run(connection, stop, drain_s, send) | watch.summary()
+
+
+def receive_bulk(connection: RecordConnection, stop: Stop, drain_s: float) -> dict:
+    """Log the records of an end that does `send_bulk`, until told to stop."""
+    return _run(connection, stop, drain_s, lambda: select.select([stop], [], []))
 
 
 def _run(connection: RecordConnection, stop: Stop, drain_s: float, send: Callable[[], None],

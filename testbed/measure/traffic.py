@@ -115,7 +115,8 @@ class TcpProbe(Traffic):
     """Numbered records on one TCP connection, the server at the correspondent node.
 
     `kind` "interactive": both ends send `size` octets `per_second` times. "web": the mobile node asks for a
-    page of `page_size` octets `per_second` times; requests are `size` octets long.
+    page of `page_size` octets `per_second` times; requests are `size` octets long. "bulk": the correspondent
+    node alone sends, `size` octets `per_second` times: what `BulkTransfer` does, where libiperf cannot.
 
     `paths`: use Multipath TCP (RFC 8684), and these are the mobile node's other addresses for it. Then
     records are counted, not packets: a packet sent again on another path is the same record.
@@ -128,7 +129,7 @@ class TcpProbe(Traffic):
         key = FlowKey(name, "tcp", correspondent.address, port, mobile.address, downlink, tuple(paths or ()))
         super().__init__(key, correspondent, mobile, directory)
         self.counted_by_logs = paths is not None
-        self.kind, self.spacing_ms = kind, 1000 / per_second
+        self.kind, self.spacing_ms = kind, None if kind == "bulk" else 1000 / per_second
         self._common = ["--kind", kind, "--flow", number, "--rate", per_second, "--size", size,
                         "--pattern", pattern, "--page-size", page_size,
                         *(["--multipath"] if paths is not None else [])]

@@ -97,7 +97,7 @@ def gather(traffic: Traffic, correspondent: Mapping[str, PacketTable], access: M
             records = None
         if traffic.kind == "web":
             busy, pages = _page_times(traffic, origin_ns, end_ns)
-        else:
+        elif traffic.kind != "bulk":  # which waits for TCP, not for its schedule
             lateness = (logged_sent.time_ns - scheduled_ns)[chosen] / 1e6
     if isinstance(traffic, BulkTransfer) and traffic.reports[0].exists():
         bulk = read_iperf(*traffic.reports)
@@ -136,6 +136,7 @@ def _page_times(traffic: Traffic, origin_ns: int, end_ns: int) -> tuple[list[tup
 def figures(evidence: FlowEvidence, binding: FlowBinding, error: str | None = None) -> Flow:
     """The figures of the whole run."""
     traffic, counts, bulk = evidence.traffic, evidence.accounting, evidence.bulk
+    kernel = _kernel_figures(evidence)
     ends = _active(evidence) if counts.sent else None
     interruption = interruption_ms(evidence, *ends) if ends else None
     return Flow(
@@ -155,9 +156,17 @@ def figures(evidence: FlowEvidence, binding: FlowBinding, error: str | None = No
         if isinstance(traffic, TcpProbe) and traffic.kind == "interactive" else None,
         page_time_ms=_quantiles(evidence.pages_ms), late=_late(counts, traffic),
         sender_lateness_ms=_quantiles(evidence.lateness_ms),
-        retransmits=bulk.retransmits if bulk else None,
-        round_trip_ms=Quantiles(**bulk.round_trip_ms) if bulk and bulk.round_trip_ms else None,
+        retransmits=kernel["retransmits"],
+        round_trip_ms=Quantiles(**kernel["round_trip_ms"]) if kernel["round_trip_ms"] else None,
         error=error or (bulk.error if bulk else None))
+
+
+def _kernel_figures(evidence: FlowEvidence) -> dict:
+    """What the kernel of a bulk transfer's sender knew of it, by libiperf or by the probe."""
+    if evidence.bulk:
+        return evidence.bulk.as_dict()
+    sender = evidence.traffic.summaries.get("listener", {})
+    return {name: sender.get(name) for name in ("retransmits", "round_trip_ms")}
 
 
 def _late(counts: Accounting, traffic: Traffic) -> int | None:

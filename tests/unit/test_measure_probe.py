@@ -4,6 +4,10 @@ watch.
 
 import itertools
 import json
+import select
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from types import SimpleNamespace
 
@@ -11,13 +15,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from testbed.measure import probe
+from testbed.measure import probe, probe_tcp
 from testbed.measure.accounting import Received, Sent, account
 from testbed.measure.iperf import read_iperf
 from testbed.measure.machine import MachineSample, busy_spans, read_machine
 from testbed.measure.metadata import metadata
 from testbed.measure.pacing import arrivals
 from testbed.measure.probe_log import FAILED, ProbeLogWriter, read_probe_log
+from testbed.measure.tcp_information import tcp_information
 
 SECOND = 1_000_000_000
 
@@ -147,3 +152,70 @@ def test_metadata_names_the_machine_and_takes_further_facts():
     assert facts["seed"] == 3 and facts["kernel"] and facts["versions"]["python"] and facts["processors"] >= 1
     assert SimpleNamespace(**facts).topology == {"networks": 2}
     json.dumps(facts)
+
+
+@pytest.fixture(params=["TCP", "Multipath TCP"])
+def connection(request):
+    """Both ends of a connection of this machine with itself."""
+    protocol = 0 if request.param == "TCP" else probe._MULTIPATH_TCP
+    try:
+        listener = socket.socket(socket.AF_INET6, socket.SOCK_STREAM, protocol)
+    except OSError:
+        pytest.skip("this kernel has no Multipath TCP")
+    with listener, socket.socket(socket.AF_INET6, socket.SOCK_STREAM, protocol) as client:
+        listener.bind(("::1", 0))
+        listener.listen(1)
+        client.connect(listener.getsockname())
+        server, _ = listener.accept()
+        with server:
+            yield server, client
+
+
+class Stopped:
+    """A `Stop` without signals, which belong to a main thread."""
+
+    def __init__(self):
+        self.is_set = False
+        self._ends = socket.socketpair()
+
+    def set(self):
+        self.is_set = True
+        self._ends[1].send(b"x")
+
+    fileno = property(lambda self: self._ends[0].fileno)
+
+    def wait_until(self, due_ns):
+        return bool(select.select([self], [], [], max(due_ns - time.monotonic_ns(), 0) / 1e9)[0])
+
+
+def test_a_bulk_transfer_is_logged_at_both_ends_and_has_the_kernels_figures(tmp_path, connection):
+    def end(name, sock):
+        logs = [ProbeLogWriter(tmp_path / f"{name}-{role}", role, {}) for role in ("sender", "receiver")]
+        return probe_tcp.RecordConnection(sock, 7, *logs), logs
+
+    (server, server_logs), (client, client_logs) = (
+        end(name, sock) for name, sock in zip(("server", "client"), connection, strict=True))
+    schedule = {"size": 4096, "per_second": 2000, "pattern": "constant", "seed": 1, "duration_s": 0.5}
+    with ThreadPoolExecutor() as threads:
+        sending = threads.submit(probe_tcp.send_bulk, server, Stopped(), 2.0, **schedule)
+        receiving = threads.submit(probe_tcp.receive_bulk, client, Stopped(), 2.0)
+        sent, received = sending.result(), receiving.result()
+    for log in (*server_logs, *client_logs):
+        log.close()
+    assert sent["sent"] == received["received"] == 1000 and received["sent"] == 0
+    assert sent["retransmits"] < 50  # a processor that is late looks like a loss
+    assert 0 < sent["round_trip_ms"]["p50"] <= sent["round_trip_ms"]["max"] < 50
+    assert received["ended"] == "closed"
+    records = read_probe_log(tmp_path / "client-receiver")[1]
+    assert list(records["sequence"]) == list(range(1000)) and set(records["octets"]) == {4096}
+
+
+def test_every_subflow_of_a_connection_has_its_round_trip(connection):
+    server, client = connection
+    client.sendall(b"x" * 10_000)
+    assert server.recv(1)
+    found = tcp_information(client)
+    assert len(found) == 1 and 0 < found[0][0] < 50
+    client.close()
+    with pytest.raises(OSError):
+        tcp_information(client)
