@@ -16,11 +16,15 @@ reexec_in_project_environment()
 
 from pathlib import Path  # noqa: E402
 
+import msgspec  # noqa: E402
+
 from testbed.experiment import options as command_line  # noqa: E402
 from testbed.experiment import verdict  # noqa: E402
+from testbed.experiment.applications import PORTS, six_applications  # noqa: E402
+from testbed.experiment.case import Case  # noqa: E402
 from testbed.experiment.narrator import Narrator  # noqa: E402
+from testbed.experiment.repetition import mark, run_repeatedly, summarise  # noqa: E402
 from testbed.experiment.run import Run, guarded  # noqa: E402
-from testbed.measure.traffic import BulkTransfer, TcpProbe, Traffic, UdpProbe  # noqa: E402
 from testbed.report import table  # noqa: E402
 from testbed.report.files import write_files  # noqa: E402
 from testbed.report.flow_figures import FlowBinding  # noqa: E402
@@ -37,39 +41,24 @@ the machine's own network is not touched, and nothing stays.
 EPILOG = """\
 examples:
   sudo python experiments/multihome.py --quick
+  sudo python experiments/multihome.py --quick --repeat 5 --out five/
   sudo python experiments/multihome.py --access wlan:50:10 --access sat:20:250:5:0.5 --pcap --out sat/
   sudo python experiments/multihome.py --cli      then: mn flowbind flows, mn ping -c3 cn, exit
 
 The output folder gets result.json (everything; docs/result-schema.md), flows.csv, plots, events.jsonl, and
-the captures. Exit status: 0 if everything that the run is to show was shown, 1 if not, 2 if it could not run.
+the captures; with --repeat there is a folder for each run, and report.html for all. Exit status: 0 if
+everything that the run is to show was shown, 1 if not, 2 if it could not run.
 """
 SSH, HTTPS, VOIP, VIDEO = 1, 2, 3, 4
-#: Loads that fit the smallest default network together: what gets lost is lost to mobility, not to queues.
-HTTPS_BPS, BACKGROUND_BPS = 5_000_000, 2_000_000
-VIDEO_BPS, VIDEO_OCTETS = 5_000_000, 1200
 #: The steps' shares of the time.
 UNITS = {"baseline": 2, "replace": 1.5, "loss": 2, "return": 1.5, "n-cast": 1, "second loss": 2, "discard": 1}
 
 
-def flows(run: Run, seed: int) -> list[Traffic]:
-    """The six kinds of traffic, all from the correspondent node to the mobile node's home address."""
-    ends = run.correspondent, run.mobile, run.logs
-    per_second = VIDEO_BPS / 8 / VIDEO_OCTETS
-    return [
-        TcpProbe("ssh", 1, *ends, port=22, kind="interactive", per_second=20, size=64, seed=seed),
-        BulkTransfer("https", *ends, port=443, bitrate=HTTPS_BPS),
-        TcpProbe("web", 2, *ends, port=80, kind="web", per_second=1, page_size=60_000, seed=seed + 2),
-        UdpProbe("voip", 3, *ends, port=5004, per_second=50, size=172, seed=seed + 3),
-        UdpProbe("video", 4, *ends, port=5006, per_second=per_second, size=VIDEO_OCTETS, seed=seed + 4),
-        BulkTransfer("background", *ends, port=8080, bitrate=BACKGROUND_BPS),
-    ]
-
-
-def scenario(run: Run, narrator: Narrator, arguments) -> None:
+def scenario(run: Run, narrator: Narrator, arguments, seed: int) -> None:
     """The steps, one after the other; `run` records what happens."""
     first, second = (network.name for network in command_line.access_networks(arguments)[:2])
     unit = command_line.traffic_seconds(arguments) / sum(UNITS.values())
-    everything = ("ssh", "https", "web", "voip", "video", "background")
+    everything = tuple(PORTS)
     bound = {"ssh": [first], "https": [first], **{name: [second] for name in everything[2:]}}
 
     narrator.step(
@@ -106,7 +95,7 @@ def scenario(run: Run, narrator: Narrator, arguments) -> None:
         "voip": FlowBinding(VOIP, "udp, source port 5004", [1, 2]),
         "video": FlowBinding(VIDEO, "udp, source port 5006", None),
     }
-    run.start_traffic(flows(run, arguments.seed), bindings)
+    run.start_traffic(six_applications(run, seed), bindings)
     run.phase("baseline", unit * UNITS["baseline"], bound)
 
     narrator.step(
@@ -190,24 +179,12 @@ def show(result: Result, folder: Path, narrator: Narrator) -> None:
     narrator.say("  logs/ (agents, probes, events), captures/ (pcap)")
 
 
-def main() -> int:
-    parser = command_line.parser("multihome", DESCRIPTION, EPILOG, duration_s=45, quick_s=18)
-    arguments = parser.parse_args()
-    try:
-        topology = MultihomeTopology(
-            access_networks=command_line.access_networks(arguments),
-            link_backend=arguments.link_backend,
-            tunnel_backend=arguments.tunnel_backend,
-            seed=arguments.seed,
-        )
-    except ValueError as error:
-        parser.error(str(error))
-    folder = command_line.begin(arguments, "multihome")
-
-    narrator = Narrator(sys.stderr if arguments.json else sys.stdout)
+def once(case: Case, seed: int, folder: Path, arguments, narrator: Narrator) -> Result:
+    """One run: network, scenario, result, its files in `folder`."""
+    topology = network(arguments, seed)
     narrator.say(topology.draw())
     with Run(topology, folder, narrator, whole_packets=arguments.pcap) as run:
-        scenario(run, narrator, arguments)
+        scenario(run, narrator, arguments, seed)
         if arguments.cli:
             run.command_line()
         narrator.step("De-register", "A Binding Update with lifetime zero removes all bindings.")
@@ -215,20 +192,44 @@ def main() -> int:
         left = len(run.ha.agent.ask("bindings"))
         narrator.note(f"{left} bindings left at the home agent")
         narrator.say("\nComputing the result from logs and captures ...")
-        result = run.finish(
-            "multihome",
-            {
-                "seed": arguments.seed,
-                "duration_s": command_line.traffic_seconds(arguments),
-                "backends": run.backends(),
-            },
-        )
+        duration_s = command_line.traffic_seconds(arguments)
+        facts = {"seed": seed, "duration_s": duration_s, "backends": run.backends()}
+        result = run.finish("multihome", facts)
     result.checks = judge(result, left)
+    mark(result, case)
     write_files(result, folder, ("png",) if arguments.quick else ("png", "pdf"))
     show(result, folder, narrator)
+    return result
+
+
+def network(arguments, seed: int) -> MultihomeTopology:
+    """Raises ValueError that names the option."""
+    return MultihomeTopology(
+        access_networks=command_line.access_networks(arguments),
+        link_backend=arguments.link_backend,
+        tunnel_backend=arguments.tunnel_backend,
+        seed=seed,
+    )
+
+
+def main() -> int:
+    parser = command_line.parser("multihome", DESCRIPTION, EPILOG, duration_s=45, quick_s=18)
+    arguments = parser.parse_args()
+    try:
+        network(arguments, arguments.seed)
+    except ValueError as error:
+        parser.error(str(error))
+    folder = command_line.begin(arguments, "multihome")
+    narrator = Narrator(sys.stderr if arguments.json else sys.stdout)
+    runs = run_repeatedly(
+        "multihome", arguments, [{}], folder, narrator,
+        lambda case, seed, place: once(case, seed, place, arguments, narrator),
+    )  # fmt: skip
+    summary = summarise(arguments, runs, folder, narrator) if arguments.repeat > 1 else None
     if arguments.json:
-        sys.stdout.buffer.write(encode(result) + b"\n")
-    return 0 if all(check.passed for check in result.checks) else 1
+        document = encode(runs[0][1]) if summary is None else msgspec.json.encode(summary)
+        sys.stdout.buffer.write(document + b"\n")
+    return 0 if all(check.passed for _, result in runs for check in result.checks) else 1
 
 
 if __name__ == "__main__":

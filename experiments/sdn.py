@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The same flows under two planes of steering: in the home agent's tunnels, and in the network's switches.
 
-Two runs, one after the other, over the same switches, links, flows and seed.
+Runs one after the other, over the same switches, links, flows and seeds.
 """
 
 import os
@@ -18,10 +18,13 @@ from pathlib import Path  # noqa: E402
 
 from testbed.experiment import options as command_line  # noqa: E402
 from testbed.experiment import verdict  # noqa: E402
+from testbed.experiment.applications import PORTS, six_applications  # noqa: E402
+from testbed.experiment.case import Case  # noqa: E402
 from testbed.experiment.narrator import Narrator  # noqa: E402
+from testbed.experiment.planes import comparison, medians, plane_figures  # noqa: E402
+from testbed.experiment.repetition import mark, run_repeatedly, summarise  # noqa: E402
 from testbed.experiment.run import guarded  # noqa: E402
 from testbed.experiment.switched_run import SwitchedRun  # noqa: E402
-from testbed.measure.traffic import BulkTransfer, TcpProbe, Traffic, UdpProbe  # noqa: E402
 from testbed.report import table  # noqa: E402
 from testbed.report.files import write_files  # noqa: E402
 from testbed.report.flow_figures import FlowBinding  # noqa: E402
@@ -37,40 +40,21 @@ messages, and what a handover does to the flows.
 EPILOG = """\
 examples:
   sudo python experiments/sdn.py --quick
+  sudo python experiments/sdn.py --repeat 5 --out comparison/
   sudo python experiments/sdn.py --access wlan:50:10 --access sat:20:250 --out comparison/
 
-The output folder gets comparison.json, and a folder for each run with its result.json, plots and logs. Exit
-status: 0 if everything that the runs are to show was shown, 1 if not, 2 if they could not run.
+The output folder gets comparison.json (medians of the runs), and a folder for each run with its result.json,
+plots and logs. Exit status: 0 if everything that the runs are to show was shown, 1 if not, 2 if they could
+not run.
 """
-SSH, HTTPS, WEB, VOIP, VIDEO, REST = 1, 2, 3, 4, 5, 6
-PORTS = {"ssh": 22, "https": 443, "web": 80, "voip": 5004, "video": 5006, "background": 8080}
-#: Loads that fit the smallest default network together: what gets lost is lost to mobility, not to queues.
-HTTPS_BPS, BACKGROUND_BPS = 5_000_000, 2_000_000
-VIDEO_BPS, VIDEO_OCTETS = 5_000_000, 1200
+#: Its flow binding is replaced: the second one.
+HTTPS = list(PORTS).index("https") + 1
 #: The steps' shares of the time.
 UNITS = {"baseline": 2, "replace": 2, "loss": 2, "return": 2}
 PLANES = {"home agent": False, "switches": True}
 
 
-def flows(run: SwitchedRun, seed: int) -> list[Traffic]:
-    """Six kinds of traffic, all from the correspondent node to the mobile node's home address."""
-    ends = run.correspondent, run.mobile, run.logs
-    per_second = VIDEO_BPS / 8 / VIDEO_OCTETS
-    return [
-        TcpProbe("ssh", 1, *ends, port=PORTS["ssh"], kind="interactive", per_second=20, size=64, seed=seed),
-        BulkTransfer("https", *ends, port=PORTS["https"], bitrate=HTTPS_BPS),
-        TcpProbe(
-            "web", 2, *ends, port=PORTS["web"], kind="web", per_second=1, page_size=60_000, seed=seed + 2
-        ),
-        UdpProbe("voip", 3, *ends, port=PORTS["voip"], per_second=50, size=172, seed=seed + 3),
-        UdpProbe(
-            "video", 4, *ends, port=PORTS["video"], per_second=per_second, size=VIDEO_OCTETS, seed=seed + 4
-        ),
-        BulkTransfer("background", *ends, port=PORTS["background"], bitrate=BACKGROUND_BPS),
-    ]
-
-
-def scenario(run: SwitchedRun, narrator: Narrator, arguments) -> None:
+def scenario(run: SwitchedRun, narrator: Narrator, arguments, seed: int) -> None:
     """Register, bind, let the traffic run, move a flow, lose a network and get it back."""
     first, second = (network.name for network in command_line.access_networks(arguments)[:2])
     unit = command_line.traffic_seconds(arguments) / sum(UNITS.values())
@@ -94,7 +78,7 @@ def scenario(run: SwitchedRun, narrator: Narrator, arguments) -> None:
     run.await_mirrored(*range(1, len(PORTS) + 1))
 
     narrator.step("Start six kinds of traffic", "All from the correspondent node.")
-    run.start_traffic(flows(run, arguments.seed), bindings)
+    run.start_traffic(six_applications(run, seed), bindings)
     run.loads = [run.home_agent_load(), run.openflow_load()]
     bound = {name: [where[name]] for name in names}
     run.phase("baseline", unit * UNITS["baseline"], bound)
@@ -115,79 +99,51 @@ def scenario(run: SwitchedRun, narrator: Narrator, arguments) -> None:
     run.stop_traffic()
 
 
-def figures(run: SwitchedRun, result: Result) -> dict:
-    """What is compared."""
-    home_agent, openflow = run.loads
+def judge(result: Result, plane: str) -> list[Check]:
+    """What one run was to show."""
+    checks = [
+        Check(text=f"{plane}: {check.text}", passed=check.passed, detail=check.detail)
+        for check in verdict.path_checks(result)
+    ]
     lost = verdict.find_handover(result, "link-down")
-    return {
-        "flows": {
-            flow.name: {
-                "goodput_bps": flow.goodput_bps,
-                "one_way_delay_ms": flow.one_way_delay_ms and flow.one_way_delay_ms.p50,
-                "one_way_delay_p95_ms": flow.one_way_delay_ms and flow.one_way_delay_ms.p95,
-                "lost": flow.lost,
-                "interruption_in_handover_ms": lost.flows[flow.name].interruption_ms
-                if lost and flow.name in lost.flows
-                else None,
-            }
-            for flow in result.flows
-        },
-        "home_agent": {"packets": home_agent.packets, "octets": home_agent.octets},
-        "signalling": {"packets": result.signalling.packets, "octets": result.signalling.octets},
-        "openflow": {"messages": openflow.packets, "octets": openflow.octets},
-        "handover_stages_ms": lost.stages_ms if lost else None,
-    }
+    text = f"{plane}: flows that do not concern a lost network lose nothing"
+    return [*checks, verdict.loss_check(text, lost, ("web", "video", "background"))]
 
 
-def comparison(planes: dict[str, dict], names: list[str]) -> str:
-    """One line a figure, one column a plane."""
-
-    def number(value: float | None, scale: float = 1.0) -> str:
-        return "-" if value is None else f"{value * scale:,.1f}"
-
-    rows = []
-    for title, key, scale in (
-        ("goodput, Mbit/s", "goodput_bps", 1e-6),
-        ("one-way delay, ms (median)", "one_way_delay_ms", 1),
-        ("interruption when the network is lost, ms", "interruption_in_handover_ms", 1),
-        ("lost packets", "lost", 1),
-    ):
-        rows.append([title, *("" for _ in planes)])
-        rows += [[f"  {n}", *(number(p["flows"][n][key], scale) for p in planes.values())] for n in names]
-    for title, part, key in (
-        ("home agent: packets from the core", "home_agent", "packets"),
-        ("home agent: octets from the core", "home_agent", "octets"),
-        ("mobility messages on the access links", "signalling", "packets"),
-        ("OpenFlow messages to the switches", "openflow", "messages"),
-        ("OpenFlow octets to the switches", "openflow", "octets"),
-    ):
-        rows.append([title, *(f"{plane[part][key]:,}" for plane in planes.values())])
-    rows.insert(0, ["", *planes])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
-    )
-
-
-def judge(planes: dict[str, dict], results: dict[str, Result]) -> list[Check]:
-    """What the runs were to show."""
-    checks = []
-    for plane, result in results.items():
-        for check in verdict.path_checks(result):
-            checks.append(Check(text=f"{plane}: {check.text}", passed=check.passed, detail=check.detail))
-        lost = verdict.find_handover(result, "link-down")
-        text = f"{plane}: flows that do not concern a lost network lose nothing"
-        checks.append(verdict.loss_check(text, lost, ("web", "video", "background")))
+def passed_by(planes: dict[str, dict]) -> Check:
+    """What both kinds of runs together were to show."""
     through = {plane: figure["home_agent"]["packets"] for plane, figure in planes.items()}
-    checks.append(
-        Check(
-            text="Mirrored flows pass the home agent by: less than a twentieth of the packets goes there",
-            passed=through["switches"] < through["home agent"] / 20,
-            detail=", ".join(f"{plane}: {packets:,} packets" for plane, packets in through.items()),
-        )
+    return Check(
+        text="Mirrored flows pass the home agent by: less than a twentieth of the packets goes there",
+        passed=through["switches"] < through["home agent"] / 20,
+        detail=", ".join(f"{plane}: {packets:,.0f} packets" for plane, packets in through.items()),
     )
-    return checks
+
+
+def once(case: Case, seed: int, folder: Path, arguments, narrator: Narrator) -> Result:
+    """One run under one plane, its files in `folder`."""
+    plane = case.parameters["steering"]
+    topology = SdnTopology(
+        access_networks=command_line.access_networks(arguments),
+        link_backend=arguments.link_backend,
+        tunnel_backend=arguments.tunnel_backend,
+        seed=seed,
+    )
+    narrator.say(topology.draw())
+    narrator.say(f"\n=== Steering by the {plane} ===")
+    mirrored, whole = PLANES[plane], arguments.pcap
+    with SwitchedRun(topology, folder, narrator, mirrored=mirrored, whole_packets=whole) as run:
+        scenario(run, narrator, arguments, seed)
+        if arguments.cli:
+            run.command_line()
+        facts = {"steering": plane, "seed": seed, "backends": run.backends()}
+        facts["switch_datapath"] = run.network.daemon.datapath
+        result = run.finish("sdn", facts)
+    result.checks = judge(result, plane)
+    result.metadata["figures"] = plane_figures(result, *run.loads)
+    mark(result, case)
+    write_files(result, folder, ("png",))
+    return result
 
 
 def main() -> int:
@@ -195,42 +151,36 @@ def main() -> int:
     arguments = parser.parse_args()
     folder = command_line.begin(arguments, "sdn")
     narrator = Narrator(sys.stderr if arguments.json else sys.stdout)
-    planes, results = {}, {}
-    for plane, mirrored in PLANES.items():
-        topology = SdnTopology(
-            access_networks=command_line.access_networks(arguments),
-            link_backend=arguments.link_backend,
-            tunnel_backend=arguments.tunnel_backend,
-            seed=arguments.seed,
-        )
-        if not mirrored:
-            narrator.say(topology.draw())
-        narrator.say(f"\n=== Steering by the {plane} ===")
-        part = Path(folder, plane.replace(" ", "-"))
-        with SwitchedRun(topology, part, narrator, mirrored=mirrored, whole_packets=arguments.pcap) as run:
-            scenario(run, narrator, arguments)
-            if arguments.cli:
-                run.command_line()
-            facts = {"steering": plane, "seed": arguments.seed, "backends": run.backends()}
-            facts["switch_datapath"] = run.network.daemon.datapath
-            result = run.finish("sdn", facts)
-        planes[plane], results[plane] = figures(run, result), result
-        write_files(result, part, ("png",))
-    checks = judge(planes, results)
+    runs = run_repeatedly(
+        "sdn", arguments, [{"steering": plane} for plane in PLANES], folder, narrator,
+        lambda case, seed, place: once(case, seed, place, arguments, narrator),
+    )  # fmt: skip
+    each: dict[str, list[Result]] = {plane: [] for plane in PLANES}
+    for case, result in runs:
+        each[case.parameters["steering"]].append(result)
+    planes = {plane: medians([one.metadata["figures"] for one in found]) for plane, found in each.items()}
+    checks = [check for _, result in runs for check in result.checks] + [passed_by(planes)]
+    narrator.say("\n" + comparison(planes, list(PORTS)))
+    if arguments.repeat > 1:
+        narrator.say(f"\n(medians of {arguments.repeat} runs of each plane)")
+        summarise(arguments, runs, folder, narrator)
+    else:
+        for plane, found in each.items():
+            narrator.say(f"\n--- {plane} ---\n" + table.report(found[0]))
+    narrator.say("What these runs were to show:\n" + verdict.summary(checks))
     document = {
         "schema_version": 1,
         "experiment": "sdn",
-        "metadata": results["switches"].metadata,
+        "runs": arguments.repeat,
+        "metadata": runs[-1][1].metadata,
         "planes": planes,
         "checks": [{"text": c.text, "passed": c.passed, "detail": c.detail} for c in checks],
-        "warnings": {plane: result.warnings for plane, result in results.items()},
+        "warnings": {
+            plane: [text for one in found for text in one.warnings] for plane, found in each.items()
+        },
     }
     (folder / "comparison.json").write_text(json.dumps(document, indent=1))
-    narrator.say("\n" + comparison(planes, list(PORTS)))
-    for plane, result in results.items():
-        narrator.say(f"\n--- {plane} ---\n" + table.report(result))
-    narrator.say("What these runs were to show:\n" + verdict.summary(checks))
-    narrator.say(f"\nFiles in {folder}: comparison.json, home-agent/, switches/")
+    narrator.say(f"\nFiles in {folder}: comparison.json, and a folder for each run")
     if arguments.json:
         print(json.dumps(document))
     return 0 if all(check.passed for check in checks) else 1

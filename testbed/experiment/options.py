@@ -48,6 +48,14 @@ def parser(program: str, description: str, epilog: str, duration_s: float, quick
     )
     length.add_argument("--quick", action="store_true", help=f"the same steps in {quick_s:g} s of traffic")
     made.add_argument(
+        "--repeat", type=_positive, default=1, metavar="N",
+        help="run everything so many times, in random order where there is one to choose (1)",
+    )  # fmt: skip
+    made.add_argument(
+        "--attempts", type=_positive, metavar="N",
+        help="how often a run is tried if the machine is too busy (1; with --repeat 3)",
+    )  # fmt: skip
+    made.add_argument(
         "--seed", type=int, default=1, metavar="N", help="of all that is random: loss, jitter, traffic (1)"
     )
     made.add_argument(
