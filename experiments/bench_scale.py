@@ -44,7 +44,7 @@ EPILOG = """\
 The goal is a median ratio of 0.95 or more in each; exit status 1 if one is missed. The first packet of a
 connection goes through all flow bindings and is in no figure here. Examples:
   sudo ./run bench scale
-  sudo ./run bench scale --flows 1000 --nodes 100 --repetitions 10
+  sudo ./run bench scale --flows 1000 --nodes 100 --repeat 10
   sudo ./run bench scale --quick --json
 """
 GOAL = 0.95

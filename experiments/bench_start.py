@@ -38,7 +38,7 @@ EPILOG = """\
 Goals: one mobile node starts in 3 s and stops in 1 s, 50 mobile nodes start in 30 s on two processors; exit
 status 1 if one is missed. Examples:
   sudo ./run bench start
-  sudo ./run bench start --nodes 200 --repetitions 1
+  sudo ./run bench start --nodes 200 --repeat 1
   sudo ./run bench start --quick --json
 """
 BOUND_S = READY_S = 120.0

@@ -36,7 +36,7 @@ directions, so that whatever else the machine does hits both. A ratio is that of
 EPILOG = """\
 The goal is a median ratio of 0.9 or more, of all runs of a backend; exit status 1 if it is missed. Examples:
   sudo ./run bench tunnel
-  sudo ./run bench tunnel --backend seg6 --repetitions 20 --duration 80
+  sudo ./run bench tunnel --backend seg6 --repeat 20 --duration 80
   sudo ./run bench tunnel --quick --json
 """
 GOAL = 0.9

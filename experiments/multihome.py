@@ -214,6 +214,7 @@ def network(arguments, seed: int) -> MultihomeTopology:
 
 def main() -> int:
     parser = command_line.parser("multihome", DESCRIPTION, EPILOG, duration_s=45, quick_s=18)
+    command_line.add_repeat_options(parser)
     arguments = parser.parse_args()
     try:
         network(arguments, arguments.seed)

@@ -148,6 +148,7 @@ def once(case: Case, seed: int, folder: Path, arguments, narrator: Narrator) -> 
 
 def main() -> int:
     parser = command_line.parser("sdn", DESCRIPTION, EPILOG, duration_s=30, quick_s=12)
+    command_line.add_repeat_options(parser)
     arguments = parser.parse_args()
     folder = command_line.begin(arguments, "sdn")
     narrator = Narrator(sys.stderr if arguments.json else sys.stdout)

@@ -10,6 +10,7 @@ import platform
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from typing import TextIO
 
@@ -87,9 +88,11 @@ def parser(name: str, description: str, epilog: str, repetitions: int, quick: st
     )
     made.add_argument("--quick", action="store_true", help=quick)
     made.add_argument("--json", action="store_true", help="standard output is one JSON document")
+    made.add_argument("--out", type=Path, metavar="FILE", help="of the same document")
     made.add_argument(
-        "--repetitions", type=int, metavar="N", help=f"of each measurement ({repetitions}; 1 with --quick)"
-    )
+        "--repeat", dest="repetitions", type=int, metavar="N",
+        help=f"each measurement so many times ({repetitions}; 1 with --quick)",
+    )  # fmt: skip
     made.set_defaults(default_repetitions=repetitions)
     return made
 
@@ -100,7 +103,7 @@ def parse(made: Parser, arguments: Sequence[str] | None = None) -> argparse.Name
     if options.repetitions is None:
         options.repetitions = 1 if options.quick else options.default_repetitions
     if options.repetitions < 1:
-        made.error("--repetitions must be 1 or more")
+        made.error(f"--repeat: expected 1 or more, not {options.repetitions}")
     return options
 
 
@@ -144,9 +147,12 @@ def finish(name: str, options: argparse.Namespace, figures: Sequence[Figure], **
         "figures": [figure.to_json() for figure in figures],
         "reached": met,
     }
+    text = json.dumps(document, indent=1)
     if options.json:
-        json.dump(document, sys.stdout, indent=1)
-        print()
+        print(text)
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(text + "\n")
     return 0 if met else 1
 
 

@@ -1,5 +1,6 @@
-"""The command line of experiments. Functions: `parser`, `access_networks`,
-`traffic_seconds`, `begin`; of series `series_parser`, `repetitions`, `common_parameters`, `series_folder`."""
+"""The command line of experiments. Functions: `parser`, `access_networks`, `traffic_seconds`, `begin`,
+`add_repeat_options`; of series `series_parser`, `positive`, `repetitions`, `common_parameters`,
+`series_folder`."""
 
 import argparse
 import os
@@ -48,14 +49,6 @@ def parser(program: str, description: str, epilog: str, duration_s: float, quick
     )
     length.add_argument("--quick", action="store_true", help=f"the same steps in {quick_s:g} s of traffic")
     made.add_argument(
-        "--repeat", type=_positive, default=1, metavar="N",
-        help="run everything so many times, in random order where there is one to choose (1)",
-    )  # fmt: skip
-    made.add_argument(
-        "--attempts", type=_positive, metavar="N",
-        help="how often a run is tried if the machine is too busy (1; with --repeat 3)",
-    )  # fmt: skip
-    made.add_argument(
         "--seed", type=int, default=1, metavar="N", help="of all that is random: loss, jitter, traffic (1)"
     )
     made.add_argument(
@@ -86,6 +79,18 @@ def parser(program: str, description: str, epilog: str, duration_s: float, quick
     return made
 
 
+def add_repeat_options(made: Parser) -> None:
+    """The options of an experiment that can be run several times over."""
+    made.add_argument(
+        "--repeat", type=positive, default=1, metavar="N",
+        help="run everything so many times, in random order where there is one to choose (1)",
+    )  # fmt: skip
+    made.add_argument(
+        "--attempts", type=positive, metavar="N",
+        help="how often a run is tried if the machine is too busy (1; with --repeat 3)",
+    )  # fmt: skip
+
+
 def series_parser(
     program: str, description: str, epilog: str, *, repeat: int, quick_repeat: int, pace: float = 0.7
 ) -> Parser:
@@ -103,7 +108,7 @@ def series_parser(
     made.set_defaults(default_repeat=repeat, quick_repeat=quick_repeat, quick_pace=pace)
     made.add_argument("--quick", action="store_true", help=f"shorter steps, and --repeat {quick_repeat}")
     made.add_argument(
-        "--repeat", type=_positive, metavar="N", help=f"how many times each case is run ({repeat})"
+        "--repeat", type=positive, metavar="N", help=f"how many times each case is run ({repeat})"
     )
     made.add_argument(
         "--seed", type=int, default=1, metavar="N", help="of all that is random, the order too (1)"
@@ -118,7 +123,7 @@ def series_parser(
     made.add_argument("--json", action="store_true", help="the figures as JSON on standard output")
     made.add_argument(
         "--attempts",
-        type=_positive,
+        type=positive,
         default=3,
         metavar="N",
         help="how often a case is tried if the machine is too busy (3)",
@@ -155,7 +160,8 @@ def series_folder(options: argparse.Namespace, name: str) -> Path:
     return (options.out or Path("results") / time.strftime(f"{name}-%Y%m%d-%H%M%S")).absolute()
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """A whole number above 0, as type of an option."""
     if not text.isdigit() or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)

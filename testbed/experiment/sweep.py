@@ -30,11 +30,11 @@ from msgspec import Meta, Struct
 from testbed.agent.validation import validation_sentence
 from testbed.experiment import options as command_line
 from testbed.experiment.case import KINDS, Case
-from testbed.experiment.matrix import show
+from testbed.experiment.matrix import show, summary
 from testbed.experiment.narrator import Narrator
 from testbed.experiment.profile import ProfileError, load_link, load_scenario
 from testbed.experiment.run import guarded
-from testbed.experiment.series import Series, exclusive, repeated
+from testbed.experiment.series import ATTEMPTS, Series, exclusive, repeated
 from testbed.report.collection import read_collection
 from testbed.report.html import write_report
 from testbed.report.metric import METRICS
@@ -133,8 +133,13 @@ def main() -> int:
     parser = command_line.Parser(prog="sweep", description=_DESCRIPTION, epilog=_EPILOG,
                                  formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("file", metavar="FILE")
+    parser.add_argument("--quick", action="store_true", help="each case once")
+    parser.add_argument("--repeat", type=command_line.positive, metavar="N",
+                        help="how many times each case is run (default: as the file says)")  # fmt: skip
+    parser.add_argument("--seed", type=int, metavar="N", help="of all that is random (default: the file's)")
+    parser.add_argument("--json", action="store_true", help="the figures as JSON on standard output")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: results/NAME, the same each time")
-    parser.add_argument("--attempts", type=int, default=3, metavar="N",
+    parser.add_argument("--attempts", type=command_line.positive, default=ATTEMPTS, metavar="N",
                         help="how often a case is tried if the machine is too busy (3)")  # fmt: skip
     parser.add_argument("--pcap", action="store_true", help="keep captures of whole packets, for Wireshark")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster whose workers run as root")
@@ -143,6 +148,8 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         file = load_sweep(arguments.file)
+        if arguments.seed is not None:
+            file.seed = arguments.seed
         cases, skipped = check(grid(file))
     except (ProfileError, StrategyError) as error:
         parser.error(str(error))
@@ -150,7 +157,8 @@ def main() -> int:
         arguments.out = Path("results", file.name)
     folder = command_line.series_folder(arguments, "sweep")
     narrator = Narrator(sys.stderr)
-    series = Series(file.name, repeated(cases, file.repeat, file.seed), folder, narrator, skipped=skipped,
+    repeat = arguments.repeat or (1 if arguments.quick else file.repeat)
+    series = Series(file.name, repeated(cases, repeat, file.seed), folder, narrator, skipped=skipped,
                     attempts=arguments.attempts, whole_packets=arguments.pcap)  # fmt: skip
     if arguments.scheduler:
         from testbed.experiment.cluster import run_on_cluster
@@ -160,9 +168,13 @@ def main() -> int:
         with exclusive(arguments.share_machine):
             complete = series.run()
     if any(series.finished(case) for case in series.cases):
-        show(read_collection([folder]), [metric.name for metric in METRICS[:10]], Narrator(sys.stdout))
+        collection = read_collection([folder])
+        out = narrator if arguments.json else Narrator(sys.stdout)
+        show(collection, [metric.name for metric in METRICS[:10]], out)
         write_report([folder], folder / "report.html", title=file.name)
         narrator.say(f"\nAll of it, with plots: {folder}/report.html")
+        if arguments.json:
+            sys.stdout.buffer.write(msgspec.json.encode(summary(collection)) + b"\n")
     return 0 if complete else 1
 
 

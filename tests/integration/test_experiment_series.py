@@ -25,6 +25,20 @@ pace = [0.4]
 """
 
 
+#: What is an experiment, and no benchmark of the testbed.
+EXPERIMENTS = sorted(file.stem for file in (ROOT / "experiments").glob("[a-z]*.py")
+                     if not file.stem.startswith(("bench_", "simulate_")))  # fmt: skip
+SAID_ALIKE = ("--quick", "--repeat", "--seed", "--out", "--json")
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_has_the_same_options(experiment):
+    done = subprocess.run([sys.executable, f"experiments/{experiment}.py", "--help"], capture_output=True,
+                          text=True, cwd=ROOT, env=ENVIRONMENT, timeout=60)  # fmt: skip
+    assert done.returncode == 0 and not [option for option in SAID_ALIKE if option not in done.stdout]
+    assert "examples:" in done.stdout
+
+
 def sweep(*arguments, **options):
     command = [sys.executable, "-m", "testbed.experiment.sweep", *arguments, "--attempts", "1"]
     command.append("--share-machine")
