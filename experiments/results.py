@@ -50,7 +50,10 @@ def options() -> argparse.ArgumentParser:
                                  formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="each case once")
     parser.add_argument(
-        "--repeat", type=command_line.positive, metavar="N", help="how many times each case is run (default: as the book says)"
+        "--repeat",
+        type=command_line.positive,
+        metavar="N",
+        help="how many times each case is run (default: as the book says)",
     )
     parser.add_argument("--seed", type=int, metavar="N", help="of all that is random (default: the book's)")
     parser.add_argument("--minutes", type=float, metavar="N", help="begin no case that would not end by then")
