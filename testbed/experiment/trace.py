@@ -1,18 +1,22 @@
 """Recordings of what a link's rate and loss were, and their playing. Classes: `Trace`, `TracePlayer`.
 Function: `read_trace`. Exception: `TraceError`.
 
-Two formats, told apart by the name's end:
+Three formats, in which recordings of mobile networks are published; the name's end tells them apart:
 
 - `.csv`: a header line with `time_s`, `bandwidth_mbit`, and if wanted `loss_percent` and `delay_ms`; each
-line
-  holds from its time on, times ascend from 0, and the last line ends the recording;
-- `.mahimahi`: the format of the Mahimahi link emulator, in which many recordings of mobile networks are
-  published: one line for each opportunity to deliver 1500 octets, its time in ms.
+  line holds from its time on, times ascend from 0, and the last line ends the recording;
+- `.mahimahi`, `.up`, `.down`, `.pps`: the Mahimahi link emulator's: one line for each opportunity to deliver
+  1500 octets, its time in ms;
+- any other: lines of numbers. Two are a time (s) and the rate (Mbit/s) since the line before, as adaptive
+  streaming is simulated with (Pensieve). Six are a log of a download (3G of Oslo, 4G of Ghent), of which the
+  last two count: the octets since the line before, and in how many ms they came.
 """
 
 import csv
+import itertools
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -55,10 +59,11 @@ def read_trace(path: str | Path) -> Trace:
     """Read a recording. Raises TraceError."""
     path = Path(path)
     try:
-        if path.suffix == ".mahimahi":
+        if path.suffix in (".mahimahi", ".up", ".down", ".pps"):
             return _mahimahi(path)
         with open(path, newline="", encoding="utf-8") as file:
-            return _csv(path, csv.DictReader(line for line in file if not line.startswith("#")))
+            lines = [line for line in file if not line.startswith("#")]
+        return _csv(path, csv.DictReader(lines)) if path.suffix == ".csv" else _columns(path, lines)
     except (OSError, UnicodeDecodeError) as error:
         raise TraceError(f"trace: {path} cannot be read: {getattr(error, 'strerror', error)}") from error
 
@@ -100,6 +105,27 @@ def _mahimahi(path: Path) -> Trace:
     samples = (Sample(index * BIN_MS / 1000, max(count * megabits, LEAST_MBIT))
                for index, count in enumerate(counts))  # fmt: skip
     return Trace(tuple(samples), len(counts) * BIN_MS / 1000)
+
+
+def _columns(path: Path, lines: Sequence[str]) -> Trace:
+    """Rates that held from the line before to their own."""
+    try:
+        rows = [[float(word) for word in line.split()] for line in lines if line.strip()]
+    except ValueError as error:
+        raise TraceError(f"trace: {path} is no recording: {error}") from error
+    width = len(rows[0]) if rows else 0
+    if width not in (2, 6) or any(len(row) != width for row in rows):
+        raise TraceError(f"trace: {path} is no recording: expected two numbers in each line, or six")
+    if width == 2:
+        pieces = [(after[0] - before[0], after[1]) for before, after in itertools.pairwise(rows)]
+    else:
+        pieces = [(row[5] / 1000, row[4] * 8 / row[5] / 1000) for row in rows if row[5]]
+    if not pieces or min(seconds for seconds, _ in pieces) <= 0 or min(rate for _, rate in pieces) < 0:
+        raise TraceError(f"trace: {path} is no recording: expected times that ascend and rates of 0 or more")
+    ends = list(itertools.accumulate(seconds for seconds, _ in pieces))
+    starts = [0.0, *ends[:-1]]
+    samples = (Sample(start, max(rate, LEAST_MBIT)) for start, (_, rate) in zip(starts, pieces, strict=True))
+    return Trace(tuple(samples), ends[-1])
 
 
 class TracePlayer:

@@ -101,9 +101,41 @@ def test_a_recording_of_mahimahi_becomes_rates(tmp_path):
     assert rates == [12.0, 0.05, 6.0] and trace.duration_s == pytest.approx(0.3)
 
 
+def test_a_recording_of_times_and_rates_is_read(tmp_path):
+    """As Pensieve has them: the rate of a line is that since the line before."""
+    (tmp_path / "bus").write_text("0.5 9.9\n1.5\t4.0\n3.5 0\n\n4.0 6.5\n")
+    trace = read_trace(tmp_path / "bus")
+    assert [(one.time_s, one.bandwidth_mbit) for one in trace.samples] == [(0, 4.0), (1.0, 0.05), (3.0, 6.5)]
+    assert trace.duration_s == 3.5
+
+
+def test_a_log_of_a_download_is_read(tmp_path):
+    """As those of 3G in Oslo and 4G in Ghent: the octets of a line came in its last number of ms."""
+    lines = "1289406399 549692 59.851754 10.781778 250000 1000\n1289406400 550772 59.85 10.78 125000 500\n"
+    (tmp_path / "tram.log").write_text(lines)
+    trace = read_trace(tmp_path / "tram.log")
+    assert [(one.time_s, one.bandwidth_mbit) for one in trace.samples] == [(0.0, 2.0), (1.0, 2.0)]
+    assert trace.duration_s == 1.5
+
+
+def test_the_recording_that_comes_with_the_testbed_has_its_loss_of_signal():
+    trace = link_trace("3g-driving")
+    assert trace.duration_s == 9.0 and len(trace.samples) == 90
+    rates = [sample.bandwidth_mbit for sample in trace.samples]
+    assert 1 < sum(rates) / len(rates) < 1.2, "781 opportunities to send 1500 octets in 9 s"
+    silent = [sample.time_s for sample in trace.samples if sample.bandwidth_mbit == 0.05]
+    assert {3.7, 4.0, 4.6} <= set(silent)
+
+
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
+        ("a.log", "1 2 3\n", "two numbers in each line, or six"),
+        ("a.log", "1 2\n2 3 4\n", "two numbers in each line, or six"),
+        ("a.log", "1 2\n1 3\n", "times that ascend"),
+        ("a.log", "1 2\n", "times that ascend|fewer"),
+        ("a.log", "", "two numbers"),
+        ("a.log", "one two\n", "is no recording"),
         ("a.csv", "time_s,rate\n0,1\n", "no header line"),
         ("a.csv", "time_s,bandwidth_mbit\n1,1\n2,1\n", "ascend from 0"),
         ("a.csv", "time_s,bandwidth_mbit\n0,1\n0,1\n", "sample 2: times"),
