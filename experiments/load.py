@@ -13,6 +13,7 @@ reexec_in_project_environment()
 from testbed.experiment import matrix  # noqa: E402
 from testbed.experiment import options as command_line  # noqa: E402
 from testbed.experiment.case import Case  # noqa: E402
+from testbed.experiment.parameters import MOST_FLOW_BINDINGS, MOST_MOBILE_NODES  # noqa: E402
 from testbed.experiment.run import guarded  # noqa: E402
 
 DESCRIPTION = """\
@@ -45,8 +46,10 @@ def main() -> int:
     arguments = parser.parse_args()
     flows = arguments.flow_bindings or (QUICK_FLOW_BINDINGS if arguments.quick else FLOW_BINDINGS)
     nodes = arguments.mobile_nodes or (QUICK_MOBILE_NODES if arguments.quick else MOBILE_NODES)
-    if not all(1 <= number <= 160 for number in flows) or not all(1 <= number <= 250 for number in nodes):
-        parser.error("expected 1 to 160 flow bindings, and 1 to 250 mobile nodes")
+    most = {"flow bindings": (flows, MOST_FLOW_BINDINGS), "mobile nodes": (nodes, MOST_MOBILE_NODES)}
+    for what, (numbers, limit) in most.items():
+        if not all(1 <= number <= limit for number in numbers):
+            parser.error(f"expected 1 to {limit} {what}")
     common = command_line.common_parameters(arguments)
     sizes = [{"mobile_nodes": 1, "flow_bindings": number} for number in flows]
     sizes += [{"mobile_nodes": number, "flow_bindings": 4} for number in nodes]

@@ -26,10 +26,12 @@ def decode_address(kind: type, value: Any) -> Any:
 
 
 _REPLACEMENTS = (
-    (r"^Expected `int` >= (\S+)$", r"expected at least \1"),
-    (r"^Expected `int` <= (\S+)$", r"expected at most \1"),
+    (r"^Expected `(?:int|float)` >= (\S+)$", r"expected at least \1"),
+    (r"^Expected `(?:int|float)` <= (\S+)$", r"expected at most \1"),
+    (r"^Expected `(?:int|float)` > (\S+)$", r"expected more than \1"),
     (r"^Expected `int` that's a multiple of (\S+)$", r"expected a multiple of \1"),
     (r"^Expected `array` of length >= 1$", "expected at least one"),
+    (r"^Expected `array` of length >= (\S+)$", r"expected at least \1 entries"),
     (r"^Expected `str` matching regex .*$", "expected a name of letters, digits and _.-"),
     (r"^Invalid enum value (.*)$", r"\1 is not known"),
     (r"^Invalid value (.*)$", r"\1 is not known"),

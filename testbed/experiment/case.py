@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from testbed.experiment.narrator import Narrator
-from testbed.experiment.profile import ProfileError
+from testbed.experiment.parameters import check_parameters
 from testbed.experiment.run import guarded
 from testbed.isolation import isolate
 from testbed.report.result import Result, write_result
@@ -63,9 +63,8 @@ def write_case(case: Case, path: str | Path) -> None:
 
 def run_case(case: Case, folder: Path, narrator: Narrator, whole_packets: bool = False) -> Result:
     """Run it in this process's namespaces and write `result.json`; captures go, unless they are of whole
-    packets."""
-    if case.kind not in KINDS:
-        raise ProfileError(f"there is no kind of cases {case.kind!r}: there are {', '.join(KINDS)}.")
+    packets. Raises ProfileError for parameters that no case of its kind has."""
+    check_parameters(case.kind, case.parameters)
     module, function = KINDS[case.kind]
     run = getattr(importlib.import_module(module), function)
     # a repetition has other random numbers than the others, the same in each strategy

@@ -5,12 +5,12 @@ Function: `compare_over_distance`, what the experiments `optimisation` and `hier
 
 from testbed.experiment import matrix
 from testbed.experiment import options as command_line
+from testbed.experiment.parameters import MAX_DISTANCE_MS
 
 #: With bindings at the home agent.
 REFERENCE = "static"
 #: One-way delay between core and home agent, ms.
 DISTANCES_MS, QUICK_DISTANCES_MS = (0.0, 25.0, 50.0, 100.0), (0.0, 50.0, 100.0)
-MAX_DISTANCE_MS = 1000.0
 METRICS = (
     "delay_p95_ms", "first_packet_ms", "interruption_ms", "lost_percent", "signalling_octets",
     "goodput_mbit",

@@ -245,4 +245,5 @@ def _read(path: Path, kind: type) -> object:
     except tomllib.TOMLDecodeError as error:
         raise ProfileError(f"{path}: is not TOML: {error}.") from error
     except msgspec.ValidationError as error:
-        raise ProfileError(f"{path}: {validation_sentence(error, tables, kind)}.") from error
+        words = validation_sentence(error, tables, kind).rstrip("?")
+        raise ProfileError(f"{path}: {words}.") from error

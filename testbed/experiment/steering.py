@@ -35,7 +35,7 @@ from testbed.measure.path_watch import PathWatch
 from testbed.measure.traffic import BulkTransfer, Host, TcpProbe, Traffic, UdpProbe
 from testbed.report.flow_figures import FlowBinding
 from testbed.report.result import Result
-from testbed.strategy.registry import find_strategy, strategy_names
+from testbed.strategy.registry import ask, find_strategy, strategy_names
 from testbed.strategy.strategy import Binding, Carrier, Event, Flow, Link, Strategy
 from topologies.distance import DistanceTopology, DistantHierarchicalTopology
 from topologies.multihome import HOME_AGENT
@@ -115,7 +115,7 @@ class Steering:
     def initial(self) -> list[dict[str, Any]]:
         """The flow bindings at the start, for the agent's configuration."""
         links = [Link(n, name, self._bandwidths[n - 1]) for n, name in enumerate(self._names, 1)]
-        answer = self.strategy.decide(self.flows, links, Event("start", time.monotonic()))
+        answer = ask(self.strategy, self.flows, links, Event("start", time.monotonic()))
         self.bound = dict(answer)
         return [{"fid": self.fids[name], **self._wanted(name, answer[name])} for name in answer]
 
@@ -140,7 +140,7 @@ class Steering:
         if not self.by_agents and self.strategy.carrier is not Carrier.ONE_CARE_OF_ADDRESS:
             return
         links = self.links()
-        answer = self.strategy.decide(self.flows, links, Event(name, time.monotonic(), link))
+        answer = ask(self.strategy, self.flows, links, Event(name, time.monotonic(), link))
         if self.strategy.carrier is Carrier.ONE_CARE_OF_ADDRESS:
             return self._prefer(answer)
         changed = [flow.name for flow in self.flows if answer.get(flow.name) != self.bound.get(flow.name)]

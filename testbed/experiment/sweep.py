@@ -29,10 +29,11 @@ from msgspec import Meta, Struct
 
 from testbed.agent.validation import validation_sentence
 from testbed.experiment import options as command_line
-from testbed.experiment.case import KINDS, Case
+from testbed.experiment.case import Case
 from testbed.experiment.matrix import show, summary
 from testbed.experiment.narrator import Narrator
-from testbed.experiment.profile import ProfileError, load_link, load_scenario
+from testbed.experiment.parameters import check_parameters
+from testbed.experiment.profile import ProfileError
 from testbed.experiment.run import guarded
 from testbed.experiment.series import ATTEMPTS, Series, exclusive, repeated
 from testbed.report.collection import read_collection
@@ -88,7 +89,8 @@ def read_tables(path: str | Path, kind: type[_Tables]) -> _Tables:
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ProfileError(f"{path}: is not TOML: {error}.") from error
     except msgspec.ValidationError as error:
-        raise ProfileError(f"{path}: {validation_sentence(error, tables, kind)}.") from error
+        words = validation_sentence(error, tables, kind).rstrip("?")
+        raise ProfileError(f"{path}: {words}.") from error
 
 
 def grid(file: SweepFile) -> list[Case]:
@@ -113,18 +115,10 @@ def check(cases: list[Case]) -> tuple[list[Case], dict[str, str]]:
     what cannot be meant."""
     kept, skipped = [], {}
     for case in cases:
-        if case.kind not in KINDS:
-            raise ProfileError(f"kind: there is no {case.kind!r}; there are {', '.join(KINDS)}.")
-        if case.kind == "steering":
-            for key in ("strategy", "scenario", "links"):
-                if key not in case.parameters:
-                    raise ProfileError(f"{key}: is missing in a case of kind steering.")
-            load_scenario(case.parameters["scenario"])
-            for name in case.parameters["links"]:
-                load_link(name)
-            if missing := find_strategy(case.parameters["strategy"])().missing():
-                skipped[case.parameters["strategy"]] = missing
-                continue
+        check_parameters(case.kind, case.parameters)
+        if case.kind == "steering" and (missing := find_strategy(case.parameters["strategy"])().missing()):
+            skipped[case.parameters["strategy"]] = missing
+            continue
         kept.append(case)
     return kept, skipped
 
@@ -150,9 +144,12 @@ def main() -> int:
         file = load_sweep(arguments.file)
         if arguments.seed is not None:
             file.seed = arguments.seed
+    except ProfileError as error:
+        parser.error(str(error))
+    try:
         cases, skipped = check(grid(file))
     except (ProfileError, StrategyError) as error:
-        parser.error(str(error))
+        parser.error(f"{arguments.file}: {error}")
     if arguments.out is None:
         arguments.out = Path("results", file.name)
     folder = command_line.series_folder(arguments, "sweep")

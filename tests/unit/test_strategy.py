@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed.strategy.registry import StrategyError, all_strategies, find_strategy
+from testbed.strategy.registry import StrategyError, all_strategies, ask, find_strategy
 from testbed.strategy.strategy import Binding, Event, Flow, Link, Strategy
 
 FLOWS = [
@@ -108,7 +108,7 @@ def test_a_strategy_in_a_file_of_ones_own(tmp_path):
     [
         ("statik", "did you mean 'static'"),
         ("zzz", "there are none, mptcp"),
-        ("/nowhere/a.py", "cannot be loaded"),
+        ("/nowhere/a.py", "cannot be read: No such file"),
     ],
 )
 def test_unknown_strategies_get_one_sentence_with_the_remedy(name, words):
@@ -120,6 +120,48 @@ def test_a_file_without_a_strategy_is_refused(tmp_path):
     (tmp_path / "empty.py").write_text("x = 1\n")
     with pytest.raises(StrategyError, match="has 0 strategies"):
         find_strategy(str(tmp_path / "empty.py"))
+
+
+MINE = """\
+from testbed.strategy.strategy import Binding, Strategy
+class Mine(Strategy):
+    name = "mine"
+    def decide(self, flows, links, event):
+        return ANSWER
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("x = (", "cannot be loaded: SyntaxError"),
+        ("import nothing_like_this", "cannot be loaded: ModuleNotFoundError"),
+        ("x = undefined", "cannot be loaded: NameError: name 'undefined' is not defined"),
+        (MINE.replace("decide", "decides"), "mine has no decide"),
+    ],
+)
+def test_a_file_that_cannot_be_used_gets_one_sentence(tmp_path, text, words):
+    (tmp_path / "mine.py").write_text(text)
+    with pytest.raises(StrategyError, match=words) as caught:
+        find_strategy(str(tmp_path / "mine.py"))
+    assert "mine.py" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ('{"shell": Binding((1,))}', "a flow 'shell': there are download, ssh, video, voip"),
+        ('{"ssh": Binding((3,))}', r"for ssh: expected Binding\(\(...\)\) with numbers of links, .* 1, 2"),
+        ('{"ssh": 1}', "decide answers 1 for ssh"),
+        ("None", "decide fails at 'tick': TypeError"),
+        ("links[2]", r"decide fails at 'tick': IndexError: .*mine.py, line 5"),
+    ],
+)
+def test_an_answer_that_cannot_be_meant_gets_one_sentence(tmp_path, answer, words):
+    (tmp_path / "mine.py").write_text(MINE.replace("ANSWER", answer))
+    strategy = find_strategy(str(tmp_path / "mine.py"))()
+    with pytest.raises(StrategyError, match=words):
+        ask(strategy, FLOWS, links(), TICK)
 
 
 def test_the_example_in_the_documentation_works(tmp_path):

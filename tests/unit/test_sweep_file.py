@@ -1,0 +1,63 @@
+"""Files of sweeps: the grid that they mean, and one sentence for each mistake."""
+
+import pytest
+
+from testbed.experiment.profile import ProfileError
+from testbed.experiment.sweep import check, grid, load_sweep
+from testbed.strategy.registry import StrategyError
+
+GRID = """\
+name = "s"
+[grid]
+strategy = ["static", "single"]
+scenario = ["link-loss"]
+links = [["wlan", "4g"], ["wlan", "5g"]]
+"""
+CASE = 'name = "s"\n[[case]]\nstrategy = "static"\nscenario = "link-loss"\nlinks = ["wlan", "4g"]\n'
+LOAD = GRID.partition("strategy")[0] + 'kind = ["load"]\nlinks = [["wlan", "4g"]]\n'
+
+
+def cases(tmp_path, text):
+    (tmp_path / "s.toml").write_text(text)
+    return check(grid(load_sweep(tmp_path / "s.toml")))
+
+
+def test_every_combination_is_a_case_and_single_ones_come_beside(tmp_path):
+    kept, skipped = cases(tmp_path, GRID + CASE.partition("\n")[2])
+    assert len(kept) == 5 and not skipped
+    assert {(case.parameters["strategy"], case.parameters["links"][1]) for case in kept} == {
+        ("static", "4g"), ("static", "5g"), ("single", "4g"), ("single", "5g")}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("= 1", "is not TOML"),
+        ('name = "s"\n', "there is no case in it"),
+        (GRID.replace("name", "nme"), "nme: is not a known key; did you mean name"),
+        ('repeat = 0\n' + GRID, "repeat: expected at least 1, not 0"),
+        (GRID.replace('["link-loss"]', '"link-loss"'), "expected a list, not text"),
+        (GRID.replace("strategy", "strateg"), "steering: strateg: is not a known key; did you mean strategy"),
+        (GRID.replace('strategy = ["static", "single"]\n', ""), "strategy: is missing"),
+        (GRID.replace('["static", "single"]', "[1]"), "strategy: expected text, not a number"),
+        (GRID.replace('["wlan", "4g"]', '"wlan+4g"'), "links: expected a list, not text"),
+        (GRID.replace('["wlan", "4g"]', '["wlan"]'), "links: expected at least 2 entries"),
+        (GRID.replace('"4g"', '"6g"'), "there is no link profile '6g'"),
+        (GRID.replace("link-loss", "link-los"), "there is no scenario 'link-los': did you mean 'link-loss'"),
+        (GRID + 'pace = ["fast"]\n', "pace: expected .*, not text"),
+        (GRID + 'mobile = ["car"]\n', "mobile: 'car' is not known; expected one of node, router"),
+        (GRID + "ha_distance_ms = [-1]\n", "ha_distance_ms: expected at least 0.0, not -1"),
+        (GRID + 'kind = ["walk"]\n', "there is no 'walk'; there are steering, load"),
+        (LOAD, "a case of kind load: mobile_nodes: is missing"),
+        (LOAD + "mobile_nodes = [4]\nflow_bindings = [1000]\n", "flow_bindings: expected at most 160, not 1"),
+    ],
+)
+def test_a_mistake_gets_one_sentence_with_the_key(tmp_path, text, words):
+    with pytest.raises(ProfileError, match=words) as caught:
+        cases(tmp_path, text)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_strategy_gets_the_nearest(tmp_path):
+    with pytest.raises(StrategyError, match="did you mean 'static'"):
+        cases(tmp_path, GRID.replace("static", "statik"))
