@@ -14,7 +14,6 @@ from testbed.environment import reexec_in_project_environment  # noqa: E402
 
 reexec_in_project_environment()
 
-import socket  # noqa: E402
 import subprocess  # noqa: E402
 
 from bench_tunnel import CARE_OF_ADDRESS, HOME_ADDRESS, HOME_AGENT, Bench  # noqa: E402
@@ -48,8 +47,6 @@ connection goes through all flow bindings and is in no figure here. Examples:
   sudo ./run bench scale --quick --json
 """
 GOAL = 0.95
-PORT = 5004
-PACKET_OCTETS = 100
 #: Name, unit, and what of it makes one unit.
 RATES = (("TCP", "Gbit/s", 1e9), ("packets", "k/s", 1e3), ("packets by CPU", "k/s of CPU", 1e3))
 OTHER_HOMES = IPv6Network("2001:db8:100:0:1::/80")
@@ -100,40 +97,6 @@ class ScaleBench(Bench):
     def tcp(self, seconds: int) -> float:
         return self.measure(HOME_ADDRESS, False, seconds)
 
-    def packets(self, seconds: float) -> tuple[float, float]:
-        """UDP packets a second from the correspondent node that the mobile node's interface has received: a
-        second of time, and of the sender's processor time."""
-        with self._nodes["cn"].entered():
-            sender = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-        with sender:
-            sender.connect((str(HOME_ADDRESS), PORT))
-            payload = bytes(PACKET_OCTETS - 48)
-            end = time.perf_counter() + 0.1
-            while time.perf_counter() < end:
-                _send(sender, payload)
-            before, begin, used = self._received(), time.perf_counter(), time.process_time()
-            end = begin + seconds
-            while time.perf_counter() < end:
-                for _ in range(100):
-                    _send(sender, payload)
-            used = time.process_time() - used
-            received = self._received() - before
-            return received / (time.perf_counter() - begin), received / used
-
-    def _received(self) -> int:
-        """Packets that came to the mobile node."""
-        with self._nodes["mn"].entered():
-            text = FilePath("/proc/thread-self/net/dev").read_text()
-        line = next(line for line in text.splitlines() if line.strip().startswith("ar:"))
-        return int(line.split(":")[1].split()[1])
-
-
-def _send(sender: socket.socket, payload: bytes) -> None:
-    try:
-        sender.send(payload)
-    except OSError:
-        pass  # a queue is full, or an ICMPv6 error has come back: nobody listens at the port
-
 
 def compare(network: ScaleBench, flows: int, nodes: int, options) -> dict[str, list[float]]:
     """The figures of one and many, and their ratios, one value a repetition."""
@@ -146,7 +109,9 @@ def compare(network: ScaleBench, flows: int, nodes: int, options) -> dict[str, l
             change_ms = network.anchor(flows if many else 1, nodes if many else 1)
             values["change", many] = change_ms
             values["TCP", many] = network.tcp(seconds)
-            values["packets", many], values["packets by CPU", many] = network.packets(seconds / 2)
+            values["packets", many], values["packets by CPU", many] = network.packets(
+                HOME_ADDRESS, False, seconds / 2
+            )
         for (what, many), value in values.items():
             found.setdefault(f"{what} {'many' if many else 'one'}", []).append(value)
         for what, _, _ in RATES:

@@ -2,6 +2,7 @@
 """What the home agent's tunnels cost: TCP through them against plain routing on the same path."""
 
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -49,7 +50,10 @@ LINKS = (
     ("2001:db8:ff01::1", "2001:db8:ff01::2"),
     (str(ROUTER), str(CARE_OF_ADDRESS)),
 )
+CORRESPONDENT = IPv6Address(LINKS[0][0])
 READY_S = 10.0
+PORT = 5004
+PACKET_OCTETS = 100
 
 
 @dataclass
@@ -176,6 +180,43 @@ class Bench:
         options = ["-R"] if reverse else []
         output = self._run("cn", "iperf3", "-c", str(destination), "-t", str(duration_s), "-J", *options)
         return json.loads(output)["end"]["sum_received"]["bits_per_second"]
+
+    def packets(self, destination: IPv6Address, reverse: bool, seconds: float) -> tuple[float, float]:
+        """UDP packets of 100 octets between correspondent node and `destination` that have arrived: a second
+        of time, and of the sender's processor time."""
+        sender, receiver, device = ("mn", "cn", "ha") if reverse else ("cn", "mn", "ar")
+        source, destination = (destination, CORRESPONDENT) if reverse else (CORRESPONDENT, destination)
+        with self._nodes[sender].entered():
+            sending = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        with sending:
+            sending.bind((str(source), 0))
+            sending.connect((str(destination), PORT))
+            payload = bytes(PACKET_OCTETS - 48)
+            end = time.perf_counter() + 0.1
+            while time.perf_counter() < end:
+                _send(sending, payload)
+            before, begin, used = self._received(receiver, device), time.perf_counter(), time.process_time()
+            end = begin + seconds
+            while time.perf_counter() < end:
+                for _ in range(100):
+                    _send(sending, payload)
+            used = time.process_time() - used
+            received = self._received(receiver, device) - before
+            return received / (time.perf_counter() - begin), received / used
+
+    def _received(self, node: str, device: str) -> int:
+        """Packets that came to this node."""
+        with self._nodes[node].entered():
+            text = FilePath("/proc/thread-self/net/dev").read_text()
+        line = next(line for line in text.splitlines() if line.strip().startswith(f"{device}:"))
+        return int(line.split(":")[1].split()[1])
+
+
+def _send(sending: socket.socket, payload: bytes) -> None:
+    try:
+        sending.send(payload)
+    except OSError:
+        pass  # a queue is full, or an ICMPv6 error has come back: nobody listens at the port
 
 
 def measure(backend: str, repetitions: int, duration_s: int, flows: int) -> dict[str, Series]:
