@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv6Address
+from itertools import takewhile
 
 from testbed.wire.codec import Codec
 from testbed.wire.message import BindingAcknowledgement, BindingUpdate, Status
@@ -231,17 +232,25 @@ class Verifier:
         self.timestamps: dict[IPv6Address, int] = {}
         self._judged_at = 0.0
         self._window_s = 0.0
+        self._forgotten_at = 0
+        self._found: tuple[Packet | None, SecurityAssociation | None] = None, None
 
     def association(self, packet: Packet, home: IPv6Address) -> SecurityAssociation | None:
         """The one that a Binding Update for `home` has to be authenticated by."""
         return self.associations.get(home)
 
+    def _association(self, packet: Packet, home: IPv6Address) -> SecurityAssociation | None:
+        """The same, looked up once a message."""
+        if self._found[0] is not packet:
+            self._found = packet, self.association(packet, home)
+        return self._found[1]
+
     def drop_reason(self, packet: Packet, home: IPv6Address) -> str | None:
         """Why a Binding Update is to be dropped in silence (RFC 4285 §5, §5.3; RFC 6275 §5.1), None if it
         is not."""
-        if home in self._by_ipsec:
+        if self._by_ipsec and home in self._by_ipsec:
             return self.unprotected(packet, home) or _care_of_address_unprotected(packet, home)
-        if self.association(packet, home) is None:
+        if self._association(packet, home) is None:
             return None if self.accept_unauthenticated else f"no security association with {home}"
         if packet.message.option(MobilityMessageAuthentication) is None:
             return "no authentication option (RFC 4285 §5)"
@@ -254,7 +263,7 @@ class Verifier:
     def judge(self, packet: Packet, home: IPv6Address, now: float) -> Status:
         """The status that refuses a Binding Update, or "accepted" (RFC 4285 §5.3, §6)."""
         self._judged_at = now
-        association = self.association(packet, home)
+        association = self._association(packet, home)
         if association is None:
             return Status.BINDING_UPDATE_ACCEPTED
         if not is_signed(packet, association, packet.source, home):
@@ -274,12 +283,16 @@ class Verifier:
 
     def _remember(self, home: IPv6Address, timestamp: int, ours: int) -> None:
         """The newest comes last; what could not be played back any more, as it is out of every window, is
-        forgotten: at a mobility anchor point there is no end of home addresses."""
+        forgotten, once a window: at a mobility anchor point there is no end of home addresses."""
         self.timestamps.pop(home, None)
         self.timestamps[home] = timestamp
-        too_old = ours - int(self._window_s * (1 << 32))
-        while self.timestamps[oldest := next(iter(self.timestamps))] < too_old:
-            del self.timestamps[oldest]
+        window = int(self._window_s * (1 << 32))
+        if abs(ours - self._forgotten_at) < window:
+            return
+        self._forgotten_at = ours
+        old = takewhile(lambda home: self.timestamps[home] < ours - window, self.timestamps)
+        for home in list(old):
+            del self.timestamps[home]
 
     def sign(
         self, acknowledgement: BindingAcknowledgement, packet: Packet, home: IPv6Address
@@ -288,7 +301,7 @@ class Verifier:
 
         A time stamp that was refused comes back with our own seconds (RFC 4285 §6).
         """
-        association = self.association(packet, home)
+        association = self._association(packet, home)
         if association is None:
             return acknowledgement
         identifier = packet.message.option(MessageIdentifier)

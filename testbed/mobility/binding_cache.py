@@ -3,7 +3,7 @@
 Classes: `CacheEntry`, `BindingCache`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address, IPv6Network
 from typing import Any
@@ -228,11 +228,11 @@ class BindingCache:
     def remove(self, home_address: IPv6Address) -> None:
         self._entries.pop(home_address, None)
 
-    def leads_back(self, care_of_address: IPv6Address, home_address: IPv6Address) -> bool:
-        """Whether packets to `care_of_address` come to `home_address` at last: it is that address, or a home
+    def leads_back(self, care_of_addresses: Iterable[IPv6Address], home_address: IPv6Address) -> bool:
+        """Whether packets to one of these come to `home_address` at last: it is that address, or a home
         address that is bound to it, at however many removes (RFC 3775 §6.1.7)."""
         visited: set[IPv6Address] = set()
-        places = [care_of_address]
+        places = list(care_of_addresses)
         while places:
             place = places.pop()
             if place == home_address:

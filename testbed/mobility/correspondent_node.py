@@ -228,7 +228,7 @@ class CorrespondentNode(Registrar):
         proven = home_address if deletes else care_of_address
         if not is_authorised(packet, key, proven, correspondent):
             return self._drop(packet, "wrong authenticator (RFC 6275 §6.2.7)")
-        if not deletes and self.cache.leads_back(care_of_address, home_address):
+        if not deletes and self.cache.leads_back([care_of_address], home_address):
             return self._drop(packet, "its care-of address leads back to its home address (RFC 3775 §6.1.7)")
         self._proof = (key, proven, correspondent)
         self._answer_update(packet, update, home_address, now)

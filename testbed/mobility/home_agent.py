@@ -229,7 +229,7 @@ class HomeAgent(Registrar):
 
     def _deletes(self, packet: Packet, update: BindingUpdate, home_address: IPv6Address) -> bool:
         """RFC 5648 §5.6.3: the home binding has the home address as its care-of address."""
-        if update.lifetime_s and any(option.home for option in update.all_options(BindingIdentifier)):
+        if update.lifetime_s and [o for o in update.all_options(BindingIdentifier) if o.home]:
             return False
         return super()._deletes(packet, update, home_address)
 

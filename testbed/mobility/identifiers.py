@@ -37,6 +37,8 @@ class Identifiers:
                 raise Refused(Status.MCOA_MALFORMED)
         self.options = update.all_options(BindingIdentifier)
         self.bids = [option.bid for option in self.options]
+        #: Whether one of them is the home binding's (H flag).
+        self.at_home = True in [option.home for option in self.options]
         self.statuses: dict[int, Status] = {}
         self._update = update
         self._policy = policy

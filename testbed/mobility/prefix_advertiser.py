@@ -53,16 +53,16 @@ class PrefixAdvertiser:
 
     def _sort(self) -> None:
         """Of addresses in several prefixes the longest counts. Bits behind it, and what is left then."""
-        networks = sorted(self.prefixes, key=lambda network: -network.prefixlen)
-        shifts = [(128 - network.prefixlen, network) for network in networks]
-        self._longest_first = [(s, int(network.network_address) >> s, network) for s, network in shifts]
+        sorted_prefixes = sorted(self.prefixes.values(), key=lambda prefix: -prefix.network.prefixlen)
+        shifts = [(128 - prefix.network.prefixlen, prefix) for prefix in sorted_prefixes]
+        self._longest_first = [(s, int(p.network.network_address) >> s, p) for s, p in shifts]
 
     def prefix_of(self, home_address: IPv6Address) -> HomePrefix | None:
         """The home prefix that a home address is from."""
         number = int(home_address)
-        for shift, start, network in self._longest_first:
+        for shift, start, prefix in self._longest_first:
             if number >> shift == start:
-                return self.prefixes[network]
+                return prefix
         return None
 
     def change(self, prefix: HomePrefix, now: float) -> None:

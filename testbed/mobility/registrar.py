@@ -296,7 +296,7 @@ class Registrar(Role):
             raise Refused(Status.REGISTRATION_TYPE_CHANGE_DISALLOWED)  # RFC 3963 §6.2
         granted, status = self._grant(update, home_address, now)
         if identifiers.options:
-            on_link = self._on_link(update)
+            on_link = self._on_link(update) if identifiers.at_home else None
             bindings = identifiers.bindings(entry, self._care_of_status, on_link, granted, now)
         else:
             care_of_address = self._care_of_address(packet, update)
@@ -306,7 +306,7 @@ class Registrar(Role):
                 raise Refused(refusal)
             bindings = [Binding(NO_BID, care_of_address, 0, granted, now + granted)]
         addresses = [binding.care_of_address for binding in bindings if binding.on_link is None]
-        if any(self.cache.leads_back(address, home_address) for address in addresses):
+        if self.cache.leads_back(addresses, home_address):
             raise Refused(Status.INVALID_CARE_OF_ADDRESS)
         prefixes = self._prefixes(update, home_address, addresses) if update.mobile_router else ()
         if not entry.bindings:
@@ -321,7 +321,10 @@ class Registrar(Role):
         entry.bindings.update({binding.bid: binding for binding in bindings})
         self.cache.put(entry)
         renewed = {binding.bid for binding in bindings}
-        lost = entry.forget_bids(entry.superseded_home_bindings(renewed), self.dialect.keeps_inactive)
+        superseded = entry.superseded_home_bindings(renewed)
+        lost: list[int] = []
+        if superseded or update.overwrite:
+            lost = entry.forget_bids(superseded, self.dialect.keeps_inactive)
         flows, left_out = self._answer_flows(packet, update, entry, bool(identifiers.options), renewed)
         before = self._undo[home_address]
         if before is None or not entry.forwards_like(before):

@@ -32,6 +32,10 @@ _PADN = 1
 #: Padding of 0 to 7 octets (RFC 6275 §6.2.2, §6.2.3).
 _PADDING = [b"", bytes((_PAD1,))] + [bytes((_PADN, octets - 2)) + bytes(octets - 2) for octets in range(2, 8)]
 _GREATEST_LENGTH = 8 + 8 * 255
+#: How many options' octets are remembered.
+_REMEMBERED = 1024
+#: Of these classes, the same few objects are sent again and again: answers to what mobile nodes number alike.
+_REPEATED = (BindingIdentifier, FlowIdentification)
 
 #: Options whose receiver answers bad contents with a status: they do not make the message invalid.
 _ANSWERED = {BindingIdentifier.option_type, MobileNetworkPrefix.option_type, FlowSummary.option_type}
@@ -77,6 +81,8 @@ class Codec:
         # refreshes come again and again, and mobile nodes tend to want the same
         self._parsers[self._flow_type] = lru_cache(maxsize=1024)(self._dialect.parse)
         self._encoded: tuple[Message | None, bytes] = None, b""
+        #: By the identity of an option, which is kept with it: its alignment and its octets.
+        self._octets: dict[int, tuple[MobilityOption, int, int, bytes]] = {}
 
     def parse(self, data: bytes, source: IPv6Address, destination: IPv6Address) -> Message:
         """Return the message in a Mobility Header, which `data` starts with.
@@ -175,18 +181,20 @@ class Codec:
         else:
             header += message.fixed.pack(*message.values())
             for option in options:
-                self._append(header, option)
+                _, unit, offset, octets = self._octets.get(id(option)) or self._make_octets(option)
+                if unit > 1:
+                    header += _PADDING[(offset - len(header)) % unit]
+                header += octets
             header += _PADDING[-len(header) & 7]
         if len(header) > _GREATEST_LENGTH:
             raise ValueError(f"message has {len(header)} octets, more than {_GREATEST_LENGTH}")
         header[1] = len(header) // 8 - 1
-        for option in options[:-1]:
-            if isinstance(option, BindingAuthorizationData):
-                raise ValueError("BindingAuthorizationData must be the last option")
+        if BindingAuthorizationData in map(type, options[:-1]):
+            raise ValueError("BindingAuthorizationData must be the last option")
         return bytes(header)
 
-    def _append(self, header: bytearray, option: MobilityOption) -> None:
-        """Append one option, aligned."""
+    def _make_octets(self, option: MobilityOption) -> tuple[MobilityOption, int, int, bytes]:
+        """The option, its alignment, and its octets from the type on."""
         if isinstance(option, FlowIdentification):
             unit, offset = self._dialect.alignment(option)
             kind = self._flow_type
@@ -200,13 +208,14 @@ class Codec:
             kind = option.option_type
             data = bytes(option)
             length = len(data)
-        if unit > 1:
-            header += _PADDING[(offset - len(header)) % unit]
         if length > 255:
             raise ValueError(f"{type(option).__name__} has {length} octets of data, more than 255")
-        header.append(kind)
-        header.append(length)
-        header += data
+        made = option, unit, offset, bytes((kind, length)) + data
+        if type(option) in _REPEATED:
+            if len(self._octets) >= _REMEMBERED:
+                self._octets.clear()
+            self._octets[id(option)] = made
+        return made
 
     def alignment(self, option: MobilityOption) -> Alignment:
         """Return (x, y): the option starts at an offset x*n + y from the start of the Mobility Header."""

@@ -66,7 +66,8 @@ class BindingErrorStatus(IntEnum):
 class MobilityMessage:
     """Base of all messages: `mh_type`, and `fixed`, the layout of what lies between checksum and options."""
 
-    __slots__ = ()
+    #: The options by class, made when it is asked for one of them: a Binding Update is asked a dozen times.
+    __slots__ = ("_by_class",)
     mh_type: ClassVar[int]
     fixed: ClassVar[Struct]
     options: Options
@@ -86,14 +87,19 @@ class MobilityMessage:
 
     def option(self, kind: type[Option]) -> Option | None:
         """Return the first option of this class, None if there is none."""
-        for option in self.options:
-            if isinstance(option, kind):
-                return option
-        return None
+        found = self.all_options(kind)
+        return found[0] if found else None
 
     def all_options(self, kind: type[Option]) -> tuple[Option, ...]:
         """Return all options of this class, in the order of the message."""
-        return tuple([option for option in self.options if isinstance(option, kind)])
+        try:
+            return self._by_class.get(kind, ())
+        except AttributeError:
+            found: dict[type, tuple] = {}
+            for option in self.options:
+                found[type(option)] = (*found.get(type(option), ()), option)
+            object.__setattr__(self, "_by_class", found)
+            return found.get(kind, ())
 
     def __post_init__(self) -> None:
         _as_tuple(self)
@@ -210,10 +216,11 @@ class BindingUpdate(MobilityMessage):
     options: Options = ()
 
     def __post_init__(self) -> None:
-        _as_tuple(self)
-        if self.sequence >> 16:
+        if type(self.options) is not tuple:
+            _as_tuple(self)
+        if self.sequence >> 16 or self.lifetime_s >> 18 or self.lifetime_s & 3:
             check_range("sequence", self.sequence, 0xFFFF)
-        check_lifetime("lifetime_s", self.lifetime_s)
+            check_lifetime("lifetime_s", self.lifetime_s)
 
     @classmethod
     def parse(cls, values: tuple, options: Options) -> "BindingUpdate":
@@ -259,11 +266,12 @@ class BindingAcknowledgement(MobilityMessage):
     options: Options = ()
 
     def __post_init__(self) -> None:
-        _as_tuple(self)
-        if self.status >> 8 or self.sequence >> 16:
+        if type(self.options) is not tuple:
+            _as_tuple(self)
+        if self.status >> 8 or self.sequence >> 16 or self.lifetime_s >> 18 or self.lifetime_s & 3:
             check_range("status", self.status, 0xFF)
             check_range("sequence", self.sequence, 0xFFFF)
-        check_lifetime("lifetime_s", self.lifetime_s)
+            check_lifetime("lifetime_s", self.lifetime_s)
 
     @classmethod
     def parse(cls, values: tuple, options: Options) -> "BindingAcknowledgement":

@@ -156,7 +156,7 @@ def test_time_stamps_are_kept_as_long_as_they_matter():
         packet = as_received(Packet(WLAN, HOME_AGENT, update, home_address=home))
         assert verifier.judge(packet, home, now) == 0
         assert verifier.judge(packet, home, now) == Status.MIPV6_ID_MISMATCH
-    assert len(verifier.timestamps) <= KEY.window_s + 1
+    assert len(verifier.timestamps) <= 2 * KEY.window_s + 1  # they are looked through once a window
 
 
 @requirement("RFC 4285 §6: time stamps accepted outlive a restart of the home agent")
