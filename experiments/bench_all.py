@@ -13,25 +13,28 @@ reexec_in_project_environment()
 
 import argparse  # noqa: E402
 import json  # noqa: E402
-import os  # noqa: E402
-import platform  # noqa: E402
 import subprocess  # noqa: E402
+from collections.abc import Iterator  # noqa: E402
 
 from testbed.experiment import bench  # noqa: E402
 from testbed.experiment.bench import Figure  # noqa: E402
+from testbed.experiment.bench_page import fill_files  # noqa: E402
 from testbed.experiment.options import Parser  # noqa: E402
 
 DESCRIPTION = """\
 Runs the measurements named, or all of them, one after the other, as each is run by its own name, and says in
 between how far it is and how long the rest will take. At the end: one table of all figures with their goals,
 and one JSON document with the documents of all (`benches`), which `--json` puts on standard output and which
-otherwise goes into a file.
+otherwise goes into a file; that is written after each measurement, so that an interrupted run is not lost.
+`--pages` puts the figures into the pages of docs; with `--from`, those of an earlier run.
 """
 EPILOG = """\
 Exit status 1 if a goal is missed, 2 if a measurement could not be made. Examples:
   sudo ./run bench                       some 20 minutes on a machine that does nothing else
   sudo ./run bench --quick               some 3 minutes: to see that all of it works
   sudo ./run bench control scale --json
+  sudo ./run bench --pages               and its figures into docs/benchmarks.md and other pages
+  sudo ./run bench --from results/bench-20261123-140000.json --pages /tmp/docs
 """
 #: What each takes, seconds: in full, in short. Only for saying how long the rest will take.
 EXPECTED_S = {
@@ -46,6 +49,9 @@ EXPECTED_S = {
     "tunnel": (60, 10),
 }
 UNKNOWN_S = (120, 15)
+#: How many times as long it may take before it is given up.
+PATIENCE = 10
+DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
 def names() -> list[str]:
@@ -54,34 +60,41 @@ def names() -> list[str]:
     return sorted(name for name in found if name != "all")
 
 
+def expected_s(name: str, quick: bool) -> float:
+    return EXPECTED_S.get(name, UNKNOWN_S)[quick]
+
+
 def run(name: str, quick: bool) -> dict | None:
     """The document of one measurement, None if it could not be made."""
     program = Path(__file__).with_name(f"bench_{name}.py")
     command = [sys.executable, str(program), "--json", *(["--quick"] if quick else [])]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    limit_s = PATIENCE * expected_s(name, quick) + 60
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=limit_s)
+    except subprocess.TimeoutExpired:
+        bench.say(f"bench {name}: given up after {limit_s:.0f} s")
+        return None
     if done.returncode not in (0, 1):
         return None
     return json.loads(done.stdout)
 
 
-def run_all(wanted: list[str], quick: bool) -> dict[str, dict | None]:
-    """The documents by name; tells of the progress."""
-    found: dict[str, dict | None] = {}
-    begin, pace = time.monotonic(), 1.0
-    expected = {name: EXPECTED_S.get(name, UNKNOWN_S)[quick] for name in wanted}
+def run_all(wanted: list[str], quick: bool) -> Iterator[tuple[str, dict | None]]:
+    """Names and documents; tells of the progress."""
+    begin, pace, past_s = time.monotonic(), 1.0, 0.0
     for number, name in enumerate(wanted, 1):
-        left = pace * sum(expected[other] for other in wanted if other not in found)
-        bench.say(f"\n{number} of {len(wanted)}: {name}; {_minutes(left)} left")
-        found[name] = run(name, quick)
-        pace = (time.monotonic() - begin) / sum(expected[other] for other in found)
-    return found
+        left_s = pace * sum(expected_s(other, quick) for other in wanted[number - 1 :])
+        bench.say(f"\n{number} of {len(wanted)}: {name}; {_minutes(left_s)} left")
+        yield name, run(name, quick)
+        past_s += expected_s(name, quick)
+        pace = (time.monotonic() - begin) / past_s
 
 
 def _minutes(seconds: float) -> str:
     return f"about {seconds / 60:.0f} min" if seconds >= 90 else f"about {seconds:.0f} s"
 
 
-def main() -> int:
+def options() -> argparse.Namespace:
     known = names()
     parser = Parser(
         prog="bench",
@@ -93,44 +106,67 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="the short form of each")
     parser.add_argument("--json", action="store_true", help="standard output is one JSON document")
     parser.add_argument("--out", type=Path, metavar="FILE", help="of the document (results/bench-TIME.json)")
-    options = parser.parse_args()
-    unknown = sorted(set(options.names) - set(known))
+    parser.add_argument("--pages", type=Path, nargs="?", const=DOCS, metavar="DIR",
+                        help="fill the pages in this folder (docs)")  # fmt: skip
+    parser.add_argument("--from", type=Path, dest="source", metavar="FILE",
+                        help="measure nothing: this is the document")  # fmt: skip
+    chosen = parser.parse_args()
+    unknown = sorted(set(chosen.names) - set(known))
     if unknown:
         parser.error(f"there is no measurement named {unknown[0]}: there are {', '.join(known)}")
-    wanted = list(dict.fromkeys(options.names)) or known
-    found = run_all(wanted, options.quick)
-    documents = [document for document in found.values() if document is not None]
-    failed = [name for name, document in found.items() if document is None]
-    out = sys.stderr if options.json else sys.stdout
+    if chosen.pages and chosen.quick:
+        parser.error("--pages: the figures of the short form are not for pages")
+    if chosen.source and (chosen.names or chosen.quick or chosen.out):
+        parser.error("--from: the document is there already: neither NAME, --quick nor --out")
+    try:
+        chosen.document = json.loads(chosen.source.read_text()) if chosen.source else None
+    except (OSError, ValueError) as error:
+        parser.error(f"--from {chosen.source}: {error}")
+    chosen.names = list(dict.fromkeys(chosen.names)) or known
+    if not (chosen.json or chosen.source or chosen.out):
+        chosen.out = Path("results") / time.strftime("bench-%Y%m%d-%H%M%S.json")
+    return chosen
+
+
+def measure(chosen: argparse.Namespace) -> dict:
+    """The document of all that is asked for."""
+    others = bench.others_percent()
+    if others > bench.BUSY_PERCENT:
+        bench.say(f"Warning: others use {others:.0f} % of the processors: times will be of a busy machine.")
+    documents, failed = [], []
+    summary = {"bench": "all", "quick": chosen.quick, "benches": documents, "failed": failed}
+    for name, document in run_all(chosen.names, chosen.quick):
+        if document is None:
+            failed.append(name)
+        else:
+            documents.append(document)
+        summary["reached"] = not failed and all(document["reached"] for document in documents)
+        if chosen.out:
+            chosen.out.parent.mkdir(parents=True, exist_ok=True)
+            chosen.out.write_text(json.dumps(summary, indent=1) + "\n")
+    return summary
+
+
+def main() -> int:
+    chosen = options()
+    summary = chosen.document or measure(chosen)
+    documents, failed = summary["benches"], summary["failed"]
+    out = sys.stderr if chosen.json else sys.stdout
     for document in documents:
-        print(f"\n{document['bench']}", file=out)
+        print(f"\n{document['bench']}{' (on a busy machine)' if document['busy'] else ''}", file=out)
         bench.print_table([Figure.from_json(figure) for figure in document["figures"]], out)
     missed = sum(figure["reached"] is False for document in documents for figure in document["figures"])
     print(f"\n{missed or 'no'} goals missed", file=out)
     if failed:
         print(f"not measured, see above: {', '.join(failed)}", file=out)
-    summary = {
-        "bench": "all",
-        "kernel": platform.release(),
-        "processors": os.cpu_count(),
-        "quick": options.quick,
-        "benches": documents,
-        "failed": failed,
-        "reached": not (failed or missed),
-    }
-    _deliver(summary, options)
+    if chosen.json:
+        print(json.dumps(summary, indent=1))
+    if chosen.out:
+        bench.say(f"the document: {chosen.out}")
+    if chosen.pages:
+        for file in fill_files(chosen.pages, documents):
+            bench.say(f"written: {file}")
     return 2 if failed else 1 if missed else 0
-
-
-def _deliver(summary: dict, options: argparse.Namespace) -> None:
-    text = json.dumps(summary, indent=1)
-    if options.json:
-        print(text)
-    if options.out or not options.json:
-        path = options.out or Path("results") / time.strftime("bench-%Y%m%d-%H%M%S.json")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + "\n")
-        bench.say(f"the document: {path}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What benchmarks of the testbed share: command line, figures with their spread, the document.
 
-Class: `Figure`. Functions: `parser`, `parse`, `quantile`, `say`, `print_table`, `finish`.
+Class: `Figure`. Functions: `parser`, `parse`, `quantile`, `digits`, `say`, `print_table`, `others_percent`,
+`finish`.
 """
 
 import argparse
@@ -8,6 +9,7 @@ import json
 import os
 import platform
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +17,12 @@ from statistics import median
 from typing import TextIO
 
 from testbed.experiment.options import Parser
+from testbed.measure.metadata import metadata
 
-#: Load, per processor, above which times are not to be trusted.
-BUSY_LOAD = 0.75
+#: What others may use of the processors, in percent, before times are not to be trusted.
+BUSY_PERCENT = 10.0
+#: For how long it is measured what others use, in seconds.
+_LOOK_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +38,14 @@ class Figure:
     tolerance: float | None = None
 
     @property
+    def median(self) -> float:
+        return median(self.values)
+
+    @property
     def reached(self) -> bool | None:
         if self.goal is None:
             return None
-        value = median(self.values)
+        value = self.median
         if self.tolerance is not None:
             return abs(value - self.goal) <= self.tolerance
         return value <= self.goal if self.at_most else value >= self.goal
@@ -52,7 +61,7 @@ class Figure:
         return {
             "name": self.name,
             "unit": self.unit,
-            "median": median(self.values),
+            "median": self.median,
             "low": min(self.values),
             "high": max(self.values),
             "values": list(self.values),
@@ -70,11 +79,11 @@ class Figure:
 
     def row(self, width: int) -> str:
         """A line of the table; `width`: of the column of names."""
-        shown = f"{_digits(median(self.values))} ({_digits(min(self.values))} - {_digits(max(self.values))})"
+        shown = f"{digits(self.median)} ({digits(min(self.values))} - {digits(max(self.values))})"
         verdict = ""
         if self.goal is not None:
             sign = {"at most": "<=", "at least": ">="}.get(self._goal_is, self._goal_is)
-            verdict = f"  goal {sign} {_digits(self.goal)}: {'reached' if self.reached else 'MISSED'}"
+            verdict = f"  goal {sign} {digits(self.goal)}: {'reached' if self.reached else 'MISSED'}"
         return f"{self.name:{width}} {shown:>32} {self.unit:10}{verdict}".rstrip()
 
 
@@ -112,6 +121,12 @@ def quantile(values: Sequence[float], part: float) -> float:
     return sorted(values)[min(int(part * len(values)), len(values) - 1)]
 
 
+def digits(value: float) -> str:
+    """Three or more significant digits, no exponent."""
+    size = abs(value)
+    return f"{value:,.0f}" if size >= 100 else f"{value:.1f}" if size >= 10 else f"{value:.3f}"
+
+
 def say(text: str) -> None:
     """What is going on, for people."""
     print(text, file=sys.stderr, flush=True)
@@ -125,21 +140,40 @@ def print_table(figures: Sequence[Figure], out: TextIO) -> None:
         print(figure.row(width), file=out)
 
 
+def others_percent() -> float:
+    """What is used of all processors now, in percent, while the caller does nothing."""
+
+    def used_and_all() -> tuple[int, int]:
+        with open("/proc/stat") as file:
+            times = [int(field) for field in file.readline().split()[1:9]]
+        return sum(times) - times[3] - times[4], sum(times)  # but idle, and waiting for disks
+
+    before = used_and_all()
+    time.sleep(_LOOK_S)  # what is measured is what the others do
+    after = used_and_all()
+    return 100 * (after[0] - before[0]) / max(after[1] - before[1], 1)
+
+
 def finish(name: str, options: argparse.Namespace, figures: Sequence[Figure], **parameters: object) -> int:
     """Print the figures as a table, or as JSON; returns the exit status: 1 where a goal is missed."""
-    load = os.getloadavg()[0]
-    busy = load > BUSY_LOAD * (os.cpu_count() or 1)
+    load, others = os.getloadavg()[0], others_percent()
+    busy = others > BUSY_PERCENT
+    about = metadata()
     out = sys.stderr if options.json else sys.stdout
     print_table(figures, out)
     if busy:
-        print(f"Warning: the load is {load:.1f}: times are those of a busy machine.", file=out)
+        print(f"Warning: others use {others:.0f} % of the processors: times are of a busy machine.", file=out)
     met = all(figure.reached is not False for figure in figures)
     document = {
         "bench": name,
         "kernel": platform.release(),
         "python": platform.python_version(),
-        "processors": os.cpu_count(),
+        "processors": about["processors"],
+        "processor": about["processor"],
+        "commit": about["commit"],
+        "time": about["time"],
         "load": load,
+        "others_percent": others,
         "busy": busy,
         "quick": options.quick,
         "repetitions": options.repetitions,
@@ -154,9 +188,3 @@ def finish(name: str, options: argparse.Namespace, figures: Sequence[Figure], **
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(text + "\n")
     return 0 if met else 1
-
-
-def _digits(value: float) -> str:
-    """Three or more significant digits, no exponent."""
-    size = abs(value)
-    return f"{value:,.0f}" if size >= 100 else f"{value:.1f}" if size >= 10 else f"{value:.3f}"

@@ -35,6 +35,7 @@ def need_root() -> None:
         ("control", ("core: Binding Updates, one binding", "agent: processor while idle")),
         ("scale", ("100 flow bindings: TCP, ratio", "100 mobile nodes: packets by CPU, ratio")),
         ("start", ("1 mobile node: start", "5 mobile nodes: stop")),
+        ("optimisation", ("tun: TCP, down, ratio", "tun: packets, up, ratio")),
     ],
 )
 def test_short_form_gives_the_document(name: str, figures: tuple[str, ...]):
@@ -65,6 +66,15 @@ def test_several_give_one_document():
         assert DOCUMENT <= one.keys() and one["quick"]
 
 
+def test_the_figures_of_a_document_go_into_pages(tmp_path):
+    _, document = run("bench_security", "--quick", "--json")
+    (tmp_path / "run.json").write_text(json.dumps({"bench": "all", "benches": [document], "failed": []}))
+    (tmp_path / "page.md").write_text("<!-- figure security: parse it --><!-- end -->")
+    command = ["bench_all.py", "--from", str(tmp_path / "run.json"), "--pages", str(tmp_path)]
+    subprocess.run([sys.executable, *command], check=True, capture_output=True, cwd=ROOT / "experiments")
+    assert " us<!-- end -->" in (tmp_path / "page.md").read_text()
+
+
 def test_all_are_run_by_name():
     command = [sys.executable, str(ROOT / "experiments" / "bench_all.py"), "nothing"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
@@ -84,7 +94,9 @@ def test_simulation_gives_the_same_signalling_again():
 
 
 @pytest.mark.parametrize(
-    "name", ["bench_control", "bench_scale", "bench_start", "bench_tunnel", "bench_links", "simulate_scale"]
+    "name",
+    [f"bench_{name}" for name in ("control", "scale", "start", "tunnel", "links", "optimisation")]
+    + ["simulate_scale"],
 )
 def test_help_says_what_is_measured(name: str):
     command = [sys.executable, str(ROOT / "experiments" / f"{name}.py"), "--help"]
