@@ -1,11 +1,15 @@
 """Which slot (hence mark and routing table) each BID of each home address has. Class: `Slots`."""
 
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import IPv6Address
 
 from testbed.datapath.error import DatapathError
 from testbed.datapath.mark import SLOTS
 from testbed.mobility.forwarding import HomeBinding
+
+#: Mobile nodes number their bindings alike: one dictionary, which nobody changes, serves many.
+_alike = lru_cache(maxsize=1024)(dict)
 
 
 class Slots:
@@ -27,7 +31,7 @@ class Slots:
             known = self.of.get(binding.home_address, {})
             if self._shared:
                 taken = set(known.values())
-            slots = {}
+            slots: dict[int, int] = {}
             for path in binding.paths:
                 slot = known.get(path.bid)
                 if slot is None:
@@ -38,5 +42,5 @@ class Slots:
                         )
                     taken.add(slot)
                 slots[path.bid] = slot
-            assigned[binding.home_address] = slots
+            assigned[binding.home_address] = _alike(tuple(slots.items()))
         return assigned

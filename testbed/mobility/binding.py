@@ -79,12 +79,14 @@ def wanted_rules(flows: Iterable[FlowBinding], bids: Collection[int]) -> tuple[F
     """
     rules = []
     for flow in sorted(flows, key=lambda flow: (flow.priority, flow.fid)):
-        live = tuple(bid for bid in flow.bids if bid in bids)
+        live = tuple([bid for bid in flow.bids if bid in bids])
+        if live == flow.bids:
+            live = flow.bids  # which many share
         if flow.action is Action.DISCARD:
             live = ()
         elif not live:
             continue
         elif flow.action is Action.FORWARD:
-            live = live[:1]
+            live = live[:1] if len(live) > 1 else live
         rules.append(FlowRule(flow.fid, flow.priority, flow.selector, flow.action, live))
     return tuple(rules)
