@@ -291,9 +291,7 @@ class AgentBench:
 
     def memory_octets(self) -> int:
         """Resident memory of the agent that is its own."""
-        lines = Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines()
-        sizes = {line.split()[0]: int(line.split()[1]) for line in lines[1:]}
-        return 1024 * sizes["Pss:"]
+        return bench.memory_octets(self.pid)
 
     def ready_ms(self, skip: int) -> list[float]:
         """From the arrival of each Binding Update to its forwarding state; without the first `skip`."""

@@ -1,7 +1,7 @@
 """What benchmarks of the testbed share: command line, figures with their spread, the document.
 
-Class: `Figure`. Functions: `parser`, `parse`, `quantile`, `digits`, `say`, `print_table`, `others_percent`,
-`finish`.
+Class: `Figure`. Functions: `parser`, `parse`, `quantile`, `digits`, `memory_octets`, `say`,
+`print_table`, `others_percent`, `finish`.
 """
 
 import argparse
@@ -125,6 +125,13 @@ def digits(value: float) -> str:
     """Three or more significant digits, no exponent."""
     size = abs(value)
     return f"{value:,.0f}" if size >= 100 else f"{value:.1f}" if size >= 10 else f"{value:.3f}"
+
+
+def memory_octets(pid: int) -> int:
+    """Resident memory of a process, its part of what it shares with others."""
+    with open(f"/proc/{pid}/smaps_rollup") as file:
+        sizes = {line.split()[0]: int(line.split()[1]) for line in file.readlines()[1:]}
+    return 1024 * sizes["Pss:"]
 
 
 def say(text: str) -> None:
