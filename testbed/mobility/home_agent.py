@@ -114,7 +114,9 @@ class HomeAgent(Registrar):
 
     def receive(self, packet: Packet, interface: str, now: float) -> None:
         message = packet.message
-        if isinstance(message, HomeAgentAddressDiscoveryRequest):
+        if isinstance(message, BindingUpdate):
+            super().receive(packet, interface, now)
+        elif isinstance(message, HomeAgentAddressDiscoveryRequest):
             self._reply(packet, message, now)
         elif isinstance(message, MobilePrefixSolicitation):
             home_address = packet.home_address or packet.source
@@ -192,7 +194,7 @@ class HomeAgent(Registrar):
             self._reject(packet, update, home_address, Status.DUPLICATE_ADDRESS_DETECTION_FAILED)
 
     def _decide(self, packet: Packet, update: BindingUpdate, home_address: IPv6Address, now: float) -> None:
-        _, held = self._held.get(home_address, (None, None))
+        _, held = self._held.get(home_address, (None, None)) if self._held else (None, None)
         if held is not None and not sequence_is_newer(update.sequence, held.sequence):
             return self._drop(packet, f"sequence number {held.sequence} is being judged already")
         if update.lifetime_s == 0:

@@ -87,9 +87,9 @@ class Identifiers:
                 self.statuses[option.bid] = status
         if not bindings:
             raise Refused(self.statuses[self.bids[0]])
-        home = next((binding.bid for binding in bindings if binding.on_link is not None), None)
-        if home is not None and not on_link.neighbour_discovery:
-            self.home_status = home, Status.MCOA_RETURNHOME_WO_NDP
+        at_home = [binding.bid for binding in bindings if binding.on_link is not None]
+        if at_home and not on_link.neighbour_discovery:
+            self.home_status = at_home[0], Status.MCOA_RETURNHOME_WO_NDP
         return bindings
 
     def _care_of_address(self, option: BindingIdentifier, known: Binding | None) -> IPv6Address | None:

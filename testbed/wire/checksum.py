@@ -9,8 +9,8 @@ def checksum(data: bytes, source: IPv6Address, destination: IPv6Address, next_he
     Computed over data whose checksum field is zero it is the value of that field; over data as received it is
     zero exactly where the checksum is right.
     """
-    tail = len(data).to_bytes(4, "big") + next_header.to_bytes(4, "big")
+    pseudo_header = int(source) + int(destination) + len(data) + next_header
     if len(data) % 2:
         data += b"\0"
-    # 2**16 is 1 modulo 0xffff: the remainder of the whole number is the one's complement sum of its words.
-    return -int.from_bytes(source.packed + destination.packed + tail + data, "big") % 0xFFFF
+    # 2**16 is 1 modulo 0xffff: the remainder of a whole number is the one's complement sum of its words.
+    return -(pseudo_header + int.from_bytes(data, "big")) % 0xFFFF

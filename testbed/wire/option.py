@@ -278,7 +278,7 @@ class BindingIdentifier(MobilityOption):
             check_range("bid", self.bid, 0xFFFF)
             check_range("status", self.status, 0xFF)
             check_range("priority", self.priority, 0x7F)
-        if self.care_of_address is not None:
+        if type(self.care_of_address) is not IPv6Address and self.care_of_address is not None:
             _check_address("care_of_address", self.care_of_address, IPv6Address, IPv4Address)
 
     @property

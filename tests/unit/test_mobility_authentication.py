@@ -18,7 +18,7 @@ from simulation import (
     as_received,
 )
 
-from testbed.mobility.authentication import SecurityAssociation, Signer, ntp_timestamp, signed
+from testbed.mobility.authentication import SecurityAssociation, Signer, hmac_sha1, ntp_timestamp, signed
 from testbed.mobility.home_agent import HomeAgent, HomeAgentConfiguration
 from testbed.mobility.mobile_node import MobileNode
 from testbed.mobility.mobile_node_configuration import MobileNodeConfiguration
@@ -30,6 +30,12 @@ from testbed.wire.packet import Packet, build_packet, parse_packet
 requirement = pytest.mark.requirement
 OTHER = SecurityAssociation(1000, bytes(16))
 CODEC = Codec()
+
+
+@pytest.mark.parametrize("octets", [0, 1, 55, 64, 200])
+@pytest.mark.parametrize("key", [KEY.key, b"", bytes(range(64))])
+def test_the_keyed_hash_is_hmac(key, octets):
+    assert hmac_sha1(key, bytes(range(octets))) == hmac.digest(key, bytes(range(octets)), "sha1")
 
 
 def secure_pair(mobile=KEY, home=KEY, *, accept_unauthenticated=False, clock_error_s=0.0):

@@ -422,3 +422,12 @@ def test_options_are_found_by_class():
 def test_memoryview_and_bytearray_are_octets_too():
     octets = CODEC.build(UPDATE, MN, HA)
     assert parse(memoryview(octets)) == parse(bytearray(octets)) == UPDATE
+
+
+def test_what_a_codec_remembers_of_options_is_right_and_has_a_bound():
+    codec = Codec()
+    for fid in range(3000):
+        message = BindingAcknowledgement(0, 1, 40, options=(FlowIdentification(fid, 1),) * 2)
+        octets = codec.build(message, HA, MN)
+        assert octets == Codec().build(message, HA, MN)
+    assert len(codec._octets) <= 1024

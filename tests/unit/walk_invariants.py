@@ -20,6 +20,7 @@ from testbed.mobility.registrar import Registrar
 from testbed.mobility.registration import Registration
 from testbed.mobility.return_routability import MAX_NONCE_LIFETIME
 from testbed.mobility.role import Event, Role
+from testbed.wire.codec import Codec
 from testbed.wire.flow import FlowIdentification, Pro
 from testbed.wire.message import BindingAcknowledgement, BindingUpdate
 from testbed.wire.option import AlternateCareOfAddress, BindingIdentifier
@@ -345,7 +346,8 @@ _CONTAINERS = (dict, list, set, deque, tuple, frozenset)
 
 
 def footprint(role: Role) -> int:
-    """How many elements all tables have that a role leads to: its own, and those of its parts."""
+    """How many elements all tables have that a role leads to: its own, and those of its parts. But for what
+    codecs remember, which has bounds of its own, as what functions remember has."""
     seen, todo, elements = {id(role)}, [role], 0
     while todo:
         thing = todo.pop()
@@ -360,6 +362,8 @@ def footprint(role: Role) -> int:
         else:
             parts = [value for _, value in _attributes(thing)]
         for part in parts:
+            if isinstance(part, Codec):
+                continue
             ours = type(part).__module__.startswith("testbed.") or isinstance(part, _CONTAINERS)
             if (ours or isinstance(part, types.MethodType)) and id(part) not in seen:
                 seen.add(id(part))
