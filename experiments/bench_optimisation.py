@@ -44,7 +44,7 @@ EPILOG = """\
 The goal is a median ratio of 0.5 or more of TCP, in each direction; exit status 1 if one is missed.
 Small packets, of which each is paid for by itself, have none. Examples:
   sudo ./run bench optimisation
-  sudo ./run bench optimisation --carrier tun --repetitions 20
+  sudo ./run bench optimisation --carrier tun --repeat 20
   sudo ./run bench optimisation --quick --json
 """
 GOAL = 0.5

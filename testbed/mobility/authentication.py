@@ -77,9 +77,9 @@ def signed(
     """The same message with an MN-HA authentication option at its end (RFC 4285 §5.1), and before that the
     time stamp, if there is one."""
     options = message.options if identifier is None else (*message.options, identifier)
-    blank = _blank(association.spi)
+    blank, octets = _blank(association.spi)
     header = codec.encode(message, (*options, blank))
-    offset = _option_offset(header, blank)
+    offset = header.rindex(octets)
     proof = _authenticator(association, care_of, home, header, offset)
     option = MobilityMessageAuthentication(MN_HA, association.spi, proof)
     made = message.with_options((*options, option))
@@ -89,9 +89,10 @@ def signed(
 
 
 @lru_cache(maxsize=1024)
-def _blank(spi: int) -> MobilityMessageAuthentication:
-    """The option before its authenticator is known."""
-    return MobilityMessageAuthentication(MN_HA, spi, bytes(AUTHENTICATOR_OCTETS))
+def _blank(spi: int) -> tuple[MobilityMessageAuthentication, bytes]:
+    """The option before its authenticator is known, and its octets."""
+    option = MobilityMessageAuthentication(MN_HA, spi, bytes(AUTHENTICATOR_OCTETS))
+    return option, _octets(option)
 
 
 def is_signed(
@@ -106,7 +107,7 @@ def is_signed(
     if (claimed.subtype, claimed.spi) != (MN_HA, association.spi):
         return False
     header = packet.mobility_header
-    expected = _authenticator(association, care_of, home, header, _option_offset(header, claimed))
+    expected = _authenticator(association, care_of, home, header, header.rindex(_octets(claimed)))
     return hmac.compare_digest(expected, claimed.authenticator)
 
 
@@ -127,10 +128,10 @@ def hmac_sha1(key: bytes, data: bytes) -> bytes:
     return sha1(block.translate(_OUTER) + inner).digest()
 
 
-def _option_offset(header: bytes, last: MobilityMessageAuthentication) -> int:
-    """Where the last option starts in a Mobility Header: there is nothing but padding behind it."""
-    data = bytes(last)
-    return header.rindex(bytes((last.option_type, len(data))) + data)
+def _octets(option: MobilityMessageAuthentication) -> bytes:
+    """The whole option. There is nothing but padding behind it in a Mobility Header, which it is found by."""
+    data = bytes(option)
+    return bytes((option.option_type, len(data))) + data
 
 
 class Signer:

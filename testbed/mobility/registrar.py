@@ -20,7 +20,7 @@ from testbed.mobility.refusal import Held, Refused
 from testbed.mobility.role import Role, Transmission
 from testbed.mobility.snapshot import entry_from_snapshot, entry_to_snapshot
 from testbed.wire.address import text
-from testbed.wire.flow import FlowIdentification
+from testbed.wire.flow import FlowIdentification, Pro
 from testbed.wire.message import (
     BindingAcknowledgement,
     BindingRefreshRequest,
@@ -42,6 +42,7 @@ from testbed.wire.packet import Packet
 MAX_DELETE_BCE_TIMEOUT = 10.0
 #: How long after a failure of the datapath that nobody can be told of it is tried again, in seconds.
 DATAPATH_RETRY_S = 1.0
+_REFRESH = Pro.REFRESH
 
 
 class Registrar(Role):
@@ -351,7 +352,9 @@ class Registrar(Role):
     ) -> tuple[tuple[FlowIdentification, ...], list[int]]:
         """Do what a message says of flows: the options of the answer, and the FIDs that are lost because the
         message, which renews the BIDs `renewed`, leaves them out."""
-        bid = self._subject(packet, update, entry) if with_bids else None
+        bid = NO_BID if with_bids else None
+        if with_bids and [o for o in update.all_options(FlowIdentification) if o.pro != _REFRESH]:
+            bid = self._subject(packet, update, entry)  # a refresh changes nothing, wherever it comes from
         return self.dialect.process(update, entry, self.policy, bid, renewed)
 
     def _subject(self, packet: Packet, update: BindingUpdate, entry: CacheEntry) -> int:
