@@ -10,6 +10,11 @@ from testbed.report.result import Result, ResultError, read_result
 
 #: Parameters that are for the sake of time alone stand last in a name.
 _FIRST = ("strategy", "scenario", "links")
+#: Parameters that are numbers, in words.
+_NUMBERS = {
+    "ha_distance_ms": "home agent {} ms away", "cn_distance_ms": "correspondent {} ms away",
+    "mobile_nodes": "{} mobile nodes", "flow_bindings": "{} flow bindings", "pace": "pace {}", "": "{}",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +95,14 @@ class Collection:
         """The entries of `groups`."""
         return [entry for entries in self.groups().values() for entry in entries]
 
+    def common(self) -> dict[str, Any]:
+        """The parameters that all results share, where they are of several cases."""
+        if len({entry.group for entry in self.entries}) < 2:
+            return {}
+        first = self.entries[0].parameters
+        return {name: value for name, value in first.items()
+                if all(entry.parameters.get(name) == value for entry in self.entries)}  # fmt: skip
+
     def values(self, parameter: str) -> list[Any]:
         """The values that a parameter takes, in the order of their first appearance."""
         seen = {json.dumps(entry.parameters[parameter]): entry.parameters[parameter]
@@ -97,7 +110,6 @@ class Collection:
         ranks = {entry.parameters.get(parameter): entry.result.metadata.get("rank", 0)
                  for entry in self.entries if parameter == "strategy"}  # fmt: skip
         return sorted(seen.values(), key=lambda value: ranks[value]) if ranks else list(seen.values())
-
 
     def select(self, words: Iterable[str]) -> "Collection":
         """The results whose parameters fit all these words: a value, or `name=value`; networks are joined by
@@ -111,9 +123,10 @@ def text_of(value: Any, name: str = "") -> str:
     """A parameter's value in words."""
     if isinstance(value, list):
         return " + ".join(map(str, value))
-    return (
-        f"{name} {value:g}" if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
-    )
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return f"mobile {value}" if name == "mobile" else str(value)
+    text = _NUMBERS.get(name, f"{name} {{}}").format(f"{value:g}")
+    return text.removesuffix("s") if value == 1 and name in ("mobile_nodes", "flow_bindings") else text
 
 
 def _word_of(value: Any) -> str:

@@ -5,7 +5,7 @@ Colours are those of Okabe and Ito, and every series has a marker and a line sty
 """
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from testbed.report.collection import Collection, Entry, text_of
@@ -14,6 +14,7 @@ from testbed.report.plot import STAGES, STYLE
 from testbed.report.statistics import interval
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000", "#8A7B00")
@@ -21,16 +22,19 @@ MARKERS = "o^sDvP*X<>hd"
 LINES = ("-", "--", "-.", ":")
 #: An axis shows at least so much of a percentage or Mbit/s: less is no difference.
 _LEAST_SPAN = 1.0
+#: So many points within this part of a panel's width and height cannot be told apart.
+_MANY, _CLOSE = 3, 0.08
 #: More do not fit a page.
 _MOST_PANELS = 6
 
 
 def style(index: int) -> dict[str, Any]:
     """Colour, marker and line of the series of that number."""
+    # where colours begin anew, lines are others than the first time
     return {
         "color": COLOURS[index % len(COLOURS)],
         "marker": MARKERS[index % len(MARKERS)],
-        "linestyle": LINES[index % len(LINES)],
+        "linestyle": LINES[(index + index // len(COLOURS)) % len(LINES)],
     }
 
 
@@ -41,7 +45,7 @@ def comparison_figures(collection: Collection) -> "dict[str, tuple[str, Figure]]
     matplotlib.use("Agg")
     found = {}
     with matplotlib.rc_context(STYLE):
-        if len(collection.values("strategy")) > 0:
+        if len(collection.values("strategy")) > 1:
             found["interruption-cdf"] = (
                 "Longest interruption of each flow while things happen: the share of flows and runs that "
                 "stayed at or below it. Further left is better.",
@@ -66,7 +70,7 @@ def comparison_figures(collection: Collection) -> "dict[str, tuple[str, Figure]]
             )
         for parameter in _numeric(collection):
             found[f"against-{parameter}"] = (
-                f"Figures against {parameter.replace('_', ' ')}: medians with 95 % confidence intervals.",
+                f"Figures against {_axis(parameter)}: medians with 95 % confidence intervals.",
                 draw_against(collection, parameter),
             )
     return {name: entry for name, entry in found.items() if entry[1] is not None}
@@ -75,17 +79,36 @@ def comparison_figures(collection: Collection) -> "dict[str, tuple[str, Figure]]
 def _columns(collection: Collection) -> list[tuple[str, list[Entry]]]:
     """The results by all but the strategy, in words; those that most strategies have come first."""
     found: dict[str, list[Entry]] = {}
+    common = collection.common()
     for entry in collection.usable():
         if "strategy" in entry.parameters:
             words = [text_of(value, name) for name, value in entry.parameters.items()
-                     if name != "strategy" and name not in entry.shared]  # fmt: skip
+                     if name == "scenario" or name != "strategy" and name not in common]  # fmt: skip
             found.setdefault(", ".join(words), []).append(entry)
-    return sorted(found.items(), key=lambda item: -len({e.parameters["strategy"] for e in item[1]}))
+    ranked = sorted(found.items(), key=lambda item: -len({e.parameters["strategy"] for e in item[1]}))
+    return [item for item in ranked if len({e.parameters["strategy"] for e in item[1]}) > 1] or ranked
 
 
-def _plain(value: float, _: object = None) -> str:
-    """Labels of a logarithmic axis: 1, 2 and 5 in each decade."""
-    return f"{value:g}" if f"{value:e}"[0] in "125" else ""
+def _logarithmic(panel: "Axes") -> None:
+    """A logarithmic axis across, labelled at 1, 2 and 5 of each decade."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    panel.set_xscale("log")
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.xaxis.set_minor_locator(NullLocator())
+    panel.xaxis.set_major_formatter(lambda value, _=None: f"{value:g}")
+
+
+def _key(figure: "Figure", strategies: Iterable[tuple[int, str]], lines: bool) -> None:
+    """The legend below all panels: these strategies with their numbers."""
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], label=strategy, linewidth=1.4, markersize=6,
+               **style(index) | ({} if lines else {"linestyle": "none"}))
+        for index, strategy in sorted(strategies)
+    ]  # fmt: skip
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 5))
 
 
 def draw_interruptions(collection: Collection) -> "Figure":
@@ -101,7 +124,7 @@ def draw_interruptions(collection: Collection) -> "Figure":
     )  # fmt: skip
     for panel in panels.flat[len(columns) :]:
         panel.set_visible(False)
-    handles = {}
+    shown = set()
     for panel, (title, entries) in zip(panels.flat, columns, strict=False):
         for index, strategy in enumerate(strategies):
             values = sorted(
@@ -113,19 +136,18 @@ def draw_interruptions(collection: Collection) -> "Figure":
             )
             if values:
                 shares = [(number + 1) / len(values) for number in range(len(values))]
-                (handles[strategy],) = panel.step(
+                panel.step(
                     [values[0], *values], [0, *shares], where="post", linewidth=1.4, markersize=4,
                     markevery=max(len(values) // 8, 1), **style(index),
                 )  # fmt: skip
-        panel.set_xscale("log")
-        for axis_format in (panel.xaxis.set_major_formatter, panel.xaxis.set_minor_formatter):
-            axis_format(_plain)
+                shown.add((index, strategy))
+        _logarithmic(panel)
         panel.set_title(title, fontsize=9)
         panel.set_xlabel("longest interruption (ms)")
         panel.set_ylim(0, 1.02)
     for row in panels:
         row[0].set_ylabel("share of flows and runs")
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(len(handles), 5))
+    _key(figure, shown, lines=True)
     return figure
 
 
@@ -142,36 +164,75 @@ def draw_trade_off(collection: Collection, across: Metric, up: Metric) -> "Figur
     )
     for panel in panels.flat[len(columns) :]:
         panel.set_visible(False)
-    handles = {}
+    shown = set()
     for panel, (title, entries) in zip(panels.flat, columns, strict=False):
+        points = []
         for index, strategy in enumerate(strategies):
             chosen = [entry for entry in entries if entry.parameters["strategy"] == strategy
                       and not entry.result.metadata.get("not_carried")]  # fmt: skip
             point = [_estimate([metric.of(entry.result) for entry in chosen]) for metric in (across, up)]
-            if None in point:
-                continue
-            (x, x_error), (y, y_error) = point
-            look = style(index) | {"linestyle": "none"}
-            handles[strategy] = panel.errorbar(
-                x, y, xerr=x_error, yerr=y_error, markersize=7, capsize=2, elinewidth=0.9, **look
-            )
+            if None not in point:
+                points.append((index, *point))
+                shown.add((index, strategy))
+        _draw_points(panel, points, 7)
         panel.set_title(title, fontsize=9)
         panel.set_xlabel(f"{across.title} ({across.unit})", fontsize=8)
         panel.set_ylabel(f"{up.title} ({up.unit})", fontsize=8)
         low, high = panel.get_xlim()
         if across.unit == "ms":
-            panel.set_xscale("log")
+            _logarithmic(panel)
             panel.set_xlim(min(low, high / 2) / 1.3, max(high, low * 2) * 1.3)
-            for axis_format in (panel.xaxis.set_major_formatter, panel.xaxis.set_minor_formatter):
-                axis_format(_plain)
         else:
             panel.set_xlim(0, high * 1.08)
         panel.set_ylim(0, max(panel.get_ylim()[1], _LEAST_SPAN) * 1.08)
-    if not handles:
+        _magnify(panel, points)
+    if not shown:
         pyplot.close(figure)
         return None
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(len(handles), 5))
+    _key(figure, shown, lines=False)
     return figure
+
+
+#: Number of the series, and of both axes the median with its distances to the ends of the interval.
+_Point = tuple[int, tuple[float, Any], tuple[float, Any]]
+
+
+def _draw_points(panel: "Axes", points: Sequence[_Point], size: float) -> None:
+    for index, (x, x_error), (y, y_error) in points:
+        panel.errorbar(x, y, xerr=x_error, yerr=y_error, markersize=size, capsize=2, elinewidth=0.9,
+                       **style(index) | {"linestyle": "none"})  # fmt: skip
+
+
+def _magnify(panel: "Axes", points: Sequence[_Point]) -> None:
+    """Where most points lie on top of each other, those once more, magnified, in a free part of the panel."""
+    if len(points) < _MANY:
+        return
+    panel.figure.canvas.draw()  # so that places in the panel are known
+    places = panel.transAxes.inverted().transform(
+        panel.transData.transform([(x, y) for _, (x, _), (y, _) in points])
+    )
+    x_middle, y_middle = (statistics.median(values) for values in zip(*places.tolist(), strict=True))
+    near = [point for point, (x, y) in zip(points, places, strict=True)
+            if abs(x - x_middle) < _CLOSE and abs(y - y_middle) < _CLOSE]  # fmt: skip
+    if len(near) < _MANY:
+        return
+    width, height = 0.42, 0.42
+    corners = [(x, y) for y in (0.12, 0.48) for x in (0.53, 0.1)]
+    free = next((corner for corner in corners if not any(
+        corner[0] - 0.06 < x < corner[0] + width + 0.06 and corner[1] - 0.06 < y < corner[1] + height + 0.06
+        for x, y in places)), None)  # fmt: skip
+    if free is None:
+        return
+    inset = panel.inset_axes([*free, width, height])
+    _draw_points(inset, near, 5)
+    for axis, which in ((inset.set_xlim, 1), (inset.set_ylim, 2)):
+        values = [point[which][0] for point in near]
+        span = (max(values) - min(values)) or abs(max(values)) * 0.1 or 1.0
+        axis(min(values) - span * 0.18, max(values) + span * 0.18)
+    inset.tick_params(labelsize=6.5, length=2)
+    inset.grid(True, linewidth=0.4)
+    inset.set_facecolor("white")
+    panel.indicate_inset_zoom(inset, edgecolor="#666666", linewidth=0.7)
 
 
 def _estimate(values: Sequence[float | None]) -> tuple[float, list[list[float]] | None] | None:
@@ -185,53 +246,73 @@ def _estimate(values: Sequence[float | None]) -> tuple[float, list[list[float]] 
 
 def _handovers(entry: Entry) -> list[dict[str, float | None]]:
     """The stages of losses and movements that came to their end. A movement's is when the home agent
-    forwards: flows stay on their interface, so that no packet is the first on a new path."""
+    forwards: flows stay on their interface, so that no packet is the first on a new path. Losses that were
+    announced are left out: flows had left before."""
+    announced = any(event["event"] == "link-going-down" for event in entry.result.events)
     found = []
     for one in entry.result.handovers:
         stages = dict(one.stages_ms)
         if one.cause == "move":
             stages["first_packet"] = None
         end = {"link-down": "first_packet", "move": "datapath_ready"}.get(one.cause)
-        if end and one.at_s >= 0 and stages.get(end) is not None:
+        if end and one.at_s >= 0 and stages.get(end) is not None and not announced:
             found.append(stages)
     return found
 
 
 def draw_case_stages(collection: Collection) -> "Figure":
-    """One bar a case: medians over its handovers and repetitions."""
+    """One bar a case, in panels by all but the strategy: medians over its handovers and repetitions."""
     import matplotlib.pyplot as pyplot
 
-    bars = []
+    panels_of: dict[str, list[tuple[str, list[dict[str, float | None]]]]] = {}
+    common = collection.common()
     for entries in collection.groups().values():
-        found = [stages for entry in entries for stages in _handovers(entry)[:1]]
-        if found:
-            bars.append((entries[0].title, found))
-    figure, axes = pyplot.subplots(figsize=(8.4, 1.5 + 0.36 * len(bars)), layout="constrained")
-    shown = set()
-    longest = max(stages[name] for _, found in bars for stages in found for name, *_ in STAGES
-                  if stages.get(name) is not None)  # fmt: skip
-    for row, (_, found) in enumerate(bars):
-        position = 0.0
-        for stage, label, colour, hatch in STAGES:
-            moments = [stages[stage] for stages in found if stages.get(stage) is not None]
-            moment = statistics.median(moments) if moments else None
-            if moment is None or moment < position:
-                continue
-            axes.barh(row, moment - position, left=position, color=colour, hatch=hatch, edgecolor="white",
-                      linewidth=0.3, height=0.62, label=label if stage not in shown else None)  # fmt: skip
-            shown.add(stage)
-            position = moment
-        axes.text(
-            position + longest * 0.012, row, f"{position:.0f} ms, n={len(found)}", va="center", fontsize=8
-        )
-    axes.set_yticks(range(len(bars)), [title for title, _ in bars], fontsize=8)
-    axes.invert_yaxis()
-    axes.grid(axis="y", visible=False)
-    axes.set_xlim(0, longest * 1.2)
-    axes.set_xlabel("time after loss or movement (ms)")
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8)
+        if found := [stages for entry in entries for stages in _handovers(entry)[:1]]:
+            first = entries[0]
+            words = {name: text_of(value, name) for name, value in first.parameters.items()
+                     if name in ("strategy", "scenario") or name not in common}  # fmt: skip
+            label = words.pop("strategy", None)
+            title = ", ".join(words.values())
+            panels_of.setdefault(title if label else "", []).append((label or title or first.kind, found))
+    counts = [len(bars) for bars in panels_of.values()]
+    figure, panels = pyplot.subplots(
+        len(counts), 1, figsize=(8.4, 1.3 + 0.34 * sum(counts) + 0.45 * len(counts)), squeeze=False,
+        sharex=True, layout="constrained", height_ratios=[count + 0.6 for count in counts],
+    )  # fmt: skip
+    ends: list[float] = []
+    shown: set[str] = set()
+    for panel, (title, bars) in zip(panels[:, 0], panels_of.items(), strict=True):
+        panel.set_title(title, fontsize=9, loc="left")
+        for row, (_, found) in enumerate(bars):
+            ends.append(_draw_stages(panel, row, found, shown))
+        panel.set_yticks(range(len(bars)), [label for label, _ in bars], fontsize=8)
+        panel.set_ylim(len(bars) - 0.4, -0.6)
+        panel.grid(axis="y", visible=False)
+    panels[-1, 0].set_xlim(0, max(ends) * 1.2)
+    panels[-1, 0].set_xlabel("time after loss or movement (ms)")
+    from matplotlib.patches import Patch
+
+    handles = [Patch(facecolor=colour, hatch=hatch, edgecolor="white", linewidth=0.3, label=label)
+               for stage, label, colour, hatch in STAGES if stage in shown]  # fmt: skip
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8)
     return figure
+
+
+def _draw_stages(panel: "Axes", row: int, found: Sequence[dict[str, float | None]], shown: set[str]) -> float:
+    """One bar; where it ends, ms. Adds the stages that are seen to `shown`."""
+    position = 0.0
+    for stage, _, colour, hatch in STAGES:
+        moments = [stages[stage] for stages in found if stages.get(stage) is not None]
+        moment = statistics.median(moments) if moments else None
+        if moment is None or moment < position:
+            continue
+        panel.barh(row, moment - position, left=position, color=colour, hatch=hatch, edgecolor="white",
+                   linewidth=0.3, height=0.62)  # fmt: skip
+        shown.add(stage)
+        position = moment
+    panel.annotate(f"{position:.0f} ms, n = {len(found)}", (position, row), xytext=(5, 0), va="center",
+                   textcoords="offset points", fontsize=8)  # fmt: skip
+    return position
 
 
 def _numeric(collection: Collection) -> list[str]:
@@ -239,6 +320,13 @@ def _numeric(collection: Collection) -> list[str]:
     names = {name for entry in collection.entries for name in entry.parameters}
     return sorted(name for name in names if len(values := collection.values(name)) >= 3 and all(
         isinstance(value, (int, float)) and not isinstance(value, bool) for value in values))  # fmt: skip
+
+
+def _axis(parameter: str) -> str:
+    """A parameter's name in words."""
+    words = {"ha_distance_ms": "the home agent's distance, one way (ms)",
+             "cn_distance_ms": "the correspondent node's distance, one way (ms)"}  # fmt: skip
+    return words.get(parameter, parameter.replace("_", " "))
 
 
 #: What is drawn against a parameter, if there is something of it.
@@ -293,6 +381,6 @@ def draw_against(collection: Collection, parameter: str) -> "Figure | None":
         panel.set_ylabel(metric.unit)
         panel.set_title(metric.title, fontsize=9, loc="left")
         panel.set_ylim(0, panel.get_ylim()[1] * 1.05)
-    panels[-1, 0].set_xlabel(parameter.replace("_", " "))
+    panels[-1, 0].set_xlabel(_axis(parameter))
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2, fontsize=8)
     return figure

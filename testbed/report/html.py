@@ -17,7 +17,7 @@ from testbed.report.collection import Collection, Entry, read_collection, text_o
 from testbed.report.comparison_plot import comparison_figures
 from testbed.report.html_style import SCRIPT, STYLESHEET
 from testbed.report.metric import METRICS, Metric, meets_goal
-from testbed.report.plot import STYLE, draw_stages, draw_throughput
+from testbed.report.plot import STYLE, draw_delay, draw_stages, draw_throughput
 from testbed.report.statistics import interval
 
 if TYPE_CHECKING:
@@ -60,20 +60,30 @@ def write_report(
 
 def _page(collection: Collection, title: str, images: Sequence[tuple[str, str, str]]) -> str:
     groups = list(collection.groups().values())
+    matrix = _matrix(collection)
+    plots = [
+        _image(f"Figure {number}. {caption}", data) for number, (_, caption, data) in enumerate(images, 1)
+    ]
+    buttons = (
+        "<p class='screen'><button type='button' onclick='openAll(true)'>open all</button> "
+        "<button type='button' onclick='openAll(false)'>close all</button></p>"
+    )
+    cases = "".join(_details(entries) for entries in collection.all_groups().values())
+    sections = {
+        "Strategies and scenarios": matrix,
+        "Comparison": f"<div class='figures'>{''.join(plots)}</div>" if plots else "",
+        "Figures of all cases": _case_table(groups),
+        "Each case": buttons + cases,
+        "What the figures mean": _metrics_explained(),
+    }
+    sections = {name: content for name, content in sections.items() if content}
     parts = [
         f"<h1>{escape(title)}</h1>",
         _provenance(collection),
-        _matrix(collection),
-        "<h2>Cases</h2>",
-        _case_table(groups),
-        "<h2>Comparison</h2>" if images else "",
-        *(_image(caption, data) for _, caption, data in images),
-        "<h2>Each case</h2>",
-        "<p><button type='button' onclick='openAll(true)'>open all</button> "
-        "<button type='button' onclick='openAll(false)'>close all</button></p>",
-        *(_details(entries) for entries in collection.all_groups().values()),
-        _metrics_explained(),
-    ]
+        "<nav>" + " ".join(f"<a href='#{_slug(name)}'>{name}</a>" for name in sections) + "</nav>",
+        *(f"<section><h2 id='{_slug(name)}'>{name}</h2>{content}</section>"
+          for name, content in sections.items()),
+    ]  # fmt: skip
     return (
         f"<!DOCTYPE html>\n<html lang='en'><head><meta charset='utf-8'><title>{escape(title)}</title>"
         "<meta name='viewport' content='width=device-width, initial-scale=1'>"
@@ -84,6 +94,10 @@ def _page(collection: Collection, title: str, images: Sequence[tuple[str, str, s
 
 
 # -- parts of the page
+
+
+def _slug(name: str) -> str:
+    return name.lower().replace(" ", "-")
 
 
 def _provenance(collection: Collection) -> str:
@@ -98,12 +112,17 @@ def _provenance(collection: Collection) -> str:
             ("processor", f"{data.get('processors')} × {data.get('processor')}"),
             ("links by", backends.get("link")),
             ("tunnels by", backends.get("tunnel")),
+            ("seed", data.get("case", data).get("seed")),
             ("day", str(data.get("time"))[:10]),
         ):
-            if value and str(value) not in facts.setdefault(name, []):
+            if value is not None and str(value) not in facts.setdefault(name, []):
                 facts[name].append(str(value))
+    if common := ", ".join(text_of(value, name) for name, value in collection.common().items()):
+        facts["all runs"] = [common]
     busy = sum(not entry.trusted for entry in collection.entries)
-    cells = "".join(f"<dt>{name}</dt><dd>{escape(', '.join(values))}</dd>" for name, values in facts.items())
+    cells = "".join(
+        f"<div><dt>{name}</dt><dd>{escape(', '.join(values))}</dd></div>" for name, values in facts.items()
+    )
     warning = (
         f"<p class='warning'>⚠ In {busy} of {len(collection.entries)} runs the machine was too busy: their "
         "figures count only where a case has no other run, and are marked *.</p>"
@@ -131,18 +150,23 @@ def _matrix(collection: Collection) -> str:
     strategies = collection.values("strategy")
     if not strategies:
         return ""
-    columns: dict[str, dict[str, list[Entry]]] = {}
+    columns: dict[tuple[str, ...], dict[str, list[Entry]]] = {}
+    common = collection.common()
     for entries in collection.groups().values():
         first = entries[0]
         if "strategy" in first.parameters:
-            words = ", ".join(
+            words = tuple(
                 text_of(value, name)
                 for name, value in first.parameters.items()
-                if name != "strategy" and name not in first.shared
+                if name == "scenario" or name != "strategy" and name not in common
             )
             columns.setdefault(words, {}).setdefault(first.parameters["strategy"], entries)
-    head = "".join(f"<th scope='col'>{escape(name)}<br><small>{_goal(cells)}</small></th>"
-                   for name, cells in columns.items())  # fmt: skip
+    head = "".join(
+        f"<th scope='col'>{escape(words[0])}<br><small>"
+        + "<br>".join(map(escape, (*words[1:], *_goal(cells))))
+        + "</small></th>"
+        for words, cells in columns.items()
+    )
     rows = []
     for strategy in strategies:
         cells = "".join(_cell(column.get(strategy)) for column in columns.values())
@@ -152,7 +176,7 @@ def _matrix(collection: Collection) -> str:
             empty = f"<td class='none' title='{escape(reason, quote=True)}'>{_NOT_SHOWN}</td>" * len(columns)
             rows.append(f"<tr><th scope='row'>{escape(strategy)}</th>{empty}</tr>")
     return (
-        "<h2>Strategies and scenarios</h2><p>✓: in every run, every flow got what the scenario asks for "
+        "<p>✓: in every run, every flow got what the scenario asks for "
         "(below its name). ✕: not so in at least one run. –: no result; point at it for why. The figure "
         "is the median of the longest interruption of any flow. Follow a cell for its details.</p>"
         f"<div class='wide'><table class='matrix'><thead><tr><td></td>{head}</tr></thead>"
@@ -160,11 +184,12 @@ def _matrix(collection: Collection) -> str:
     )
 
 
-def _goal(cells: dict[str, list[Entry]]) -> str:
+def _goal(cells: dict[str, list[Entry]]) -> list[str]:
     goal = next(iter(cells.values()))[0].result.metadata.get("goal")
     if not goal:
-        return ""
-    return f"gap ≤ {goal['interruption_ms']:g} ms, loss ≤ {goal['lost_percent']:g} %"
+        return []
+    loss = [f"loss ≤ {goal['lost_percent']:g} %"] if goal["lost_percent"] < 100 else []
+    return [f"gap ≤ {goal['interruption_ms']:g} ms", *loss]
 
 
 def _cell(entries: list[Entry] | None) -> str:
@@ -203,7 +228,7 @@ def _estimate(entries: Sequence[Entry], metric: Metric) -> str:
     text, ends = metric.text(statistics.median(values)), interval(values)
     if ends is None or ends[0] == ends[1]:
         return text
-    return f"{text} <small>[{metric.text(ends[0])}; {metric.text(ends[1])}]</small>"
+    return f"{text} <small class='interval'>[{metric.text(ends[0])}; {metric.text(ends[1])}]</small>"
 
 
 def _case_table(groups: Sequence[list[Entry]]) -> str:
@@ -222,9 +247,8 @@ def _case_table(groups: Sequence[list[Entry]]) -> str:
             f"<td>{len(entries)}</td>{cells}</tr>"
         )
     return (
-        "<p>Medians over the repetitions, with 95 % confidence intervals (bootstrap) from three on. A click "
-        "on "
-        "a heading sorts.</p>"
+        "<p>Medians over the repetitions, with 95 % confidence intervals (bootstrap) from three on."
+        "<span class='screen'> A click on a heading sorts.</span></p>"
         "<div class='wide'><table class='sortable'><thead><tr><th scope='col'>case</th>"
         f"<th scope='col'>runs</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
@@ -303,21 +327,22 @@ def _drawn(entry: Entry) -> str:
         return ""
     with matplotlib.rc_context(STYLE):
         figures = [
-            ("Throughput of each flow by access link; dashed: what happened.", draw_throughput(result))
+            ("Throughput of each flow by access link; dashed: what happened.", draw_throughput(result)),
+            ("One-way delay of each flow; crosses: where some was lost.", draw_delay(result)),
         ]
-        if any(one.at_s >= 0 for one in result.handovers):
+        if any(moment for one in result.handovers if one.at_s >= 0 for moment in one.stages_ms.values()):
             figures.append(("Each handover by stages.", draw_stages(result)))
         parts = [_image(caption, _png(figure), "png") for caption, figure in figures]
         for _, figure in figures:
             pyplot.close(figure)
-    return "".join(parts)
+    return f"<div class='figures'>{''.join(parts)}</div>"
 
 
 def _metrics_explained() -> str:
     rows = "".join(f"<dt>{escape(metric.title)}</dt><dd>{escape((metric.of.__doc__ or '').strip())}</dd>"
                    for metric in METRICS if metric.of.__doc__)  # fmt: skip
     source = "<p>Definitions with their sources: docs/metrics.md.</p>"
-    return f"<h2>What the figures mean</h2><dl>{rows}</dl>{source}"
+    return f"<dl>{rows}</dl>{source}"
 
 
 def _image(caption: str, data: str, kind: str = "svg+xml") -> str:

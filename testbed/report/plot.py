@@ -1,5 +1,5 @@
-"""Figures from a result, and from nothing else. Functions: `draw_all`, `draw_throughput`, `draw_handover`,
-`draw_stages`.
+"""Figures from a result, and from nothing else. Functions: `draw_all`, `draw_throughput`, `draw_delay`,
+`draw_handover`, `draw_stages`.
 
 Colours are those of Okabe and Ito, which the colour-blind can tell apart; paths differ in marker and
 hatching as well, for print. matplotlib is imported when something is drawn: it takes half a second.
@@ -47,6 +47,7 @@ def draw_all(result: Result, directory: str | Path, formats: Iterable[str] = ("p
     files: list[Path] = []
     with matplotlib.rc_context(STYLE):
         files += _save(draw_throughput(result), Path(directory) / "throughput", formats)
+        files += _save(draw_delay(result), Path(directory) / "delay", formats)
         if _measured(result):
             files += _save(draw_stages(result), Path(directory) / "handover-stages", formats)
         for number, handover in enumerate(_measured(result), 1):
@@ -76,14 +77,44 @@ def draw_throughput(result: Result) -> "Figure":
             base = top
         _name(panel, name)
         panel.set_ylim(bottom=0, top=max(*base, 0.01) * 1.15)
-        for handover in _measured(result):
-            panel.axvline(handover.at_s, color=_EVENT_COLOUR, linewidth=0.9, linestyle=(0, (4, 2)))
+    _mark_causes(panels, result)
     panels[0].set_xlim(0, result.duration_s)
     panels[-1].set_xlabel("time (s)")
     figure.supylabel("throughput (Mbit/s, payload, mean of 0.1 s)", fontsize=9)
-    _mark_causes(panels[0], _measured(result))
     figure.suptitle(f"Throughput of each flow by access link: {result.experiment}", fontsize=11)
     _path_legend(figure, interfaces)
+    return figure
+
+
+def draw_delay(result: Result) -> "Figure":
+    """One panel a flow: the median one-way delay of what was sent in each 0.1 s, a cross where some of it was
+    lost, the causes as vertical lines."""
+    from matplotlib.lines import Line2D
+
+    series = result.time_series
+    figure, panels = _panels(len(series.flows), 1.15)
+    colour = PATH_COLOURS[0]
+    for panel, (name, flow) in zip(panels, series.flows.items(), strict=True):
+        delays = [float("nan") if delay is None else delay for delay in flow.one_way_delay_ms]
+        middles = [(index + 0.5) * series.interval_s for index in range(len(delays))]
+        panel.plot(middles, delays, color=colour, linewidth=1.1, marker=".", markersize=2.5)
+        lossy = [middle for middle, lost in zip(middles, flow.lost, strict=True) if lost]
+        _name(panel, name)
+        if lossy:
+            panel.plot(lossy, [0.04] * len(lossy), "x", color=_LOST_COLOUR, markersize=4, markeredgewidth=1,
+                       transform=panel.get_xaxis_transform(), clip_on=False)
+            panel.set_title(f"{sum(flow.lost)} lost", loc="right", fontsize=8, color=_EVENT_COLOUR, pad=3)
+        known = [delay for delay in flow.one_way_delay_ms if delay is not None]
+        panel.set_ylim(0, max(known, default=1.0) * 1.12)
+    _mark_causes(panels, result)
+    panels[0].set_xlim(0, result.duration_s)
+    panels[-1].set_xlabel("time of sending (s)")
+    figure.supylabel("one-way delay (ms, median of 0.1 s)", fontsize=9)
+    figure.suptitle(f"One-way delay of each flow, and losses: {result.experiment}", fontsize=11)
+    handles = [Line2D([], [], color=colour, linewidth=1.1, label="one-way delay"),
+               Line2D([], [], linestyle="none", marker="x", color=_LOST_COLOUR, label="some lost"),
+               _cause_handle()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8)
     return figure
 
 
@@ -195,12 +226,23 @@ def _summarise(panel: "Axes", result: Result, handover: Handover, name: str) -> 
     panel.set_title(", ".join(words), loc="right", fontsize=8, color=_EVENT_COLOUR, pad=3)
 
 
-def _mark_causes(panel: "Axes", handovers: Sequence[Handover]) -> None:
-    """Write the causes above the first panel, slanted so that neighbours do not overlap."""
-    for handover in handovers:
-        panel.annotate(handover.text, (handover.at_s, 1), xycoords=("data", "axes fraction"), xytext=(0, 13),
-                       textcoords="offset points", rotation=35, fontsize=7.5, color=_EVENT_COLOUR,
-                       ha="left", va="bottom", rotation_mode="anchor")
+def _mark_causes(panels: "Sequence[Axes]", result: Result) -> None:
+    """A line at each cause, its words above the first panel, slanted so that neighbours do not overlap."""
+    causes = {(one.at_s, one.text) for one in _measured(result)}
+    causes |= {(event["at_s"], event.get("text") or event["event"]) for event in result.events
+               if event["event"] in ("link-going-down", "link-change") and event["at_s"] >= 0}
+    for at_s, text in sorted(causes):
+        for panel in panels:
+            panel.axvline(at_s, color=_EVENT_COLOUR, linewidth=0.9, linestyle=(0, (4, 2)))
+        panels[0].annotate(text, (at_s, 1), xycoords=("data", "axes fraction"), xytext=(0, 13),
+                           textcoords="offset points", rotation=35, fontsize=7.5, color=_EVENT_COLOUR,
+                           ha="left", va="bottom", rotation_mode="anchor")
+
+
+def _cause_handle() -> object:
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], color=_EVENT_COLOUR, linewidth=0.9, linestyle=(0, (4, 2)), label="cause")
 
 
 def _measured(result: Result) -> list[Handover]:
@@ -222,7 +264,7 @@ def _path_legend(figure: "Figure", interfaces: Sequence[str], markers: bool = Fa
                              edgecolor="white", linewidth=0, label=label))
     if lost:
         handles.append(Line2D([], [], linestyle="none", marker="x", color=_LOST_COLOUR, label="lost"))
-    handles.append(Line2D([], [], color=_EVENT_COLOUR, linewidth=0.9, linestyle=(0, (4, 2)), label="cause"))
+    handles.append(_cause_handle())
     if first:
         handles.append(Line2D([], [], color=_EVENT_COLOUR, linewidth=0.7, linestyle=":",
                               label="first packet on the new path arrives"))

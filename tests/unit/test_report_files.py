@@ -107,7 +107,7 @@ def test_every_figure_is_drawn_from_the_file_alone(tmp_path):
     write_result(sample(), tmp_path / "result.json")
     files = draw_all(read_result(tmp_path), tmp_path, ("png",))
     assert [file.name for file in files] == [
-        "throughput.png", "handover-stages.png", "handover-01-flow-replace-flow-2.png",
+        "throughput.png", "delay.png", "handover-stages.png", "handover-01-flow-replace-flow-2.png",
         "handover-02-link-down-mn-wlan.png", "handover-03-link-up-mn-wlan.png"]
     assert all(file.read_bytes().startswith(b"\x89PNG") and file.stat().st_size > 20_000 for file in files)
 
@@ -122,4 +122,4 @@ def test_a_run_in_which_nothing_happened_can_be_shown(tmp_path):
     for series in result.time_series.flows.values():
         series.throughput_bps = {name: [0.0] * result.time_series.bins for name in series.throughput_bps}
     assert "(none)" in report(result, 80)
-    assert [file.name for file in draw_all(result, tmp_path, ("png",))] == ["throughput.png"]
+    assert [file.name for file in draw_all(result, tmp_path, ("png",))] == ["throughput.png", "delay.png"]
