@@ -1,17 +1,13 @@
 """The asyncio shell around a protocol role: it alone has a clock, sockets and a kernel.
 
-Classes: `Agent`. Functions: `main`. Exception: `AgentError`.
+Class: `Agent`. Exception: `AgentError`.
 
 Everything that happens (a message, a timer, a change of a link, a command) is one call into the role,
 followed by one `turn`: what the role wants is carried out in the order that its promises need.
 """
 
-import argparse
 import asyncio
 import logging
-import os
-import signal
-import sys
 import time
 from collections import Counter
 from dataclasses import replace
@@ -20,56 +16,32 @@ from itertools import islice
 from typing import Any
 
 from testbed.agent import requests
-from testbed.agent.configuration import (
-    AgentFile,
-    AnchorPointFile,
-    ConfigurationError,
-    CorrespondentNodeFile,
-    HomeAgentFile,
-    has_keys,
-    key_files,
-    load,
-    socket_path,
-)
-from testbed.agent.control import ControlError
+from testbed.agent.configuration import AgentFile, socket_path
 from testbed.agent.control_server import ControlServer
+from testbed.agent.drops import Drops
 from testbed.agent.events import EventLog
 from testbed.agent.feed import Feed
-from testbed.agent.garbage import collect_rarely
 from testbed.agent.mobility_socket import Datagram, MobilitySocket
 from testbed.agent.neighbour_discovery import NeighbourDiscoverySocket
 from testbed.agent.netlink import Change, LinkMonitor
 from testbed.agent.protected_signalling import ProtectedSignalling
 from testbed.agent.protected_socket import ProtectedSocket
 from testbed.agent.requests import Request, RequestError
-from testbed.agent.security import readable_by_others
 from testbed.agent.state import StateFile
 from testbed.agent.step import Step
 from testbed.datapath.datapath import Datapath, DatapathConfiguration
 from testbed.datapath.error import DatapathError
 from testbed.datapath.mobile_network import IngressFilter, Unreachable
 from testbed.datapath.optimisation import OptimisedRoutes, choose_carrier
-from testbed.mobility.binding import is_unicast_routable
 from testbed.mobility.forwarding import HomeBinding, Pair, RouteOptimisation, Side
-from testbed.mobility.rate_limit import RateLimit
 from testbed.mobility.registrar import Registrar
 from testbed.mobility.role import Role, Transmission
 from testbed.wire.codec import Codec
 from testbed.wire.error import ParseError
 from testbed.wire.packet import build_packet, parse_packet
-from testbed.wire.parameter_problem import parameter_problem
 
 logger = logging.getLogger(__name__)
 
-#: Reports of dropped messages: so many at once, then so many a second; all are counted.
-DROP_REPORTS_BURST, DROP_REPORTS_PER_S = 20, 1
-#: Messages that are looked at from one /64 in a second after which all the others are bad: a sender of this
-#: many floods us, and gets no more than its share of the agent's time.
-MAX_BAD_MESSAGES_PER_SENDER_PER_S = 2000
-#: How many bad messages a second are remembered, whoever sent them.
-MAX_SENDERS = 100_000
-#: ICMPv6 Parameter Problems a second: to all senders, to one /64 (RFC 4443 §2.4).
-MAX_PROBLEMS_PER_S, MAX_PROBLEMS_PER_SENDER_PER_S = 100, 10
 #: Saving the state takes at most this part of the agent's time.
 SAVING_SHARE = 0.1
 
@@ -101,13 +73,13 @@ class Agent:
             raise AgentError(f"log.events: {file.log.events} cannot be written: {error.strerror}") from None
         self.state = StateFile(file.state)
         try:
-            self.mobility_socket = MobilitySocket()
+            self.mobility_socket = self.make_mobility_socket()
             self.neighbours = NeighbourDiscoverySocket()
             self.monitor = LinkMonitor()
         except PermissionError:
             raise AgentError("an agent sends raw packets: start it as root (sudo)") from None
-        home_link = getattr(file, "home_interface", None)
-        self._home_link = home_link
+        self._drops = Drops(self.counters, self.events, self.mobility_socket.send, self.started)
+        self._home_link = getattr(file, "home_interface", None)
         carrier = "none" if self.side is Side.ANCHOR else choose_carrier(file.datapath.route_carrier)
         self.routes = self.make_routes(carrier)
         by_kernel = carrier == "xfrm" or bool(getattr(file, "ipsec", None))
@@ -123,14 +95,11 @@ class Agent:
         self._timer: asyncio.TimerHandle | None = None
         self._saving: asyncio.TimerHandle | None = None
         self._next_save = 0.0
-        self._bad = RateLimit(MAX_SENDERS, MAX_BAD_MESSAGES_PER_SENDER_PER_S)
-        self._problems = RateLimit(MAX_PROBLEMS_PER_S, MAX_PROBLEMS_PER_SENDER_PER_S)
-        self._drop_reports = float(DROP_REPORTS_BURST)
-        self._drops_reported_at = self.started
-        self._drops_unreported = 0
         self._stopping = asyncio.Event()
 
-    # -- what subclasses add
+    def make_mobility_socket(self) -> MobilitySocket:
+        """What messages come in and go out by. Raises PermissionError."""
+        return MobilitySocket()
 
     def make_datapath(self, kernel_mobility: bool) -> Datapath:
         """What carries tunnels out; see DatapathConfiguration."""
@@ -219,8 +188,6 @@ class Agent:
             for binding in role.bindings(time.monotonic())
         ]
 
-    # -- life
-
     async def run(self) -> None:
         """Serve until `stop` is called. Raises AgentError, ControlError or DatapathError at the start."""
         loop = asyncio.get_running_loop()
@@ -300,8 +267,6 @@ class Agent:
             logger.exception("failed; going on")
             self.events.record("internal-error", time.monotonic())
             self.events.flush()
-
-    # -- one turn
 
     def turn(self, now: float, received: float | None = None) -> None:
         """Carry out what the role wants after a call into it at `now`, and what has been collected before.
@@ -442,7 +407,7 @@ class Agent:
             happened += step.happened()
         for t, name, fields in sorted(happened, key=lambda item: item[0]):
             if name == "message-dropped":
-                self._count_drop("dropped", t, **fields)
+                self._drops.count("dropped", t, **fields)
             else:
                 self.events.record(name, t, **fields)
 
@@ -455,8 +420,6 @@ class Agent:
             self._timer.cancel()
         loop = asyncio.get_running_loop()
         self._timer = None if when is None else loop.call_at(when, self._guarded, self._handle_timer)
-
-    # -- what happens
 
     def _handle_timer(self) -> None:
         self._timer = None
@@ -478,18 +441,12 @@ class Agent:
             return  # passing through: we are its router
         self.counters["received"] += 1
         now = time.monotonic()
-        if len(data) >= 24 and self._bad.exhausted(IPv6Address(data[8:24]), now):
-            self.counters["flooded"] += 1
+        if self._drops.floods(data, now):
             return
         try:
             packet = parse_packet(data, self.codec)
         except ParseError as error:
-            source = str(IPv6Address(data[8:24])) if len(data) >= 24 else ""
-            self._count_drop("malformed", now, source=source, reason=error.reason)
-            if error.pointer is not None:
-                self._report_malformed(data, error, now)
-            self.events.flush()
-            return
+            return self._drops.malformed(data, error, now)
         if datagram.protected:
             packet = replace(packet, protected=True)
         self.role.receive(packet, datagram.interface, now)
@@ -499,46 +456,11 @@ class Agent:
         """The role has taken a message that the kernel got at `received`."""
         self.turn(now, received)
 
-    def _report_malformed(self, data: bytes, error: ParseError, now: float) -> None:
-        """Tell the sender which field is at fault (RFC 6275 §9.2, RFC 4443 §3.4), no matter what bindings
-        there are. What has no unicast source, or there is too much of, gets no answer (RFC 4443 §2.4)."""
-        source, destination = IPv6Address(data[8:24]), IPv6Address(data[24:40])
-        answerable = is_unicast_routable(source) and is_unicast_routable(destination)
-        if not answerable or not self._problems.allows(source, now):
-            return
-        answer = parameter_problem(data, error.code, error.pointer)
-        try:
-            self.mobility_socket.send(answer, destination, source)
-        except OSError as failure:
-            logger.info("no Parameter Problem to %s: %s", source, failure.strerror)
-            return
-        self.counters["problems_sent"] += 1
-        fields = {"destination": str(source), "code": error.code, "pointer": error.pointer}
-        self.events.record("parameter-problem-sent", time.monotonic(), **fields)
-
-    def _count_drop(self, kind: str, now: float, **fields: Any) -> None:
-        """Count a dropped message, and report it unless there are too many."""
-        self.counters[kind] += 1
-        if fields.get("source"):
-            self._bad.allows(IPv6Address(fields["source"]), now)
-        elapsed, self._drops_reported_at = now - self._drops_reported_at, now
-        self._drop_reports = min(DROP_REPORTS_BURST, self._drop_reports + elapsed * DROP_REPORTS_PER_S)
-        if self._drop_reports < 1:
-            self._drops_unreported += 1
-            return
-        self._drop_reports -= 1
-        unreported, self._drops_unreported = self._drops_unreported, 0
-        also = f" (and {unreported} others before)" if unreported else ""
-        logger.warning("dropped a message from %s: %s%s", fields.get("source") or "?", fields["reason"], also)
-        self.events.record("message-dropped", now, kind=kind, unreported=unreported, **fields)
-
     def _read_links(self) -> None:
         now = time.monotonic()
         changes = self.monitor.read()
         if changes:
             self.links_changed(changes, now)
-
-    # -- state
 
     def _save_soon(self) -> None:
         """Save the state when what is under way is done, but not all the time."""
@@ -569,69 +491,3 @@ class Agent:
             self.state.reject(str(error))
         else:
             logger.info("took up the state of %s, %.1f s old", self.file.state, now - saved_at)
-
-
-def make_agent(file: AgentFile) -> Agent:
-    """The agent that a configuration describes. Raises AgentError or DatapathError."""
-    if isinstance(file, HomeAgentFile):
-        from testbed.agent.home_agent import HomeAgentAgent
-
-        return HomeAgentAgent(file)
-    if isinstance(file, AnchorPointFile):
-        from testbed.agent.anchor_point import AnchorPointAgent
-
-        return AnchorPointAgent(file)
-    if isinstance(file, CorrespondentNodeFile):
-        from testbed.agent.correspondent_node import CorrespondentNodeAgent
-
-        return CorrespondentNodeAgent(file)
-    from testbed.agent.mobile_node import MobileNodeAgent
-
-    return MobileNodeAgent(file)
-
-
-async def serve(file: AgentFile) -> None:
-    """Run one agent until SIGTERM or SIGINT; the second of them ends it at once."""
-    loop = asyncio.get_running_loop()
-    agent = make_agent(file)
-    collect_rarely()
-
-    def stop() -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
-            signal.signal(number, signal.SIG_DFL)
-        agent.stop()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
-    await agent.run()
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run the agent of a configuration file; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m testbed.agent",
-        description="The agent of a Mobile IPv6 node with flow bindings. Prints 'ready' when it serves; "
-        "SIGTERM or Ctrl-C ends it in good order.",
-        epilog="docs/configuration.md describes the configuration; 'flowbind' talks to a running agent.",
-    )
-    parser.add_argument("file", metavar="FILE.toml", help="the configuration")
-    options = parser.parse_args(arguments)
-    try:
-        file = load(options.file)
-        name = file.name.replace("%", "%%")
-        logging.basicConfig(
-            stream=sys.stderr, level=file.log.level.upper(), format=f"{name}: %(levelname)s: %(message)s"
-        )
-        keys = [options.file] if has_keys(file) else []
-        for path in readable_by_others(keys + key_files(file)):
-            logger.warning("%s has a key in it and can be read by everybody: chmod o-r %s", path, path)
-        if os.geteuid() != 0:
-            raise AgentError("an agent changes routes and sends raw packets: start it as root (sudo)")
-        asyncio.run(serve(file))
-    except (ConfigurationError, AgentError, ControlError, DatapathError) as error:
-        print(f"flowbind: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0

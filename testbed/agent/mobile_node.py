@@ -7,13 +7,14 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv6Address
 from typing import Any
 
 from testbed.agent import requests
+from testbed.agent.access_links import AccessLinks
 from testbed.agent.complaints import Complaints
 from testbed.agent.configuration import (
     MobileNodeFile,
@@ -27,18 +28,13 @@ from testbed.agent.home_agent_lookup import HomeAgentLookup
 from testbed.agent.home_presence import HomePresence
 from testbed.agent.icmp_errors import IcmpErrorSocket, Outbox
 from testbed.agent.mobile_node_commands import MobileNodeCommands
+from testbed.agent.mobile_node_status import mobile_node_status
 from testbed.agent.mobility_socket import Datagram, MobilitySocket
-from testbed.agent.movement import AccessLink, Attachment
-from testbed.agent.neighbour_discovery import (
-    MAX_RTR_SOLICITATIONS,
-    RTR_SOLICITATION_INTERVAL_S,
-    RouterAdvertisement,
-    hardware_address,
-)
-from testbed.agent.netlink import Change, Link, remove_default_router, remove_on_link_prefix
+from testbed.agent.movement import Attachment
+from testbed.agent.neighbour_discovery import RouterAdvertisement, hardware_address
+from testbed.agent.netlink import Change
 from testbed.agent.packet_filter import IPV6, ROUTING
 from testbed.agent.protected_signalling import ProtectedSignalling
-from testbed.agent.reachability import Reachability
 from testbed.agent.requests import Request, RequestError
 from testbed.agent.security import time_of_day
 from testbed.agent.tunnelled_socket import TunnelledSocket
@@ -58,11 +54,7 @@ from testbed.mobility.mobile_node import MAX_LEAVE_TIME, MobileNode
 from testbed.mobility.mobile_node_configuration import InterfaceConfiguration, MobileNodeConfiguration
 from testbed.mobility.role import Transmission
 from testbed.wire.address import link_local_of
-from testbed.wire.router_advertisement import (
-    MobilityAnchorPoint,
-    PrefixInformation,
-    SourceLinkLayerAddress,
-)
+from testbed.wire.router_advertisement import MobilityAnchorPoint
 
 logger = logging.getLogger(__name__)
 
@@ -125,17 +117,19 @@ class MobileNodeAgent(Agent):
         if file.ipsec is not None:
             keys = ipsec_keys(file.ipsec, file.home_address, file.home_agent)
             self.protected = ProtectedSignalling(self.side, file.home_address, [keys])
-        self._access = {i.name: AccessLink(file.home_address) for i in file.interface}
-        #: Link-layer address of the home agent by interface; `_outdated`: the link may be another one by now.
-        self._hardware: dict[str, bytes] = {}
-        self._outdated: set[str] = set()
+        self._access = AccessLinks(
+            [interface.name for interface in file.interface],
+            file.home_address,
+            self.monitor,
+            self.neighbours,
+            self.events,
+            self._guarded,
+            self._moved,
+        )
         self._presence = HomePresence(file.home_address, self.neighbours, self._claims, self._duplicate)
-        self._soliciting: dict[str, asyncio.TimerHandle] = {}
-        self._introduced: dict[str, Attachment] = {}
         self._listening: set[IPv6Address] = set()
         self._tunnelled = TunnelledSocket(file.home_address)
         self._icmp_errors, self._outbox = IcmpErrorSocket(), Outbox()
-        self._reachability = Reachability()
         self._home_agent_lookup = HomeAgentLookup(file.home_address)
         self._native_uplink: NativeUplink | None = None
         if file.datapath.native_uplink:
@@ -156,9 +150,10 @@ class MobileNodeAgent(Agent):
         if self.datapath.backend != "seg6":
             raise AgentError('hierarchical: needs [datapath] tunnel_backend = "seg6"')
         key = association(self.file.map_security) if self.file.map_security else None
-        self.mobility_socket.close()
-        self.mobility_socket = MobilitySocket(tunnelled=True)
         return HierarchicalMobileNode(configuration, self.started, local_association=key, **common)
+
+    def make_mobility_socket(self) -> MobilitySocket:
+        return MobilitySocket(tunnelled=self.file.hierarchical)
 
     def make_routes(self, carrier: str) -> OptimisedRoutes:
         return OptimisedRoutes(
@@ -174,24 +169,15 @@ class MobileNodeAgent(Agent):
         mtu = super().tunnel_mtu()
         return max(mtu - HEADER_OCTETS, MINIMUM_MTU) if self.file.correspondent_node else mtu
 
-    # -- life
-
     def begin(self, now: float) -> None:
         """Register from wherever the node is attached already."""
         loop = asyncio.get_running_loop()
         loop.add_reader(self.neighbours.fileno(), self._guarded, self._hear_routers)
         loop.add_reader(self._tunnelled.fileno(), self._guarded, self._receive_tunnelled)
         loop.add_reader(self._icmp_errors.fileno(), self._guarded, self._read_icmp_errors)
-        loop.add_reader(self._reachability.fileno(), self._guarded, self._hear_neighbours)
         if self.routes.reports() is not None:
             loop.add_reader(self.routes.reports().fileno(), self._guarded, self._read_rejected)
-        self.monitor.read()
-        for name in self._access:
-            if self.monitor.link(name) is None:
-                logger.warning("there is no interface %s yet; waiting for it", name)
-            self._look(name, now)
-            self._solicit(name)
-        self._move(self._access, now)
+        self._access.begin(now)
         if self._initiative is not None:
             self._watch()
 
@@ -216,11 +202,10 @@ class MobileNodeAgent(Agent):
             self._watching.cancel()
         if not await self._commands.deregister(FAREWELL_S):
             logger.warning("the home agent has not acknowledged the de-registration")
-        for handle in self._soliciting.values():
-            handle.cancel()
+        self._access.close()
         if self.routes.reports() is not None:
             asyncio.get_running_loop().remove_reader(self.routes.reports().fileno())
-        for source in (self._tunnelled, self._icmp_errors, self._reachability):
+        for source in (self._tunnelled, self._icmp_errors):
             asyncio.get_running_loop().remove_reader(source.fileno())
             source.close()
 
@@ -304,7 +289,7 @@ class MobileNodeAgent(Agent):
         """Be ready for what correspondent nodes send to a new care-of address: they test it first."""
         wanted = self._initiative is not None or self.mobile.optimiser.correspondents
         wanted = wanted or self._complaints is not None
-        here = {a.current.care_of_address for a in self._access.values() if wanted and a.current}
+        here = self._access.care_of_addresses() if wanted else set()
         if here == self._listening:
             return
         self._listening = here
@@ -321,8 +306,9 @@ class MobileNodeAgent(Agent):
         interface = transmission.interface
         if transmission.packet.source != self.file.home_address or interface is None:
             return super()._put_on_the_wire(data, transmission)
-        if interface in self._hardware:
-            return self._put_on_home_link(data, transmission, self._hardware[interface])
+        hardware = self._home_agent_lookup.known(interface)
+        if hardware is not None:
+            return self._put_on_home_link(data, transmission, hardware)
         self._home_agent_lookup.ask(interface, partial(self._send_home, data, transmission))
 
     def _send_home(self, data: bytes, transmission: Transmission, hardware: bytes | None) -> None:
@@ -330,7 +316,6 @@ class MobileNodeAgent(Agent):
         interface = transmission.interface
         if hardware is None:
             return logger.info("%s: no home agent answers for %s", interface, self.file.home_address)
-        self._hardware[interface] = hardware
         try:
             self._put_on_home_link(data, transmission, hardware)
         except (OSError, DatapathError) as error:
@@ -358,159 +343,28 @@ class MobileNodeAgent(Agent):
 
     def _link_local_addresses(self) -> set[IPv6Address]:
         """Of the interfaces that may come to the home link."""
-        links = (self.monitor.link(name) for name in self._access)
+        links = (self.monitor.link(interface.name) for interface in self.file.interface)
         found = (address for link in links if link is not None for address in link.addresses)
         return {address for address in found if address.is_link_local}
 
-    # -- where the node is attached
-
     def links_changed(self, changes: list[tuple[str, Change]], now: float) -> None:
-        changes = [(name, change) for name, change in changes if name in self._access]
         for name, change in changes:
             if change in (Change.LOST, Change.GAINED):
-                self.events.record(f"link-{change.value}", now, interface=name)
-                self._access[name].link_changed()
-                self._outdated.add(name)
-                self._introduced.pop(name, None)
-        self._move([name for name, _ in changes if self._look(name, now)], now)
-        for name, change in changes:
-            if change is Change.GAINED:
-                self._solicit(name)
-        self.events.flush()
+                self._home_agent_lookup.link_changed(name)
+        self._access.changed(changes, now)
 
-    def _look(self, name: str, now: float) -> bool:
-        """Look at an interface anew; returns whether it is attached differently."""
-        access, link = self._access[name], self.monitor.link(name)
-        changed = access.update(link, now)
-        if link is not None:
-            for router in access.departed_routers(link):
-                self._forget_router(link, router)
-            for network in access.departed_networks(link):
-                self._forget_network(link, network)
-            self._introduce(link)
-        return changed
-
-    def _introduce(self, link: Link) -> None:
-        """Tell the access router the link-layer address of a new care-of address. Else the first packet that
-        comes there waits for the router to ask, up to a second if it has been asking in vain while the node
-        was elsewhere (RFC 4861 §7.2.2)."""
-        attachment = self._access[link.name].current
-        if attachment is None or attachment == self._introduced.get(link.name):
-            return
-        if link.addresses[attachment.care_of_address].optimistic:  # RFC 4429 §3.3
-            return
-        self._introduced[link.name] = attachment
-        try:
-            self.neighbours.introduce(attachment.care_of_address, attachment.gateway, link.name)
-        except OSError as error:
-            logger.info("%s: no Neighbour Solicitation: %s", link.name, error.strerror)
-
-    def _move(self, names: Iterable[str], now: float) -> None:
+    def _moved(self, attachments: Mapping[str, Attachment | None], now: float) -> None:
         """Tell the role where these interfaces are attached now."""
-        at = {name: self._access[name].current for name in names}
-        if at:
-            points = {name: point and (point.care_of_address, point.gateway) for name, point in at.items()}
-            self.mobile.move(points, now)
-            self.turn(now)
-
-    def _forget_router(self, link: Link, router: IPv6Address) -> None:
-        try:
-            remove_default_router(link, router)
-            logger.info("%s: router %s is in another network", link.name, router)
-        except OSError as error:
-            logger.warning("%s: router %s is not forgotten: %s", link.name, router, error.strerror)
-
-    def _forget_network(self, link: Link, network: IPv6Network) -> None:
-        """Its nodes are behind the router now: after the home link, the home agent is."""
-        try:
-            remove_on_link_prefix(link, network)
-        except OSError as error:
-            logger.warning("%s: %s is not forgotten: %s", link.name, network, error.strerror)
-
-    def _solicit(self, name: str, remaining: int = MAX_RTR_SOLICITATIONS) -> None:
-        """Ask for Router Advertisements until one comes (RFC 4861 §6.3.7): has the node moved?"""
-        if name in self._soliciting:
-            self._soliciting.pop(name).cancel()
-        link = self.monitor.link(name)
-        if link is None or not link.up or self._access[name].router_heard:
-            return
-        try:
-            self.neighbours.solicit_routers(name)
-        except OSError as error:
-            logger.info("no Router Solicitation on %s: %s", name, error.strerror)
-        if remaining > 1:
-            self._soliciting[name] = asyncio.get_running_loop().call_later(
-                RTR_SOLICITATION_INTERVAL_S, self._guarded, self._solicit, name, remaining - 1
-            )
+        points = {name: at and (at.care_of_address, at.gateway) for name, at in attachments.items()}
+        self.mobile.move(points, now)
+        self.turn(now)
 
     def _hear_routers(self) -> None:
         now = time.monotonic()
         for name, advertisement in self.neighbours.receive():
-            access = self._access.get(name)
-            self._hear_home_agent(name, advertisement)
+            self._home_agent_lookup.heard(name, advertisement.message, self.mobile.home_agent)
             self._hear_anchors(name, advertisement, now)
-            if access is not None and advertisement.lifetime_s > 0:
-                access.advertised(
-                    advertisement.router,
-                    advertisement.prefixes,
-                    now + advertisement.lifetime_s,
-                    advertisement.global_address,
-                )
-                if self._look(name, now):
-                    self._move([name], now)
-                self._probe(name, now)
-
-    def _probe(self, name: str, now: float) -> None:
-        """Look whether the router in use is still there, if that is in doubt (RFC 6275 §11.5.1)."""
-        address = self._access[name].doubted(now)
-        if address is not None:
-            self._ask(name, address)
-
-    def _ask(self, name: str, router: IPv6Address) -> None:
-        try:
-            self._reachability.probe(name, router)
-        except OSError as error:
-            logger.info("%s: %s is not probed: %s", name, router, error.strerror)
-
-    def _hear_neighbours(self) -> None:
-        """RFC 6275 §11.5.1: where the router in use does not answer any more, another one is looked for."""
-        now = time.monotonic()
-        for name, address, is_reachable in self._reachability.read():
-            access = self._access.get(name)
-            if access is None:
-                continue
-            access.found(address, is_reachable)
-            if self._look(name, now):
-                what = "router-answers" if is_reachable else "router-lost"
-                self.events.record(what, now, interface=name, router=str(address))
-                self._move([name], now)
-                if access.current is None:
-                    self._solicit(name)
-                    self._ask_again(name)
-
-    def _ask_again(self, name: str) -> None:
-        """Routers that have not answered may do so again, and not advertise it."""
-        link, access = self.monitor.link(name), self._access[name]
-        if link is None or not link.up or access.current is not None:
-            return
-        for router in access.failed_routers:
-            self._ask(name, router)
-        if access.failed_routers:
-            loop = asyncio.get_running_loop()
-            loop.call_later(RTR_SOLICITATION_INTERVAL_S, self._guarded, self._ask_again, name)
-
-    def _hear_home_agent(self, name: str, advertisement: RouterAdvertisement) -> None:
-        """RFC 6275 §11.5.5: the link-layer address of our home agent; of several home agents, that of the one
-        that says so (R bit, §7.2), else that of the first."""
-        message = advertisement.message
-        option = message.option(SourceLinkLayerAddress)
-        if option is None or not message.home_agent:
-            return
-        prefixes = message.all_options(PrefixInformation)
-        named = [prefix.address for prefix in prefixes if prefix.router_address]
-        if self.mobile.home_agent in named or name not in self._hardware or name in self._outdated:
-            self._hardware[name] = option.address[:6]
-            self._outdated.discard(name)
+            self._access.heard(name, advertisement, now)
 
     def _hear_anchors(self, name: str, advertisement: RouterAdvertisement, now: float) -> None:
         """RFC 5380 §7.1: before the care-of address of the same advertisement is there."""
@@ -519,70 +373,11 @@ class MobileNodeAgent(Agent):
             if self.mobile.anchors_advertised(name, options, now):
                 self.turn(now)
 
-    # -- what its user wants
-
     def status(self) -> dict[str, Any]:
-        interfaces = []
-        for interface in self.file.interface:
-            link, attachment = self.monitor.link(interface.name), self._access[interface.name].current
-            interfaces.append(
-                {
-                    "name": interface.name,
-                    "bid": interface.bid,
-                    "priority": interface.priority,
-                    "link": "none" if link is None else "up" if link.up else "down",
-                    "care_of_address": str(attachment.care_of_address) if attachment else None,
-                    "gateway": str(attachment.gateway) if attachment else None,
-                }
-            )
-        return {
-            "home_address": str(self.file.home_address),
-            "home_agent": str(self.mobile.home_agent),
-            "home_prefixes": [
-                {
-                    "prefix": str(prefix.prefix),
-                    "valid_s": prefix.valid_lifetime_s,
-                    "preferred_s": prefix.preferred_lifetime_s,
-                }
-                for prefix in self.mobile.home_prefixes.prefixes
-            ],
-            "registered": self.mobile.registered,
-            "at_home": self.mobile.home_interface,
-            "interfaces": interfaces,
-            **self._peers(),
-            **self._mobile_network(),
-            **self._hierarchy(),
-        }
-
-    def _peers(self) -> dict[str, Any]:
-        """What a correspondent node has to say for itself."""
-        if not isinstance(self.role, MobileCorrespondent):
-            return {}
-        return {"mobile_nodes": len(self.role.correspondent.optimisations())}
-
-    def _hierarchy(self) -> dict[str, Any]:
-        local = getattr(self.mobile, "local", None)
-        if local is None:
-            return {}
-        return {
-            "anchor_point": str(local.peer),
-            "regional_address": str(local.home_address),
-            "registered_with_anchor_point": local.known_to_peer,
-        }
-
-    def _mobile_network(self) -> dict[str, Any]:
-        """What a mobile router has to say for itself."""
-        network = self.mobile.registration.mobile_network
-        if network is None:
-            return {}
-        return {
-            "mobile_network": {
-                "prefixes": [str(prefix) for prefix in network.prefixes],
-                "mode": "explicit" if network.explicit else "implicit",
-                "served": network.served,
-                "refused": self.mobile.registration.given_up,
-            }
-        }
+        status = mobile_node_status(self.file, self.mobile, self.monitor, self._access)
+        if isinstance(self.role, MobileCorrespondent):
+            status["mobile_nodes"] = len(self.role.correspondent.optimisations())
+        return status
 
     async def handle(self, request: Request) -> Any:
         if isinstance(request, requests.Cache):
