@@ -1,7 +1,6 @@
 """Vectors: octets and what they mean, ours and other people's (see tests/vectors/README.md)."""
 
 import ipaddress
-import json
 import re
 from ipaddress import IPv6Address
 from pathlib import Path
@@ -79,39 +78,6 @@ def test_golden_octets_are_what_is_built(path):
 
 def test_the_golden_vectors_are_there():
     assert len(golden_files()) >= 16
-
-
-SCAPY = json.loads((VECTORS / "scapy" / "mobility.json").read_text())["vectors"]
-
-
-def scapy_parse(vector):
-    """Parse a vector of scapy's, which is a whole packet or a Mobility Header without checksum."""
-    octets = bytes.fromhex(vector["hex"])
-    if octets[0] >> 4 == 6:
-        return parse_packet(octets, Codec()).message
-    address = IPv6Address("2001:db8::1")
-    header = bytearray(octets)
-    header[4:6] = checksum(octets, address, address, MOBILITY_HEADER).to_bytes(2, "big")
-    return Codec().parse(bytes(header), address, address)
-
-
-@pytest.mark.parametrize("vector", [pytest.param(vector, id=vector["expr"]) for vector in SCAPY])
-def test_scapy_vector(vector):
-    if "error" in vector:
-        with pytest.raises(ParseError, match=vector["error"]):
-            scapy_parse(vector)
-    else:
-        assert scapy_parse(vector) == evaluate(vector["expected"])
-
-
-@pytest.mark.parametrize(
-    "vector", [pytest.param(v, id=v["expr"]) for v in SCAPY if "expected" in v and "Pad" not in v["expr"]]
-)
-def test_scapy_vector_is_built_alike(vector):
-    octets = bytes.fromhex(vector["hex"])
-    built = Codec().encode(evaluate(vector["expected"]))
-    header = octets[-len(built) :]
-    assert built == header[:4] + b"\0\0" + header[6:]
 
 
 def read_pcap(name):
