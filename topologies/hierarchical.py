@@ -12,7 +12,7 @@ ar4                         one in the domain of map2; ar5: one without any anch
 """
 
 from collections.abc import Iterable, Mapping
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv6Network
 
 from testbed.emulation.agent import SPI
 from testbed.emulation.node import HomeAgent
@@ -82,11 +82,6 @@ class HierarchicalTopology(MultihomeTopology):
         domains = ", ".join(f"{name} {region[1]} (ar{', ar'.join(map(str, _DOMAINS[name]))})"
                             for name, region in REGIONS.items())
         return f"{super().draw()} domains: {domains}; elsewhere: ar5\n"
-
-
-def regional_address(anchor: str, care_of_address: IPv6Address) -> IPv6Address:
-    """What a mobile node with this first care-of address forms in the region of `anchor`."""
-    return REGIONS[anchor][int(care_of_address) & (1 << 64) - 1]
 
 
 topos = {"hierarchical": HierarchicalTopology}

@@ -23,7 +23,7 @@ MAP_LOOKUP, STORE_BYTES, LOAD_BYTES, ADJUST_ROOM = 1, 9, 26, 50
 # struct __sk_buff
 SKB_MARK, SKB_PROTOCOL, SKB_INTERFACE = 8, 16, 40
 # what a classifier with direct action may return
-ACT_OK, ACT_SHOT, ACT_UNSPEC = 0, 2, -1
+ACT_OK, ACT_SHOT = 0, 2
 
 _library = ctypes.CDLL(None, use_errno=True)
 

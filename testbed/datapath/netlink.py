@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 
 ROUTE, XFRM, NETFILTER, GENERIC = 0, 6, 12, 16
 
-REQUEST, ACK, DUMP, REPLACE, EXCLUSIVE, CREATE, APPEND = 0x1, 0x4, 0x300, 0x100, 0x200, 0x400, 0x800
+REQUEST, ACK, DUMP, REPLACE, EXCLUSIVE, CREATE = 0x1, 0x4, 0x300, 0x100, 0x200, 0x400
 
 _ERROR, _DONE, _OVERRUN = 2, 3, 4
 _NESTED = 0x8000
@@ -106,23 +106,6 @@ class Netlink:
 
     def close(self) -> None:
         self._socket.close()
-
-    def fileno(self) -> int:
-        """The descriptor that becomes readable when the kernel has sent something."""
-        return self._socket.fileno()
-
-    def notices(self) -> Iterator[tuple[int, bytes]]:
-        """What the kernel has sent without being asked: type, body. Raises OSError if it had to leave out
-        some."""
-        self._socket.setblocking(False)
-        try:
-            while True:
-                for kind, _, _, body in self._receive():
-                    yield kind, body
-        except BlockingIOError:
-            return
-        finally:
-            self._socket.settimeout(_TIMEOUT_S)
 
     def execute(self, messages: Iterable[tuple[int, int, bytes]]) -> None:
         """Have the kernel do these, in order. Raises NetlinkError for the first that it refuses.

@@ -20,8 +20,6 @@ from testbed.datapath.route import KernelObject, PolicyRule, Route
 from testbed.mobility.forwarding import Path, Side
 
 HOP_LIMIT = 64
-#: What a tunnel takes from the MTU of the path (RFC 2473 §7): one IPv6 header.
-OVERHEAD = 40
 #: What the kernel takes from the MTU of a seg6 route, as if there always were a segment routing header.
 _SEG6_HEADROOM = 64
 

@@ -327,7 +327,6 @@ interface {bridge} {{
         self.advertised = prefix
         self.lifetimes = {"router_lifetime_s": router_lifetime_s, "valid_lifetime_s": valid_lifetime_s,
                           "preferred_lifetime_s": preferred_lifetime_s}
-        self.radvd: subprocess.Popen | None = None
         super().__init__(name, bridges=[self.bridge], **parameters)
 
     def config(self, **parameters) -> dict:
@@ -345,16 +344,9 @@ interface {bridge} {{
         configuration.write_text(self.RADVD_CONFIGURATION.format(
             bridge=self.bridge, prefix=self.advertised, home_agent=self.RADVD_HOME_AGENT,
             more=self.RADVD_PREFIX, **self.lifetimes))
-        self.radvd = self.spawn(radvd, "--nodaemon", "--config", str(configuration),
-                                "--pidfile", str(self.run_directory / "radvd.pid"),
-                                "--logmethod", "stderr", log=f"{self.name}-radvd.log")
-
-    def stop_advertising(self) -> None:
-        """Stop radvd: the access network is there, but says nothing any more."""
-        if self.radvd:
-            end_processes([self.radvd.pid])
-            self.radvd.wait()
-            self.radvd = None
+        self.spawn(radvd, "--nodaemon", "--config", str(configuration),
+                   "--pidfile", str(self.run_directory / "radvd.pid"),
+                   "--logmethod", "stderr", log=f"{self.name}-radvd.log")
 
 
 class AccessRouter(Advertiser, Router):
@@ -374,8 +366,8 @@ class AccessRouter(Advertiser, Router):
         options = [f"--{key.replace('_s', '').replace('_', '-')}={value}"
                    for key, value in self.lifetimes.items()]
         options += [f"--map={anchor_point}" for anchor_point in self.anchor_points]
-        self.radvd = self.spawn(sys.executable, "-m", "testbed.agent.advertiser", "--interface", self.bridge,
-                                "--prefix", str(self.prefix), *options, log=f"{self.name}-advertiser.log")
+        self.spawn(sys.executable, "-m", "testbed.agent.advertiser", "--interface", self.bridge,
+                   "--prefix", str(self.prefix), *options, log=f"{self.name}-advertiser.log")
 
 
 class HomeAgent(Advertiser, Router):

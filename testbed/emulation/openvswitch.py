@@ -159,10 +159,6 @@ class OpenVSwitchDaemon:
             "ovs-ofctl", "-O", "OpenFlow13", "--names", command, management, *arguments, input=input
         )
 
-    def appctl(self, *arguments: str) -> str:
-        """Run ovs-appctl on ovs-vswitchd. Raises EmulationError."""
-        return self._run("ovs-appctl", "-t", self._control("ovs-vswitchd"), *arguments)
-
     def _is_served(self, name: str) -> bool:
         if self._processes[-1].poll() is not None:
             raise EmulationError(
@@ -218,11 +214,6 @@ class OpenVSwitch(Switch):
         self.vlans = dict(vlans or {})
         parameters.pop("log_directory", None)
         super().__init__(name, **parameters)
-
-    @property
-    def datapath_number(self) -> int:
-        """What it is called in OpenFlow."""
-        return int(self.dpid, 16)
 
     @property
     def port_names(self) -> list[str]:

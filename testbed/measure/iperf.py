@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from testbed.measure.pacing import Stop
@@ -187,9 +187,6 @@ class IperfResult:
     congestion_control: str | None
     intervals: list[tuple[float, float, float]]
     error: str | None
-
-    def as_dict(self) -> dict:
-        return asdict(self)
 
 
 def read_iperf(client_log: str | Path, server_log: str | Path | None = None) -> IperfResult:
