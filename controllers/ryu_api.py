@@ -8,6 +8,7 @@ patches those of the standard library.
 import importlib
 import importlib.util
 import os
+import warnings
 from importlib.metadata import version
 from types import ModuleType
 
@@ -35,6 +36,7 @@ def _module(name: str) -> ModuleType:
     return importlib.import_module(f"{LIBRARY}.{name}")
 
 
+warnings.filterwarnings("ignore", r"\s*Eventlet is deprecated")  # nobody here has the choice
 LIBRARY = _choose()
 VERSION = f"{LIBRARY} {version(LIBRARY.replace('_', '-'))}"
 os.environ["OSKEN_HUB_TYPE"] = "eventlet"

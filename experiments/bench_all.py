@@ -100,7 +100,6 @@ def options() -> argparse.Namespace:
         prog="bench",
         description=DESCRIPTION,
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(known)} (all)")
     parser.add_argument("--quick", action="store_true", help="the short form of each")

@@ -46,8 +46,7 @@ PAGES = Path(__file__).resolve().parents[1] / "docs" / "results"
 
 
 def options() -> argparse.ArgumentParser:
-    parser = command_line.Parser(prog="results", description=DESCRIPTION, epilog=EPILOG,
-                                 formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = command_line.Parser(prog="results", description=DESCRIPTION, epilog=EPILOG)
     parser.add_argument("--quick", action="store_true", help="each case once")
     parser.add_argument(
         "--repeat",

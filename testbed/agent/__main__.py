@@ -3,6 +3,11 @@
 Functions: `main`, `serve`, `make_agent`.
 """
 
+from testbed.environment import reexec_in_project_environment
+
+if __name__ == "__main__":
+    reexec_in_project_environment()
+
 import argparse
 import asyncio
 import logging

@@ -93,7 +93,6 @@ def parser(name: str, description: str, epilog: str, repetitions: int, quick: st
         prog=f"bench {name}",
         description=description,
         epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("--quick", action="store_true", help=quick)
     made.add_argument("--json", action="store_true", help="standard output is one JSON document")

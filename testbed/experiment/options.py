@@ -20,8 +20,20 @@ class OptionError(Exception):
     """Options that do not go together; the text is one sentence."""
 
 
+class _Paragraphs(argparse.HelpFormatter):
+    """Texts are as wide as the terminal; paragraphs with indented lines (examples) stay as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        fill = super()._fill_text
+        paragraphs = text.strip().split("\n\n")
+        return "\n\n".join(p if "\n " in p else fill(p, width, indent) for p in paragraphs)
+
+
 class Parser(argparse.ArgumentParser):
     """Errors are one sentence and the way to more; exit status 2."""
+
+    def __init__(self, **parameters: object) -> None:
+        super().__init__(formatter_class=_Paragraphs, **parameters)
 
     def error(self, message: str) -> None:
         self.exit(2, f"{self.prog}: {message} (--help explains the options)\n")
@@ -36,7 +48,6 @@ def parser(program: str, description: str, epilog: str, duration_s: float, quick
         prog=program,
         description=description,
         epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.set_defaults(quick_s=quick_s)
     length = made.add_mutually_exclusive_group()
@@ -103,7 +114,6 @@ def series_parser(
         prog=program,
         description=description,
         epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.set_defaults(default_repeat=repeat, quick_repeat=quick_repeat, quick_pace=pace)
     made.add_argument("--quick", action="store_true", help=f"shorter steps, and --repeat {quick_repeat}")

@@ -17,7 +17,6 @@ Class: `SweepFile`. Functions: `load_sweep`, `grid`, `combinations`, `read_table
     links = ["wlan", "4g"]
 """
 
-import argparse
 import itertools
 import sys
 from collections.abc import Mapping
@@ -124,8 +123,7 @@ def check(cases: list[Case]) -> tuple[list[Case], dict[str, str]]:
 
 
 def main() -> int:
-    parser = command_line.Parser(prog="sweep", description=_DESCRIPTION, epilog=_EPILOG,
-                                 formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = command_line.Parser(prog="sweep", description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("file", metavar="FILE")
     parser.add_argument("--quick", action="store_true", help="each case once")
     parser.add_argument("--repeat", type=command_line.positive, metavar="N",

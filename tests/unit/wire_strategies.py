@@ -33,7 +33,7 @@ from testbed.wire.option import (
 from testbed.wire.packet import Packet
 from testbed.wire.selector import IPv4TrafficSelector, IPv6TrafficSelector
 
-u4, u7, u8, u16 = (st.integers(0, 2**bits - 1) for bits in (4, 7, 8, 16))
+u7, u8, u16 = (st.integers(0, 2**bits - 1) for bits in (7, 8, 16))
 u20, u32, u64 = (st.integers(0, 2**bits - 1) for bits in (20, 32, 64))
 octets8 = st.binary(min_size=8, max_size=8)
 lifetimes = u16.map(lambda units: 4 * units)
