@@ -219,7 +219,7 @@ def main() -> int:
     try:
         network(arguments, arguments.seed)
     except ValueError as error:
-        parser.error(str(error))
+        parser.error(str(error).replace("access_networks:", "--access:"))
     folder = command_line.begin(arguments, "multihome")
     narrator = Narrator(sys.stderr if arguments.json else sys.stdout)
     runs = run_repeatedly(
