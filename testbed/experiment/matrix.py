@@ -13,6 +13,7 @@ import msgspec
 from testbed.experiment import options as command_line
 from testbed.experiment.case import Case
 from testbed.experiment.narrator import Narrator
+from testbed.experiment.parameters import with_whole_paths
 from testbed.experiment.profile import load_link, load_scenario
 from testbed.experiment.series import Series, exclusive, repeated
 from testbed.report.collection import Collection, read_collection
@@ -63,7 +64,7 @@ def cases(
                 found.append(
                     Case(
                         kind="steering",
-                        parameters=parameters | command_line.common_parameters(arguments),
+                        parameters=with_whole_paths(parameters) | command_line.common_parameters(arguments),
                         seed=arguments.seed,
                     )
                 )

@@ -1,6 +1,8 @@
-"""What a case of each kind takes: `SteeringParameters`, `LoadParameters`. Function: `check_parameters`."""
+"""What a case of each kind takes: `SteeringParameters`, `LoadParameters`. Functions: `check_parameters`,
+`with_whole_paths`."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -57,3 +59,16 @@ def check_parameters(kind: str, parameters: Mapping[str, Any]) -> None:
         load_link(name)
     if isinstance(checked, SteeringParameters):
         load_scenario(checked.scenario)
+
+
+def with_whole_paths(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The same where files of one's own (strategies, profiles) are named as seen from anywhere: cases run in
+    another folder."""
+
+    def whole(value: Any) -> Any:
+        if isinstance(value, list):
+            return [whole(each) for each in value]
+        is_file = isinstance(value, str) and value.endswith((".py", ".toml"))
+        return str(Path(value).absolute()) if is_file else value
+
+    return {name: whole(value) for name, value in parameters.items()}

@@ -31,7 +31,7 @@ from testbed.experiment import options as command_line
 from testbed.experiment.case import Case
 from testbed.experiment.matrix import show, summary
 from testbed.experiment.narrator import Narrator
-from testbed.experiment.parameters import check_parameters
+from testbed.experiment.parameters import check_parameters, with_whole_paths
 from testbed.experiment.profile import ProfileError
 from testbed.experiment.run import guarded
 from testbed.experiment.series import ATTEMPTS, Series, exclusive, repeated
@@ -118,7 +118,7 @@ def check(cases: list[Case]) -> tuple[list[Case], dict[str, str]]:
         if case.kind == "steering" and (missing := find_strategy(case.parameters["strategy"])().missing()):
             skipped[case.parameters["strategy"]] = missing
             continue
-        kept.append(case)
+        kept.append(msgspec.structs.replace(case, parameters=with_whole_paths(case.parameters)))
     return kept, skipped
 
 

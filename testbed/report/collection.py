@@ -169,8 +169,15 @@ def _sorted(entries: list[Entry], always: Iterable[str] = _FIRST) -> list[Entry]
 def _entry(file: Path) -> Entry:
     result = read_result(file)
     case = result.metadata.get("case", {})
-    return Entry(file, result, case.get("kind", result.experiment), case.get("parameters", {}),
-                 case.get("repetition", 1))  # fmt: skip
+    parameters = {name: _by_stem(value) for name, value in case.get("parameters", {}).items()}
+    return Entry(file, result, case.get("kind", result.experiment), parameters, case.get("repetition", 1))
+
+
+def _by_stem(value: Any) -> Any:
+    """Strategies and profiles that are files of somebody's go by the name of the file."""
+    if isinstance(value, list):
+        return [_by_stem(each) for each in value]
+    return Path(value).stem if isinstance(value, str) and value.endswith((".py", ".toml")) else value
 
 
 def _add_series(found: Collection, file: Path) -> None:

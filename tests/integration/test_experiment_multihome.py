@@ -110,6 +110,19 @@ def test_captures_open_in_wireshark(run):
     assert "Binding Update" in subprocess.run(command, capture_output=True, text=True).stdout
 
 
+def test_repetitions_have_seeds_and_folders_of_their_own_and_a_page(tmp_path):
+    process = start("--duration", "10", "--repeat", "2", "--attempts", "1", "--json", "--out", str(tmp_path))
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode in (0, 1), errors
+    first, second = (read_result(tmp_path / f"run-{number}") for number in (1, 2))
+    assert (first.metadata["seed"], second.metadata["seed"]) == (1, 1001)
+    document = json.loads(output)
+    assert [case["runs"] + case["busy"] >= 2 for case in document["cases"]] == [True]
+    checks = {check["text"]: check["passed"] for check in document["checks"]}
+    assert checks["After de-registration the home agent has no binding left"] == 2 and len(checks) >= 12
+    assert "Run 2 of 2" in errors and (tmp_path / "report.html").stat().st_size > 50_000
+
+
 def test_ctrl_c_in_the_middle(tmp_path):
     process = start("--quick", "--out", str(tmp_path))
     for line in process.stdout:

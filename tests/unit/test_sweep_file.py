@@ -1,5 +1,7 @@
 """Files of sweeps: the grid that they mean, and one sentence for each mistake."""
 
+from pathlib import Path
+
 import pytest
 
 from testbed.experiment.profile import ProfileError
@@ -56,6 +58,20 @@ def test_a_mistake_gets_one_sentence_with_the_key(tmp_path, text, words):
     with pytest.raises(ProfileError, match=words) as caught:
         cases(tmp_path, text)
     assert "\n" not in str(caught.value)
+
+
+def test_files_of_ones_own_are_found_from_any_folder(tmp_path, monkeypatch):
+    """Cases run in processes of their own, in the project's folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(
+        "from testbed.strategy.fixed import Static\nclass Mine(Static):\n    name = 'mine'\n")
+    profiles = Path(__file__).parents[2] / "profiles"
+    (tmp_path / "loss.toml").write_text((profiles / "scenarios" / "link-loss.toml").read_text())
+    (tmp_path / "slow.toml").write_text((profiles / "links" / "wlan.toml").read_text())
+    text = 'name = "s"\n[[case]]\nstrategy = "mine.py"\nscenario = "loss.toml"\nlinks = ["slow.toml", "4g"]\n'
+    (case,), _ = cases(tmp_path, text)
+    assert case.parameters == {"strategy": f"{tmp_path}/mine.py", "scenario": f"{tmp_path}/loss.toml",
+                               "links": [f"{tmp_path}/slow.toml", "4g"]}  # fmt: skip
 
 
 def test_an_unknown_strategy_gets_the_nearest(tmp_path):
