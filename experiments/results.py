@@ -36,7 +36,7 @@ often; say it again to go on. Then tables, figures and plots are written into th
 """
 EPILOG = """\
 examples:
-  sudo ./run results --minutes 22
+  sudo ./run results --minutes 25
   sudo ./run results --page ncast --repeat 6 --out results/ncast-book --pages /tmp/pages
   sudo ./run results --minutes 0              only write the pages from what is there
 
@@ -54,7 +54,8 @@ def options() -> argparse.ArgumentParser:
         metavar="N",
         help="how many times each case is run (default: as the book says)",
     )
-    parser.add_argument("--seed", type=int, metavar="N", help="of all that is random (default: the book's)")
+    parser.add_argument("--seed", type=command_line.seed, metavar="N",
+                        help="of all that is random (default: the book's)")  # fmt: skip
     parser.add_argument("--minutes", type=float, metavar="N", help="begin no case that would not end by then")
     parser.add_argument("--page", action="append", metavar="NAME", help="only these pages (default: all)")
     parser.add_argument("--out", type=Path, default=Path("results/book"), metavar="DIR",

@@ -1,5 +1,5 @@
 """The command line of experiments. Functions: `parser`, `access_networks`, `traffic_seconds`, `begin`,
-`add_repeat_options`; of series `series_parser`, `positive`, `repetitions`, `common_parameters`,
+`add_repeat_options`; of series `series_parser`, `positive`, `seed`, `repetitions`, `common_parameters`,
 `series_folder`."""
 
 import argparse
@@ -14,6 +14,8 @@ from testbed.isolation import isolate
 from topologies.multihome import DEFAULT_ACCESS_NETWORKS, AccessNetwork
 
 TUNNEL_BACKENDS = ("auto", "seg6", "ip6tnl")
+#: A repetition's seed is this number's thousandfold and more, and fits 64 bits.
+MAXIMUM_SEED = 10**9
 
 
 class OptionError(Exception):
@@ -60,7 +62,7 @@ def parser(program: str, description: str, epilog: str, duration_s: float, quick
     )
     length.add_argument("--quick", action="store_true", help=f"the same steps in {quick_s:g} s of traffic")
     made.add_argument(
-        "--seed", type=int, default=1, metavar="N", help="of all that is random: loss, jitter, traffic (1)"
+        "--seed", type=seed, default=1, metavar="N", help="of all that is random: loss, jitter, traffic (1)"
     )
     made.add_argument(
         "--out",
@@ -121,7 +123,7 @@ def series_parser(
         "--repeat", type=positive, metavar="N", help=f"how many times each case is run ({repeat})"
     )
     made.add_argument(
-        "--seed", type=int, default=1, metavar="N", help="of all that is random, the order too (1)"
+        "--seed", type=seed, default=1, metavar="N", help="of all that is random, the order too (1)"
     )
     made.add_argument(
         "--out",
@@ -168,6 +170,13 @@ def series_folder(options: argparse.Namespace, name: str) -> Path:
         print(f"{name}: this needs root, for network namespaces: start it again with sudo", file=sys.stderr)
         raise SystemExit(2)
     return (options.out or Path("results") / time.strftime(f"{name}-%Y%m%d-%H%M%S")).absolute()
+
+
+def seed(text: str) -> int:
+    """What random numbers begin from, as type of an option."""
+    if not text.isdigit() or int(text) > MAXIMUM_SEED:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {MAXIMUM_SEED}")
+    return int(text)
 
 
 def positive(text: str) -> int:

@@ -128,7 +128,8 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="each case once")
     parser.add_argument("--repeat", type=command_line.positive, metavar="N",
                         help="how many times each case is run (default: as the file says)")  # fmt: skip
-    parser.add_argument("--seed", type=int, metavar="N", help="of all that is random (default: the file's)")
+    parser.add_argument("--seed", type=command_line.seed, metavar="N",
+                        help="of all that is random (default: the file's)")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="the figures as JSON on standard output")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: results/NAME, the same each time")
     parser.add_argument("--attempts", type=command_line.positive, default=ATTEMPTS, metavar="N",

@@ -164,7 +164,7 @@ def figures(evidence: FlowEvidence, binding: FlowBinding, error: str | None = No
 def _kernel_figures(evidence: FlowEvidence) -> dict:
     """What the kernel of a bulk transfer's sender knew of it, by libiperf or by the probe."""
     if evidence.bulk:
-        return evidence.bulk.as_dict()
+        return {"retransmits": evidence.bulk.retransmits, "round_trip_ms": evidence.bulk.round_trip_ms}
     sender = evidence.traffic.summaries.get("listener", {})
     return {name: sender.get(name) for name in ("retransmits", "round_trip_ms")}
 
