@@ -19,15 +19,22 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from simulation import CORRESPONDENT, HOME_AGENT, INTERFACES
-from walk_invariants import MAX_ELEMENTS, SENTENCES, Invariants, footprint, holdings, registrations
-from walk_world import ANCHORS, PLACES, World
+from walk_invariants import (
+    MAX_ELEMENTS,
+    SENTENCES,
+    WINDOW_S,
+    Invariants,
+    footprint,
+    holdings,
+    registrations,
+)
+from walk_world import ANCHORS, MOBILE_CORRESPONDENTS, PLACES, World, registrar
 
 from testbed.mobility.binding import FlowBinding
 from testbed.mobility.forwarding import Action
 from testbed.mobility.listed_flows import FlowError
 from testbed.mobility.policy import Policy
-from testbed.mobility.registrar import Registrar
-from testbed.mobility.return_routability import authorised, binding_management_key
+from testbed.mobility.return_routability import MAX_NONCE_LIFETIME, authorised, binding_management_key
 from testbed.wire.message import BindingAcknowledgement, BindingUpdate
 from testbed.wire.option import BindingIdentifier, NonceIndices
 from testbed.wire.packet import Packet, build_packet
@@ -43,7 +50,8 @@ POLICIES = (
 )
 STATIONS = st.sampled_from(("mn1", "mn2", "mr"))
 NAMES = st.sampled_from([interface.name for interface in INTERFACES])
-RECEIVERS = st.sampled_from(("ha", "cn", *ANCHORS))
+CORRESPONDENTS = ("cn", *MOBILE_CORRESPONDENTS)
+RECEIVERS = st.sampled_from(("ha", *ANCHORS, *CORRESPONDENTS))
 PAUSES = st.sampled_from((0.0, 0.1, 1.0, 10.0))
 FLOWS = st.builds(
     lambda fid, priority, action, bids, port: FlowBinding(
@@ -60,8 +68,6 @@ FLOWS = st.builds(
     port=st.sampled_from((None, 22, 443)),
 )
 STRANGER = CORRESPONDENT + 99
-#: What a time stamp may be old, hence for how long a home agent without memory takes old messages.
-WINDOW_S = 7.0
 #: Longer than anything is remembered of who has left.
 LONG_S = 700.0
 
@@ -83,7 +89,7 @@ class Walk(RuleBasedStateMachine):
                 self.world.move(station, interface.name, "north")
             self.ask(name, "add_flow", FlowBinding(1, 1, Action.FORWARD, (1,)))
             if name != "mr":
-                station.role.optimise(CORRESPONDENT, self.world.now)
+                optimise_all(self.world, name)
         self.world.run(5)
 
     # -- networks
@@ -156,15 +162,19 @@ class Walk(RuleBasedStateMachine):
             station.wished.pop(fid, None)
         self.world.run(pause)
 
-    @rule(name=st.sampled_from(("mn1", "mn2")), operation=st.sampled_from(("optimise", "stop_optimising")))
-    def optimise(self, name, operation):
-        if name in self.world.roles:
-            getattr(self.world.stations[name].role, operation)(CORRESPONDENT, self.world.now)
+    @rule(
+        name=st.sampled_from(MOBILE_CORRESPONDENTS),
+        peer=st.sampled_from(CORRESPONDENTS),
+        operation=st.sampled_from(("optimise", "stop_optimising")),
+    )
+    def optimise(self, name, peer, operation):
+        if name in self.world.roles and peer != name:
+            getattr(self.world.stations[name].role, operation)(self.world.receivers[peer], self.world.now)
 
     # -- mishaps
 
     @rule(
-        name=st.one_of(RECEIVERS, STATIONS),
+        name=st.sampled_from(("ha", "cn", *ANCHORS, "mn1", "mn2", "mr")),
         with_memory=st.booleans(),
         seconds=st.sampled_from((0.0, 0.5, 20.0)),
         pause=PAUSES,
@@ -184,7 +194,7 @@ class Walk(RuleBasedStateMachine):
     # -- enemies
 
     @rule(
-        kind=st.sampled_from(("play back", "update", "claim", "acknowledgement")),
+        kind=st.sampled_from(("play back", "update", "claim", "expired", "acknowledgement")),
         name=STATIONS,
         receiver=RECEIVERS,
         bid=st.integers(1, 2),
@@ -196,7 +206,9 @@ class Walk(RuleBasedStateMachine):
         elif kind == "update":
             self._forge_an_update(name, receiver, bid)
         elif kind == "claim":
-            self._claim_an_address_of_another(name, bid)
+            self._claim_an_address_of_another(name, receiver, bid)
+        elif kind == "expired":
+            self._use_expired_tokens()
         elif kind == "acknowledgement":
             self._forge_an_acknowledgement(name, (0, 128, 135)[int(chance * 3)], receiver)
 
@@ -223,12 +235,14 @@ class Walk(RuleBasedStateMachine):
         flags = {"home_registration": receiver == "ha", "map_registration": receiver in ANCHORS}
         update = BindingUpdate((registration.sequence + 9) % 65536, 60, True, options=options, **flags)
         home_address = registration.home_address if receiver in ANCHORS else victim.home_address
-        self._strike(receiver, Packet(STRANGER, self.world.own[receiver], update, home_address=home_address))
+        destination = self.world.receivers[receiver]
+        self._strike(receiver, Packet(STRANGER, destination, update, home_address=home_address))
 
-    def _claim_an_address_of_another(self, name, bid):
+    def _claim_an_address_of_another(self, name, receiver, bid):
         """A mobile node with tokens of its own names a care-of address that it was not tested at."""
-        known = self.world.stations[name].role.optimiser.correspondents.get(CORRESPONDENT)
-        if known is None or name not in self.world.roles or "cn" not in self.world.roles:
+        peer = self.world.receivers[receiver]
+        known = self.world.stations[name].role.optimiser.correspondents.get(peer)
+        if known is None or name not in self.world.roles or receiver not in self.world.roles:
             return
         home, tests = known._home_test.usable(self.world.now), known._care_of_tests
         tokens = {address: test.usable(self.world.now) for address, test in tests.items()}
@@ -242,8 +256,28 @@ class Walk(RuleBasedStateMachine):
         )
         update = BindingUpdate((known.sequence + 1) % 65536, 60, True, options=options)
         for proven in (own, STRANGER):
-            message = authorised(update, key, proven, CORRESPONDENT, self.world.codec)
-            self._strike("cn", Packet(own, CORRESPONDENT, message, home_address=known.home_address))
+            message = authorised(update, key, proven, peer, self.world.codec)
+            self._strike(receiver, Packet(own, peer, message, home_address=known.home_address))
+
+    def _use_expired_tokens(self):
+        """Mobile nodes come with all tokens that they were ever given, and that are too old."""
+        for (receiver, name, care_of_address, _), (when, test) in self.world.given.items():
+            if when + MAX_NONCE_LIFETIME >= self.world.now or receiver not in self.world.roles:
+                continue
+            home_address, peer = self.world.stations[name].home_address, self.world.receivers[receiver]
+            home = self.world.given_home.get((receiver, name, test.care_of_nonce_index))
+            if home is None:
+                continue  # no home token of these days
+            entry = registrar(self.world.roles[receiver]).cache.get(home_address)
+            key = binding_management_key(home.home_keygen_token, test.care_of_keygen_token)
+            options = (
+                BindingIdentifier(1, 0, False, 1, care_of_address),
+                NonceIndices(home.home_nonce_index, test.care_of_nonce_index),
+            )
+            sequence = (entry.sequence + 1) % 65536 if entry else 1
+            update = BindingUpdate(sequence, 60, True, options=options)
+            message = authorised(update, key, care_of_address, peer, self.world.codec)
+            self._strike(receiver, Packet(care_of_address, peer, message, home_address=home_address))
 
     def _forge_an_acknowledgement(self, name, status, peer):
         station = self.world.stations[name]
@@ -252,8 +286,8 @@ class Walk(RuleBasedStateMachine):
             return
         address, registration = station.address(*place), station.role.flow_registration
         message = BindingAcknowledgement(status, registration.sequence, 60)
-        routing = registration.home_address
-        self._strike(name, Packet(self.world.own[peer], address, message, routing_address=routing))
+        routing, source = registration.home_address, self.world.receivers[peer]
+        self._strike(name, Packet(source, address, message, routing_address=routing))
 
     # -- the end
 
@@ -265,6 +299,7 @@ class Walk(RuleBasedStateMachine):
             self.watch.tables_are_bounded(name, footprint(role), MAX_ELEMENTS)
         calm_down(world)
         agreed(world, self.watch)
+        self._use_expired_tokens()
         farewell(world)
         for name, role in world.roles.items():
             self.watch.nothing_is_left(name, role)
@@ -273,8 +308,15 @@ class Walk(RuleBasedStateMachine):
             self.watch.tables_are_bounded(name, elements[name], most)
 
 
+def optimise_all(world, name):
+    """Have a mobile node exchange packets with all correspondent nodes directly."""
+    for peer in CORRESPONDENTS:
+        if peer != name:
+            world.stations[name].role.optimise(world.receivers[peer], world.now)
+
+
 def calm_down(world):
-    """Good weather, all at their places, and patience."""
+    """Good weather, patience, and a last movement: out of the domain of the anchor point that serves now."""
     world.loss = world.duplication = 0.0
     world.silent.clear()
     world.failing.clear()
@@ -282,9 +324,11 @@ def calm_down(world):
     for name, station in world.stations.items():
         if station.role.registration.given_up is not None:  # it does not ask again (RFC 3963 §5.4)
             world.restart(name, True, 0.0)
+    local = world.stations["mn2"].role.local
+    place = "south" if local is not None and local.peer == ANCHORS[PLACES["north"]] else "north"
     for station in world.stations.values():
         for interface in INTERFACES:
-            world.move(station, interface.name, "north")
+            world.move(station, interface.name, place)
     world.run(150)
 
 
@@ -294,6 +338,7 @@ def agreed(world, invariants):
     for station in world.stations.values():
         invariants.all_agree(station)
         invariants.users_get_what_they_asked_for(station)
+    invariants.nobody_is_left_behind()
     seen = len(world.history)
     world.run(60)
     for station in world.stations.values():
@@ -332,8 +377,8 @@ def calm_life(world):
     world.run(5)
     for station in world.stations.values():
         station.role.add_flow(FlowBinding(1, 10, Action.FORWARD, (1,)), world.now)
-    for name in ("mn1", "mn2"):
-        world.stations[name].role.optimise(CORRESPONDENT, world.now)
+    for name in MOBILE_CORRESPONDENTS:
+        optimise_all(world, name)
     world.run(60)
     farewell(world)
     return {name: footprint(role) for name, role in world.roles.items()}
@@ -386,5 +431,5 @@ def test_the_page_lists_the_invariants():
 def test_nobody_but_registrars_receives_registrations():
     """What the walk takes for receivers are all that there are."""
     world = World()
-    found = {name for name, role in world.roles.items() if isinstance(role, Registrar)}
-    assert found == {"ha", "cn", *ANCHORS} and world.addresses[HOME_AGENT] == "ha"
+    found = {name for name, role in world.roles.items() if registrar(role) is not None}
+    assert found == {"ha", *ANCHORS, *CORRESPONDENTS} and world.addresses[HOME_AGENT] == "ha"

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from ipaddress import IPv6Address
 from typing import Any
 
-from walk_world import Station, World
+from walk_world import Station, World, mobile, registrar
 
+from testbed.mobility.authentication import Verifier
 from testbed.mobility.binding_cache import CacheEntry
 from testbed.mobility.correspondent_node import ANY_OF_OURS, CorrespondentNode
 from testbed.mobility.forwarding import Action
@@ -26,6 +27,8 @@ from testbed.wire.message import BindingAcknowledgement, BindingUpdate
 from testbed.wire.option import AlternateCareOfAddress, BindingIdentifier
 from testbed.wire.packet import Packet
 
+#: How old a time stamp may be (RFC 4285 §6).
+WINDOW_S = 7.0
 #: Sentences by name, as the page has them.
 SENTENCES: dict[str, str] = {}
 #: Binding Updates in a minute in which nothing happens: refreshes, of each of two BIDs to each receiver.
@@ -69,10 +72,10 @@ class Invariants:
             if message.status < 128 and asked is not None:
                 self.kernel_before_promise(name, home_address, asked, message, after_datapath)
             if asked is not None and asked is self.world.turn.packet:
-                entry = self.world.roles[name].cache.get(home_address)
+                entry = registrar(role).cache.get(home_address)
                 self.refusals_change_nothing(self.world.turn.before.get(home_address), entry, asked, message)
-        if isinstance(message, BindingUpdate) and isinstance(role, MobileNode):
-            if self.world.addresses.get(packet.destination) == "cn":
+        if isinstance(message, BindingUpdate) and mobile(role) is not None:
+            if packet.destination in mobile(role).optimiser.correspondents:
                 self.no_copies_at_correspondents(_asked_of(message), message)
 
     def _turned(self, name: str) -> None:
@@ -81,11 +84,16 @@ class Invariants:
             self.always_a_way(wanted)
         if name not in self.world.failing:
             self.changes_add_up(name, role)
-        if isinstance(role, Registrar):
-            self.nothing_outlives_its_lifetime(role)
-        if isinstance(role, CorrespondentNode):
-            self.proof_of_each_address(role)
-            for wanted in self.world.routes[name].values():
+        receiver = registrar(role)
+        if receiver is not None:
+            self.nothing_outlives_its_lifetime(receiver)
+            if receiver.verifier is not None:
+                self.stale_time_stamps_are_forgotten(receiver.verifier)
+        if isinstance(receiver, CorrespondentNode):
+            self.proof_of_each_address(name, receiver)
+            for (_, correspondent), wanted in self.world.routes[name].items():
+                if correspondent != ANY_OF_OURS:
+                    continue
                 rules = [(rule.action, rule.bids) for rule in wanted.rules]
                 self.no_copies_at_correspondents(rules, wanted)
 
@@ -97,8 +105,9 @@ class Invariants:
             station.doubtful.add(event.fields["fid"])
 
     def _restarted(self, name: str, gone: Role, role: Role, with_memory: bool) -> None:
-        if with_memory:
-            self.promises_survive_a_restart(gone, role)
+        for part in (mobile, registrar):
+            if with_memory and part(gone) is not None:
+                self.promises_survive_a_restart(part(gone), part(role))
 
     # -- always
 
@@ -134,13 +143,21 @@ class Invariants:
             assert all(binding.expires >= self.world.now for binding in entry.bindings.values())
 
     @named
-    def proof_of_each_address(self, role: CorrespondentNode) -> None:
+    def stale_time_stamps_are_forgotten(self, verifier: Verifier) -> None:
+        """No time stamp is remembered that could not be played back any more, once a newer one has come."""
+        stamps = verifier.timestamps.values()
+        assert not stamps or max(stamps) - min(stamps) <= 2 * WINDOW_S * (1 << 32), stamps
+
+    @named
+    def proof_of_each_address(self, name: str, role: CorrespondentNode) -> None:
         """A correspondent node has no care-of address, hence no flow, whose mobile node has not received a
         keygen token there."""
         homes = {station.home_address: station.name for station in self.world.stations.values()}
         for entry in role.cache:
             for binding in entry.bindings.values():
-                since = self.world.tested.get((homes[entry.home_address], binding.care_of_address))
+                since = self.world.tested.get(
+                    (name, homes[entry.home_address], binding.care_of_address)
+                )
                 made = binding.expires - binding.lifetime_s
                 assert since is not None and made <= since + MAX_NONCE_LIFETIME, binding
 
@@ -169,7 +186,7 @@ class Invariants:
         assert after_datapath
         update = asked.message
         wanted = self.world.applied[name].get(home_address)
-        if name == "cn":
+        if isinstance(registrar(self.world.roles[name]), CorrespondentNode):
             wanted = self.world.routes[name].get((home_address, ANY_OF_OURS))
         paths = {path.bid: path.remote for path in wanted.paths} if wanted else {}
         rules = {rule.fid for rule in wanted.rules} if wanted else set()
@@ -251,15 +268,15 @@ class Invariants:
         and correspondent nodes hold: care-of addresses, flow bindings, and the order of these."""
         role = station.role
         for name, registration in registrations(self.world, station):
-            receiver = self.world.roles[name]
+            receiver = registrar(self.world.roles[name])
             entry = receiver.cache.get(registration.home_address)
             listed = {b.bid: b.registered for b in registration.bindings.values() if b.registered}
             held = {b.bid: b.care_of_address for b in entry.bindings.values()} if entry else {}
             assert listed == held, (station.name, name)
             flows = {flow.fid: flow for flow in registration.flows.registered()}
             assert flows == (entry.flows if entry else {}), (station.name, name)
-            if name == "cn":
-                ours = role.optimisations().get((station.home_address, self.world.own["cn"]))
+            if isinstance(receiver, CorrespondentNode):
+                ours = role.optimisations().get((station.home_address, self.world.receivers[name]))
                 theirs = receiver.optimisations().get((station.home_address, ANY_OF_OURS))
             else:
                 ours = role.home_binding(registration.home_address)
@@ -269,6 +286,20 @@ class Invariants:
             assert ours is not None and theirs is not None, (station.name, name)
             copied = [rule for rule in ours.rules if rule.bids or rule.action is not Action.N_CAST]
             assert tuple(copied) == theirs.rules and ours.default_bid == theirs.default_bid
+
+    @named
+    def nobody_is_left_behind(self) -> None:
+        """Once it is quiet, nobody holds a binding that its mobile node does not want: who was left, an
+        anchor point of another domain say, has been told or has forgotten."""
+        listed = {
+            (name, registration.home_address)
+            for station in self.world.stations.values()
+            for name, registration in registrations(self.world, station)
+        }
+        for name, role in self.world.roles.items():
+            receiver = registrar(role)
+            held = {(name, e.home_address) for e in receiver.cache if e.bindings} if receiver else set()
+            assert held <= listed, held - listed
 
     @named
     def users_get_what_they_asked_for(self, station: Station) -> None:
@@ -302,8 +333,9 @@ class Invariants:
         """Once all mobile nodes have de-registered, nobody forwards anything, and nothing is remembered that
         has no end."""
         assert role.forwarding() == {} and role.optimisations() == {}, name
-        if isinstance(role, Registrar):
-            assert len(role.cache) == 0 and role.timer() is None, name
+        receiver = registrar(role)
+        if receiver is not None:
+            assert len(receiver.cache) == 0 and receiver.timer() is None, name
 
     @named
     def tables_are_bounded(self, name: str, elements: int, most: int) -> None:
@@ -314,7 +346,7 @@ class Invariants:
 def registrations(world: World, station: Station) -> list[tuple[str, Registration]]:
     """With whom a mobile node is registered."""
     role = station.role
-    names = {address: name for name, address in world.own.items()}
+    names = {address: name for name, address in world.receivers.items()}
     found = [(names[role.registration.peer], role.registration)]
     if isinstance(role, HierarchicalMobileNode) and role.local is not None:
         found.append((names[role.local.peer], role.local))
@@ -323,10 +355,14 @@ def registrations(world: World, station: Station) -> list[tuple[str, Registratio
 
 def holdings(role: Role) -> Any:
     """What a role holds of others: caches at those who are registered with, lists at mobile nodes."""
-    if isinstance(role, Registrar):
-        return {e.home_address: (dict(e.bindings), dict(e.flows)) for e in role.cache if e.bindings}
-    registration = role.flow_registration
+    receiver, node = registrar(role), mobile(role)
+    cache = receiver.cache if receiver is not None else ()
+    held = {e.home_address: (dict(e.bindings), dict(e.flows)) for e in cache if e.bindings}
+    if node is None:
+        return held
+    registration = node.flow_registration
     return (
+        held,
         {bid: (b.care_of_address, b.registered, b.refused) for bid, b in registration.bindings.items()},
         {fid: (item.flow, item.registered, item.operation) for fid, item in registration.flows.items()},
         registration.known_to_peer,

@@ -1,6 +1,6 @@
 """A world for the random walk: all roles, networks that mobile nodes roam, tunnels, kernels that may fail.
 
-Classes: `World`, `Station`, `Turn`.
+Classes: `World`, `Station`, `Turn`. Functions: `registrar`, `mobile`.
 """
 
 import json
@@ -15,16 +15,21 @@ from testbed.mobility.anchor_point import AnchorPoint, AnchorPointConfiguration
 from testbed.mobility.authentication import SecurityAssociation
 from testbed.mobility.binding import FlowBinding
 from testbed.mobility.binding_cache import CacheEntry
-from testbed.mobility.correspondent_node import CorrespondentNode, CorrespondentNodeConfiguration
+from testbed.mobility.correspondent_node import (
+    ANY_OF_OURS,
+    CorrespondentNode,
+    CorrespondentNodeConfiguration,
+)
 from testbed.mobility.forwarding import HomeBinding, Pair, RouteOptimisation
 from testbed.mobility.hierarchical_node import HierarchicalMobileNode
 from testbed.mobility.home_agent import HomeAgent, HomeAgentConfiguration
+from testbed.mobility.mobile_correspondent import MobileCorrespondent
 from testbed.mobility.mobile_node import MobileNode
 from testbed.mobility.mobile_node_configuration import MobileNodeConfiguration
 from testbed.mobility.policy import Policy
 from testbed.mobility.registrar import Registrar
 from testbed.mobility.role import Role
-from testbed.wire.message import BindingUpdate, CareOfTest
+from testbed.wire.message import BindingUpdate, CareOfTest, HomeTest
 from testbed.wire.packet import Packet, build_packet, parse_packet
 from testbed.wire.router_advertisement import MobilityAnchorPoint
 
@@ -32,6 +37,8 @@ ANCHORS = {"map1": IPv6Address("2001:db8:500::1"), "map2": IPv6Address("2001:db8
 #: Where interfaces can be: which anchor point routers there advertise.
 PLACES = {"north": "map1", "north2": "map1", "south": "map2", "wild": None, "home": None}
 MOBILE_PREFIX = IPv6Network("2001:db8:1000::/64")
+#: Mobile nodes that are correspondent nodes of others.
+MOBILE_CORRESPONDENTS = ("mn1", "mn2")
 LIFETIME_S = 40
 DETECTION_S = 1.0
 
@@ -46,7 +53,7 @@ class Station:
     name: str
     number: int
     role: MobileNode
-    make: Callable[[], MobileNode]
+    make: Callable[[], Role]
     places: dict[str, str] = field(default_factory=dict)
     wished: dict[int, FlowBinding] = field(default_factory=dict)
     doubtful: set[int] = field(default_factory=set)
@@ -73,9 +80,24 @@ class Turn:
     before: dict[IPv6Address, CacheEntry] = field(default_factory=dict)
 
 
+def registrar(role: Role) -> Registrar | None:
+    """The part of a role that Binding Updates are for, None if it has none."""
+    if isinstance(role, MobileCorrespondent):
+        return role.correspondent
+    return role if isinstance(role, Registrar) else None
+
+
+def mobile(role: Role) -> MobileNode | None:
+    """The part of a role that is a mobile node, None if it has none."""
+    if isinstance(role, MobileCorrespondent):
+        return role.mobile
+    return role if isinstance(role, MobileNode) else None
+
+
 class World(Simulation):
-    """Three mobile nodes (an ordinary one, a hierarchical one, a mobile router), a home agent, two anchor
-    points and a correspondent node. `observe(what, *arguments)` is told of everything worth a look."""
+    """Three mobile nodes (an ordinary and a hierarchical one, which are correspondent nodes, too; a mobile
+    router), a home agent, two anchor points and a correspondent node. `observe(what, *arguments)` is told of
+    everything worth a look."""
 
     def __init__(
         self,
@@ -103,8 +125,12 @@ class World(Simulation):
         self.asked: dict[tuple[str, IPv6Address, int], Packet] = {}
         #: The octets of those that were processed, and when.
         self.processed: list[tuple[float, str, bytes]] = []
-        #: When a Care-of Test reached which mobile node at which address.
-        self.tested: dict[tuple[str, IPv6Address], float] = {}
+        #: When a Care-of Test of which correspondent node reached which mobile node at which address.
+        self.tested: dict[tuple[str, str, IPv6Address], float] = {}
+        #: The first Care-of Test of each nonce, by correspondent node, mobile node, address and nonce index;
+        #: the Home Tests in the same way.
+        self.given: dict[tuple[str, str, IPv6Address, int], tuple[float, CareOfTest]] = {}
+        self.given_home: dict[tuple[str, str, int], HomeTest] = {}
         #: When a role lost its memory.
         self.forgot: dict[str, float] = {}
         policy = policy or Policy()
@@ -120,6 +146,11 @@ class World(Simulation):
                 self._station("mr", 2, MobileNode, prefixes=(MOBILE_PREFIX,)),
             )
         }
+
+    @property
+    def receivers(self) -> dict[str, IPv6Address]:
+        """Whom Binding Updates are sent to, and where."""
+        return self.own | {name: self.stations[name].home_address for name in MOBILE_CORRESPONDENTS}
 
     # -- who there is
 
@@ -163,12 +194,13 @@ class World(Simulation):
         )
         keys = {"local_association": key} if role is HierarchicalMobileNode else {}
 
-        def make() -> MobileNode:
-            return role(configuration, self.now, random=self.random.randbytes, **keys)
+        def make() -> Role:
+            node = role(configuration, self.now, random=self.random.randbytes, **keys)
+            return MobileCorrespondent(node, self._make["cn"]()) if name in MOBILE_CORRESPONDENTS else node
 
-        station = Station(name, number, make(), make)
-        self._start(name, station.role)
-        return station
+        made = make()
+        self._start(name, made)
+        return Station(name, number, mobile(made), make)
 
     def _start(self, name: str, role: Role) -> None:
         """Its kernel is brought to what it wants."""
@@ -217,7 +249,7 @@ class World(Simulation):
             self.observe("restarted", name, gone, role, saved is not None)
             self._start(name, role)
             if station is not None:
-                station.role = role
+                station.role = mobile(role)
                 for interface, place in list(station.places.items()):
                     self.move(station, interface, place)
 
@@ -246,17 +278,27 @@ class World(Simulation):
             return
         packet = parse_packet(octets, self.codec)
         self._begin(name, packet)
-        if isinstance(packet.message, BindingUpdate) and isinstance(role, Registrar):
+        if isinstance(packet.message, BindingUpdate) and registrar(role) is not None:
             home_address = packet.home_address or packet.source
             self.asked[name, home_address, packet.message.sequence] = packet
             self.processed.append((self.now, name, octets))
-        if isinstance(packet.message, CareOfTest):
-            self.tested[name, packet.destination] = self.now
+        if isinstance(packet.message, CareOfTest | HomeTest):
+            tester = next(each for each, own in self.receivers.items() if own == packet.source)
+            self._given(tester, name, packet)
         role.receive(packet, "eth0", self.now)
         self._turn(name)
 
+    def _given(self, tester: str, name: str, packet: Packet) -> None:
+        message, address = packet.message, packet.destination
+        if isinstance(message, HomeTest):
+            self.given_home[tester, name, message.home_nonce_index] = message
+        else:
+            self.tested[tester, name, address] = self.now
+            key = tester, name, address, message.care_of_nonce_index
+            self.given.setdefault(key, (self.now, message))
+
     def _begin(self, name: str, packet: Packet | None) -> None:
-        cache = getattr(self.roles[name], "cache", ())
+        cache = getattr(registrar(self.roles[name]), "cache", ())
         self.turn = Turn(name, packet, {entry.home_address: entry.copy() for entry in cache})
 
     def _turn(self, name: str) -> None:
@@ -273,13 +315,14 @@ class World(Simulation):
             (self.routes[name], role.optimisation_changes()),
         ):
             changes = {key: wanted for key, wanted in changes.items() if wanted != kernel.get(key)}
-            if changes and name in self.failing:
+            refused = {key for key in changes if name in self.failing and self._of_others(name, key)}
+            if refused:
                 role.hold(held)
-                for key in changes:
+                for key in refused:
                     role.datapath_failed(key[0] if isinstance(key, tuple) else key, "no room", self.now)
+                    del changes[key]
                 held = role.transmissions()
-                self.behind.setdefault(name, set()).update(changes)
-                continue
+                self.behind.setdefault(name, set()).update(refused)
             for key, wanted in changes.items():
                 self.behind.get(name, set()).discard(key)
                 kernel.pop(key, None)
@@ -295,6 +338,11 @@ class World(Simulation):
             for home_address in role.probes():
                 self.later(DETECTION_S, lambda address=home_address: self._detected(name, address))
         self.observe("turned", name)
+
+    def _of_others(self, name: str, key: IPv6Address | Pair) -> bool:
+        """Whether it is bindings of other nodes that a role wants something for: only that is refused, as a
+        mobile node has nobody to tell that its own is not to be had."""
+        return mobile(self.roles[name]) is None or (isinstance(key, tuple) and key[1] == ANY_OF_OURS)
 
     def _detected(self, name: str, home_address: IPv6Address) -> None:
         if name in self.roles:
