@@ -420,21 +420,20 @@ class CorrespondentRegistration(Registration):
             self.update(now)
         elif any(b.registered and b.bid not in outstanding.bids for b in self.bindings.values()):
             self._expired_nonces = 0
-            self._go_on_without(outstanding, int(message.status), now)
+            self._go_on_without(outstanding, int(message.status))
         else:
             self._expired_nonces = 0
             super()._rejected(message, outstanding, now)
 
-    def _go_on_without(self, outstanding: Outstanding, status: int, now: float) -> None:
-        """One care-of address is refused: that must not hold up the others. It is asked for again when these
-        are refreshed."""
+    def _go_on_without(self, outstanding: Outstanding, status: int) -> None:
+        """One care-of address is refused: that must not hold up the others, which have their turn with the
+        next `update`. It is asked for again when these are refreshed."""
         for bid in outstanding.bids:
             self._again.discard(bid)
             self._refresh_at.pop(bid, None)
             self.bindings[bid].refused = status
             self._note("binding-refused", peer=str(self.peer), bid=bid, status=status)
         self._arm()
-        self.update(now)
 
     def lost(self, now: float) -> None:
         """The correspondent node has no binding (Binding Error, status 1): register anew (§11.3.6)."""

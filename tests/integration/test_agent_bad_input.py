@@ -6,7 +6,7 @@ import struct
 from ipaddress import IPv6Address, IPv6Network
 
 import pytest
-from agent_network import CORRESPONDENT, HOME_ADDRESS, HOME_AGENT, Agent, AgentNetwork
+from agent_network import CORRESPONDENT, HOME_ADDRESS, HOME_AGENT, KEY, Agent, AgentNetwork
 from datapath_network import ipv6, wait_for
 from signalling import (
     BA,
@@ -37,6 +37,19 @@ requirement = pytest.mark.requirement
 TYPES = {BRR: "BRR", HOTI: "HoTI", COTI: "CoTI", HOT: "HoT", COT: "CoT", BU: "BU", BA: "BA", BE: "BE"}
 UNKNOWN_OPTION = (200, 1, 0, b"abc")
 UNKNOWN_TYPE = 200
+MOBILE_NETWORK = 'prefixes = ["2001:db8:1000::/64"]\n'
+MOBILE_ROUTER = f'[[mobile_router]]\nhome_address = "{HOME_ADDRESS}"\n' + MOBILE_NETWORK
+ANCHOR_POINT = f"""
+role = "anchor-point"
+name = "map"
+address = "{HOME_AGENT}"
+regional_interface = "home0"
+regional_prefixes = ["2001:db8:100::/64"]
+security_association = [{{ spi = 1000, key = "{KEY}" }}]
+duplicate_address_detection = false
+"""
+#: The flags of the Binding Updates that each role takes: A and H, A and M.
+FLAGS = {"ha": 0xC000, "map": 0x8800}
 _numbers = itertools.count()
 
 
@@ -49,17 +62,23 @@ def network(tmp_path_factory):
 
 
 class Bench:
-    """An agent under test, a sender of bad packets at the other end of a link, and what the agent has.
+    """An agent under test, a sender of bad packets at the other end of a link, and what the agent has: a home
+    agent, an anchor point in its place, a correspondent node, a mobile node, a mobile router.
 
     The sender has many prefixes: each test begins with one that no limit has been reached for.
     """
 
     def __init__(self, network, folder, role):
         self.role = role
-        self.agents = [Agent(network.ha, folder)] if role != "cn" else []
+        self.agents = []
+        if role == "map":
+            self.agents.append(Agent(network.ha, folder, text=ANCHOR_POINT))
+        elif role != "cn":
+            self.agents.append(Agent(network.ha, folder, more=MOBILE_ROUTER if role == "mr" else ""))
         wlan = network.address("mn-wlan", "2001:db8:201:")
-        if role == "mn":
-            self.agents.append(Agent(network.mn, folder))
+        if role in ("mn", "mr"):
+            more = "[mobile_network]\n" + MOBILE_NETWORK if role == "mr" else ""
+            self.agents.append(Agent(network.mn, folder, more=more))
             wait_for(self._registered)
             self.sender = Signaller(network.cn, "eth0", CORRESPONDENT)
             self.destination = wlan
@@ -67,14 +86,14 @@ class Bench:
             if role == "cn":
                 self.agents.append(Agent(network.cn, folder))
             self.sender = Signaller(network.mn, "mn-wlan", wlan)
-            self.destination = {"ha": HOME_AGENT, "cn": CORRESPONDENT}[role]
+            self.destination = CORRESPONDENT if role == "cn" else HOME_AGENT
         self.agent = self.agents[-1]
-        first = 0x2000 if role == "mn" else 0x1000
+        first = 0x2000 if role in ("mn", "mr") else 0x1000
         self._prefix = f"2001:db8:{first:x}::/36"
         network.ar.shell(f"ip -6 route replace {self._prefix} via {self.sender.address}")
         network.ha.shell(f"ip -6 route replace {self._prefix} via 2001:db8:ff01::2")
-        if role == "ha":
-            self.sender.send(self.sender.update())
+        if role in FLAGS:
+            self.sender.send(self.sender.update(flags=FLAGS[role]))
             wait_for(lambda: self.agent.ask("bindings"))
 
     def begin(self):
@@ -129,7 +148,7 @@ class Bench:
         assert self.state() == self.before
 
 
-@pytest.fixture(params=["ha", "cn", "mn"], scope="module")
+@pytest.fixture(params=["ha", "map", "cn", "mn", "mr"], scope="module")
 def running(network, tmp_path_factory, request):
     bench = Bench(network, tmp_path_factory.mktemp(request.param), request.param)
     yield bench
@@ -286,8 +305,8 @@ def test_what_is_ignored(bench, change):
     if bench.role == "cn":
         answers = bench.send(*(bench.packet(header(kind)) for kind in (HOTI, COTI)))
         assert [type(answer.message) for answer in answers] == [HomeTest, CareOfTest]
-    elif bench.role == "ha":
-        flags = 0xC00F if change == "reserved" else 0xC000  # with bits that nobody has given a meaning
+    elif bench.role in FLAGS:
+        flags = FLAGS[bench.role] | (0x000F if change == "reserved" else 0)  # bits without a meaning
         data = with_options(struct.pack("!HHH", 30000 + next(_numbers), flags, 25), *options)
         signed = sign(BU, data, bench.sender.address)
         (answer,) = bench.send(ipv6_packet(bench.sender.address, HOME_AGENT, signed, HOME_ADDRESS))
@@ -341,9 +360,10 @@ def test_extension_headers(bench):
 def test_types_that_a_role_does_not_serve_change_nothing(bench, kind):
     """Good messages of every type from a stranger: those that are served get their answer."""
     answers = bench.send(bench.packet(bench.header(kind)))
-    served = {HOTI: HomeTest, COTI: CareOfTest} if bench.role in ("cn", "mn") else {}
+    is_correspondent = bench.role in ("cn", "mn", "mr")
+    served = {HOTI: HomeTest, COTI: CareOfTest} if is_correspondent else {}
     expected = [served[kind]] if kind in served else []
-    if bench.role in ("cn", "mn") and kind == BU:
+    if is_correspondent and kind == BU:
         expected = [BindingAcknowledgement]  # status 131, home registration not supported
     assert [type(answer.message) for answer in answers] == expected
     assert all(answer.message.status == 131 for answer in answers if kind == BU)

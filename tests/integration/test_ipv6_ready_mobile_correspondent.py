@@ -11,7 +11,7 @@ from agent_network import CORRESPONDENT, HOME_ADDRESS, HOME_AGENT, Agent, AgentN
 from datapath_network import Capture, both_headers, ipv6, wait_for
 from ipv6_ready import Tester, case
 from ipv6_ready_mobile_node import Correspondent
-from signalling import BA, BE, BU, COT, COTI, HOT, HOTI, Signaller
+from signalling import BA, BE, BRR, BU, COT, COTI, HOT, HOTI, Signaller
 
 from testbed.wire.codec import Codec
 from testbed.wire.error import ParseError
@@ -141,6 +141,16 @@ def test_answers_by_reverse_tunnelling(network, peer, home, mn, care_of_address)
     assert mn.ask("routes") == []
     for signaller in (peer.home, peer.away):
         assert peer.of_type(signaller, HOTI) == peer.of_type(signaller, COTI) == []
+
+
+@pytest.mark.requirement("RFC 6275 §11.3.1: a Binding Refresh Request of a mobile node by reverse tunnelling")
+def test_refresh_request_by_reverse_tunnelling(peer, mn, care_of_address):
+    peer.register(lifetime=2)  # eight seconds, nine tenths of which have to pass
+    (request,) = wait_for(lambda: peer.of_type(peer.away, BRR))
+    assert str(request.source) == HOME_ADDRESS and str(request.destination) == AWAY
+    assert str(request.routing_address) == CORRESPONDENT
+    (sent,) = peer.reverse_tunnelled(BRR, care_of_address)
+    assert (sent.source, sent.destination) == (request.source, request.destination)
 
 
 @case("MN-2-1-1-2-002", what="a tunnelled packet with a Home Address option: a Home Test Init to it")

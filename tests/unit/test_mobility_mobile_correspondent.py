@@ -24,7 +24,14 @@ from testbed.mobility.initiative import IDLE_S, LEFT_ALONE_S, MAX_NEW_PER_S, PAT
 from testbed.mobility.mobile_correspondent import MobileCorrespondent
 from testbed.mobility.mobile_node import MobileNode
 from testbed.mobility.mobile_node_configuration import InterfaceConfiguration, MobileNodeConfiguration
-from testbed.wire.message import BindingAcknowledgement, CareOfTest, HomeTest, Status
+from testbed.wire.message import (
+    BindingAcknowledgement,
+    BindingRefreshRequest,
+    BindingUpdate,
+    CareOfTest,
+    HomeTest,
+    Status,
+)
 
 PEER_HOME, PEER = IPv6Address("2001:db8:100::200"), IPv6Address("2001:db8:203::b")
 PEER_MOVED = IPv6Address("2001:db8:204::b")
@@ -84,6 +91,25 @@ def test_answers_have_the_home_address():
     answers = [p for p in simulation.packets if isinstance(p.message, kinds) and p.source != HOME_AGENT]
     assert {type(packet.message) for packet in answers} == set(kinds)
     assert {packet.source for packet in answers} == {PEER_HOME}
+
+
+@requirement("RFC 6275 §11.3.1: a Binding Refresh Request of a mobile node by reverse tunnelling")
+def test_refresh_requests_have_the_home_address():
+    simulation, mn, peer = two()
+    mn.mobile.optimise(PEER_HOME, simulation.now)
+    simulation.run(3)
+    told = BindingUpdate
+    simulation.fate = lambda p: [] if isinstance(p.message, told) and p.destination == PEER_HOME else [0.01]
+    simulation.run(56)  # nine tenths of a minute, which the home registration had
+    requests = [p for p in simulation.packets if isinstance(p.message, BindingRefreshRequest)]
+    assert {packet.source for packet in requests} == {PEER_HOME}
+    assert {packet.routing_address for packet in requests} == {HOME_ADDRESS}
+    assert {packet.destination for packet in requests} <= {WLAN, CELLULAR}
+    seen = len(simulation.packets)
+    simulation.fate = lambda packet: [0.01]
+    simulation.run(10)
+    updates = [p for p in simulation.packets[seen:] if isinstance(p.message, BindingUpdate)]
+    assert PEER_HOME in {packet.destination for packet in updates}
 
 
 def test_both_move_at_once():

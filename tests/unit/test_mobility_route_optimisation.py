@@ -424,35 +424,104 @@ def test_one_path_is_cut():
     assert set(correspondent.cache.get(HOME_ADDRESS).flows) >= {2}
 
 
+def refuse(correspondent, *care_of_addresses):
+    """Have it take these care-of addresses no more, all others again."""
+    accepted, refused = Status.BINDING_UPDATE_ACCEPTED, Status.ADMINISTRATIVELY_PROHIBITED
+    correspondent._care_of_status = lambda address: refused if address in care_of_addresses else accepted
+
+
+def registered(correspondent):
+    entry = correspondent.cache.get(HOME_ADDRESS)
+    return set(entry.bindings) if entry else set()
+
+
 def test_a_refused_care_of_address_holds_up_no_other():
     """It is asked for again when the others are refreshed, and flows go to those meanwhile."""
     simulation, node, correspondent = optimised(
-        policy=Policy(max_bindings=1), flows=[flow(1, (1, 2))], lifetime_s=100
+        policy=Policy(max_bindings=1), flows=[flow(1, (1, 2)), flow(2, (1,), selector=WEB)], lifetime_s=100
     )
     for _ in range(60):
         simulation.run(5)
-        assert len(correspondent.cache.get(HOME_ADDRESS).bindings) == 1
+        assert registered(correspondent) == {2}
+        assert correspondent.cache.get(HOME_ADDRESS).flows[1].bids == (2,)
         agree(node, correspondent)
     refused = simulation.events("binding-refused")
     refusals = [event for event in refused if event["peer"] == str(CORRESPONDENT)]
     assert 2 <= len(refusals) <= 8 and not simulation.events("binding-expired")
     correspondent.policy = replace(correspondent.policy, max_bindings=2)
     simulation.run(100)
-    assert len(correspondent.cache.get(HOME_ADDRESS).bindings) == 2
+    assert registered(correspondent) == {1, 2}
+    flows = correspondent.cache.get(HOME_ADDRESS).flows
+    assert {fid: found.bids for fid, found in flows.items()} == {1: (1,), 2: (1,)}
+
+
+def test_what_is_to_be_said_of_others_does_not_wait_behind_a_refusal():
+    def fate(packet):  # the home agent has answered long before
+        return [0.1 if CORRESPONDENT in (packet.source, packet.destination) else 0.001]
+
+    simulation, node, correspondent = optimised(fate, lifetime_s=400)
+    refuse(correspondent, CELLULAR)
+    seen = len(simulation.packets)
+    node.add_flow(flow(1, (2,)), simulation.now)
+    node.add_flow(flow(2, (1,), selector=WEB), simulation.now)
+    simulation.run(0.5)
+    told = [packet.message.option(BindingIdentifier).bid for packet in sent(simulation, BindingUpdate, seen)]
+    assert told == [2, 1]
+    assert set(correspondent.cache.get(HOME_ADDRESS).flows) == {2}
 
 
 def test_a_care_of_address_that_is_refused_later_lets_no_other_run_out():
+    """The other one is refreshed in its own time, which comes later, without being asked to."""
+
+    def fate(packet):
+        return [] if isinstance(packet.message, BindingRefreshRequest) else [0.01]
+
+    simulation, node, correspondent = trio(fate, lifetime_s=400)
+    node.detach("wlan", simulation.now)
+    node.optimise(CORRESPONDENT, simulation.now)
+    simulation.run(100)
+    node.attach("wlan", WLAN, ROUTER, simulation.now)
+    simulation.run(5)
+    assert registered(correspondent) == {1, 2}
+    refuse(correspondent, CELLULAR)
+    seen = len(simulation.history)
+    while len(registered(correspondent)) == 2:
+        simulation.run(10)
+    simulation.run(200)
+    expired = [event for _, name, event in simulation.history[seen:] if event.name == "binding-expired"]
+    assert [event.fields["bid"] for event in expired] == [2]
+    assert registered(correspondent) == {1}
+    agree(node, correspondent)
+    refuse(correspondent)
+    simulation.run(400)
+    assert registered(correspondent) == {1, 2}
+    agree(node, correspondent)
+
+
+def test_after_all_care_of_addresses_were_refused_they_are_asked_for_again():
     simulation, node, correspondent = optimised(lifetime_s=40)
-    accepted, refused = Status.BINDING_UPDATE_ACCEPTED, Status.ADMINISTRATIVELY_PROHIBITED
-    correspondent._care_of_status = lambda address: refused if address == CELLULAR else accepted
-    simulation.run(150)
-    expired = [event["bid"] for event in simulation.events("binding-expired")]
-    assert expired == [2] and simulation.events("binding-refused")
-    agree(node, correspondent)
-    del correspondent._care_of_status
+    refuse(correspondent, WLAN, CELLULAR)
+    simulation.run(100)
+    assert registered(correspondent) == set() and node.optimisations() == {}
+    refuse(correspondent)
     simulation.run(60)
+    assert registered(correspondent) == {1, 2}
     agree(node, correspondent)
-    assert len(correspondent.cache.get(HOME_ADDRESS).bindings) == 2
+
+
+def test_refused_care_of_addresses_are_asked_for_again_of_who_has_lost_all():
+    simulation, node, correspondent = optimised(lifetime_s=400)
+    refuse(correspondent, WLAN, CELLULAR)
+    node.add_flow(flow(1, (1,)), simulation.now)
+    node.add_flow(flow(2, (2,), selector=WEB), simulation.now)
+    simulation.run(5)
+    assert {b.refused for b in node.optimiser.correspondents[CORRESPONDENT].bindings.values()} == {129}
+    reborn = CorrespondentNode(correspondent.configuration, simulation.now)
+    simulation.add("cn", reborn, CORRESPONDENT)
+    reborn.unverified_home_address(WLAN, CORRESPONDENT, HOME_ADDRESS, simulation.now)
+    simulation.run(5)
+    assert registered(reborn) == {1, 2}
+    agree(node, reborn)
 
 
 def test_silent_correspondent_is_given_up():
