@@ -10,6 +10,7 @@ from testbed.mobility.correspondent_node import (
     ANY_OF_OURS,
     CorrespondentNode,
 )
+from testbed.mobility.forwarding import Action
 from testbed.mobility.policy import Policy
 from testbed.mobility.return_routability import (
     MAX_NONCE_LIFETIME,
@@ -35,11 +36,13 @@ from testbed.wire.option import (
     BindingAuthorizationData,
     BindingIdentifier,
     NonceIndices,
+    UnknownOption,
 )
 from testbed.wire.packet import Packet, build_packet, parse_packet
 from testbed.wire.selector import IPv6TrafficSelector
 
 SSH = IPv6TrafficSelector(source_port=(22, 22), next_header=(6, 6))
+WEB = IPv6TrafficSelector(source_port=(443, 443), next_header=(6, 6))
 CODEC = Codec()
 
 requirement = pytest.mark.requirement
@@ -277,6 +280,15 @@ def test_no_acknowledgement_unless_asked():
     assert answer.message.status == Status.SEQUENCE_NUMBER_OUT_OF_WINDOW
 
 
+@requirement("draft §4.8, §7.1: a correspondent node acknowledges flow options, whether asked to or not")
+def test_flow_options_are_acknowledged_unasked():
+    peer = Peer()
+    answer = peer.register(acknowledge=False, options=(FlowIdentification(**add()),))
+    assert (answer.status, answer.option(FlowIdentification).status) == (0, 0)
+    answer = peer.register(acknowledge=False, options=(FlowIdentification(**add(2, action=3)),))
+    assert answer.option(FlowIdentification).status == FlowStatus.N_CAST_NOT_SUPPORTED
+
+
 @requirement("RFC 6275 §9.5.3: deletion with the home token alone")
 @requirement("RFC 6275 §5.2.8: the sequence number is remembered as long as the nonces are valid")
 def test_deletion():
@@ -380,6 +392,44 @@ def test_add():
     peer = Peer()
     assert peer.flow(**add()) == 0
     assert peer.rules[1].bids == (1,) and peer.rules[1].selector == SSH
+
+
+@requirement("draft §4.3: a correspondent node maintains a default binding, by the BID priority")
+def test_default_binding():
+    peer = Peer()
+    for bid, care_of_address in ((1, WLAN), (2, CELLULAR)):
+        peer.register(care_of_address, bid=bid)
+
+    def default():
+        return peer.node.optimisations()[HOME, ANY_OF_OURS].default_bid
+
+    assert default() == 1
+    peer.register(WLAN, bid=1, lifetime_s=0)
+    assert default() == 2
+
+
+@requirement("draft §7.1: a correspondent node checks the flow description")
+def test_flow_descriptions_that_are_wrong():
+    peer = Peer()
+    good = bytes((10, 0, 1, 1, 0, 0, 1, 4, 0, 1))  # with a Binding Reference; a description is to follow
+    assert peer.register(options=(UnknownOption(18, good),)).option(FlowIdentification).status == 0
+    peer.flow(1, 10, pro=Pro.REMOVE)
+    for description, status in (
+        (bytes((3, 8, 2, 0, 0, 0)), FlowStatus.POORLY_FORMED),  # longer than the option
+        (bytes((3, 4, 77, 0)), FlowStatus.CLASSIFIER_LANGUAGE_NOT_SUPPORTED),
+    ):
+        answer = peer.register(options=(UnknownOption(18, good + description),))
+        assert answer.option(FlowIdentification).status == status
+        assert peer.rules == {}
+
+
+@requirement("draft §4.5, §7.1: a correspondent node modifies a flow binding as requested")
+def test_replace():
+    peer = Peer()
+    peer.flow(**add())
+    assert peer.flow(**add(priority=7, selector=WEB, action=2, pro=Pro.REPLACE)) == 0
+    rule = peer.rules[1]
+    assert (rule.priority, rule.selector, rule.action) == (7, WEB, Action.DISCARD) and len(peer.rules) == 1
 
 
 @requirement("draft §7.1: an Add with a FID in use is rejected by a correspondent node")

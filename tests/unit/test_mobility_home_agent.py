@@ -5,6 +5,7 @@ from ipaddress import IPv4Address, IPv6Address
 import pytest
 from simulation import CELLULAR, HOME_ADDRESS, HOME_AGENT, HOME_PREFIX, WLAN
 
+from testbed.mobility.binding import FlowBinding
 from testbed.mobility.forwarding import Action
 from testbed.mobility.home_agent import HomeAgent, HomeAgentConfiguration
 from testbed.mobility.policy import Policy
@@ -29,6 +30,7 @@ requirement = pytest.mark.requirement
 BID1 = BindingIdentifier(1, priority=20, care_of_address=WLAN)
 BID2 = BindingIdentifier(2, priority=10, care_of_address=CELLULAR)
 SSH = IPv6TrafficSelector(source_port=(22, 22))
+WEB = IPv6TrafficSelector(source_port=(443, 443))
 
 
 class Bench:
@@ -181,6 +183,7 @@ def test_malformed_option_and_unknown_format(bench):
     assert not bench.flows
 
 
+@requirement("draft §3.1: multiple options may be in one Binding Update")
 @requirement("draft §3.1: the status of one option says nothing of the others")
 def test_each_option_by_itself(bench):
     statuses = bench.flow(add(1), add(2, reference=(9,)), add(3))
@@ -198,6 +201,25 @@ def test_status_in_a_binding_update_is_ignored(bench):
 def test_priority_decides(bench):
     bench.flow(add(1, priority=9), add(2, priority=3), add(3, priority=3))
     assert [rule.fid for rule in bench.agent.home_binding(HOME_ADDRESS).rules] == [2, 3, 1]
+
+
+@requirement("draft §3.1: no per-packet load balancing: all of a flow goes to one care-of address at a time")
+def test_a_flow_is_not_spread(bench):
+    assert bench.flow(add(reference=(2, 1))) == [FlowStatus.SUCCESS]
+    assert [rule.bids for rule in bench.agent.home_binding(HOME_ADDRESS).rules] == [(2,)]
+    bench.ask(BID2, lifetime_s=0)
+    assert [rule.bids for rule in bench.agent.home_binding(HOME_ADDRESS).rules] == [(1,)]
+
+
+@requirement("draft §4.3: a default binding MUST be maintained, whichever bindings come and go")
+def test_there_is_always_a_default_binding(bench):
+    assert bench.agent.home_binding(HOME_ADDRESS).default_bid == 2
+    bench.ask(BID2, lifetime_s=0)
+    assert bench.agent.home_binding(HOME_ADDRESS).default_bid == 1
+    bench.ask(BindingIdentifier(3, priority=5, care_of_address=CELLULAR))
+    assert bench.agent.home_binding(HOME_ADDRESS).default_bid == 3
+    bench.ask(BindingIdentifier(3, priority=50, care_of_address=CELLULAR))
+    assert bench.agent.home_binding(HOME_ADDRESS).default_bid == 1
 
 
 # -- draft §8.1: Replace and Refresh; §8.3.1: Remove
@@ -221,6 +243,14 @@ def test_refused_replace_changes_nothing(bench):
     before = bench.flows[1]
     assert bench.flow(add(pro=Pro.REPLACE, reference=(9,))) == [FlowStatus.POORLY_FORMED]
     assert bench.flows[1] == before
+
+
+@requirement("draft §4.5: a Replace with a description: the definition is removed, a new one has its FID")
+def test_replace_with_a_description(bench):
+    bench.flow(add(action=Action.DISCARD))
+    option = add(pro=Pro.REPLACE, selector=WEB, priority=7, reference=(2,))
+    assert bench.flow(option) == [FlowStatus.SUCCESS]
+    assert bench.flows == {1: FlowBinding(1, 7, Action.FORWARD, (2,), WEB)}
 
 
 @requirement("draft §4.7: Refresh keeps the flow binding as it is")

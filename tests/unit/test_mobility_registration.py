@@ -73,9 +73,12 @@ def test_binding_acknowledgement():
 
 
 @requirement("draft §4.3: the default binding is the one that the BID priority prefers")
+@requirement("draft §4.3: the mobile node says which care-of address is the preferred one")
 @requirement("draft §6.1: a default binding is always maintained")
 def test_default_binding_by_priority():
     simulation, node, agent = attached_pair()
+    told = updates(simulation)[-1].message.all_options(BindingIdentifier)
+    assert {option.bid: option.priority for option in told} == {1: 20, 2: 10}
     assert agent.home_binding(HOME_ADDRESS).default_bid == 2
     assert node.home_binding(HOME_ADDRESS).default_bid == 2
     assert {path.bid: path.remote for path in agent.home_binding(HOME_ADDRESS).paths} == {
@@ -114,6 +117,19 @@ def test_usage_scenario():
     assert [(rule.fid, rule.bids) for rule in wanted.rules] == [(1, (1,)), (2, (1,))]
 
 
+@requirement("draft §6.1.1: no Refresh or Replace of a FID that the receiver may not have")
+def test_what_may_not_have_arrived_is_added_again():
+    simulation, node, agent = attached_pair()
+    simulation.fate = lambda packet: []
+    node.add_flow(flow(), simulation.now)
+    simulation.run(2)
+    node.replace_flow(flow(bids=(2,)), simulation.now)
+    simulation.run(8)
+    told = [o for packet in updates(simulation) for o in packet.message.all_options(FlowIdentification)]
+    assert {option.pro for option in told} == {Pro.ADD}
+    assert {option.binding_reference for option in told} == {(1,), (2,)}
+
+
 @requirement("draft §4.5: replace keeps the FID and changes the care-of address")
 @requirement("draft §6.2: no flow description where only the care-of address changes")
 def test_replace_flow():
@@ -129,7 +145,7 @@ def test_replace_flow():
     agree(node, agent)
 
 
-@requirement("draft §4.6: remove by FID")
+@requirement("draft §4.6: remove by FID; the PRO field MUST be 15")
 @requirement("draft §8.3.1: removing a flow binding modifies no other")
 def test_remove_flow():
     simulation, node, agent = attached_pair()
@@ -138,6 +154,8 @@ def test_remove_flow():
     simulation.run(1)
     node.remove_flow(2, simulation.now)
     simulation.run(1)
+    told = updates(simulation)[-1].message.all_options(FlowIdentification)
+    assert [option.fid for option in told if option.pro == 15] == [2]
     assert [rule.fid for rule in agent.home_binding(HOME_ADDRESS).rules] == [1, 3]
     agree(node, agent)
 

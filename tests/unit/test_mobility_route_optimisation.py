@@ -101,6 +101,7 @@ def test_tests():
 @requirement("draft §6.3: a flow is bound to the care-of address whose keygen token made the key")
 @requirement("draft §6.1.2: flow bindings at a correspondent node after return routability")
 @requirement("draft §7: several bindings and flow bindings at a correspondent node")
+@requirement("draft §4.4: the same FID at several receivers")
 def test_registration():
     simulation, node, correspondent = optimised(flows=[flow(1), flow(2, (2, 1), selector=WEB)])
     updates = sent(simulation, BindingUpdate)
@@ -118,6 +119,7 @@ def test_registration():
     agree(node, correspondent)
     rules = correspondent.optimisations()[HOME_ADDRESS, ANY_OF_OURS].rules
     assert {rule.fid: rule.bids for rule in rules} == {1: (1,), 2: (2,)}
+    assert set(simulation.roles["ha"].cache.get(HOME_ADDRESS).flows) == {1, 2}
 
 
 @requirement("RFC 6275 §11.7.2: after the home agent's acknowledgement only")
@@ -275,6 +277,7 @@ def test_movement():
     assert len(sent(simulation, HomeTestInit)) == 1
 
 
+@requirement("draft §6.1.2: flow bindings at a correspondent node are modified and deleted by their FIDs")
 def test_flows_change_while_optimised():
     simulation, node, correspondent = optimised()
     entry = correspondent.cache.get(HOME_ADDRESS)
