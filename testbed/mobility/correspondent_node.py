@@ -264,8 +264,8 @@ class CorrespondentNode(Registrar):
     def _acknowledge(
         self, packet: Packet, home_address: IPv6Address, acknowledgement: BindingAcknowledgement
     ) -> None:
-        """RFC 6275 §9.5.4: with an authenticator; acceptance is told only to those who ask (A bit), or ask for
-        flow bindings (draft §4.8)."""
+        """RFC 6275 §9.5.4: with an authenticator; acceptance is told to those who want that (A bit), or who
+        ask for flow bindings (draft §4.8)."""
         asked = packet.message.acknowledge or acknowledgement.option(FlowIdentification) is not None
         if acknowledgement.status < 128 and not asked:
             return
