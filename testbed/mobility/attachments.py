@@ -123,7 +123,7 @@ class Attachments:
         """Want every BID at the care-of address of its own interface, else at the most preferred one; nowhere
         where each flow moves by itself. Where there is only one binding, that at the most preferred one."""
         away = self.away()  # there is only one home binding, which nothing else can be bound to
-        if self._single:
+        if self._single or not registration.takes_bids:
             return registration.bind(NO_BID, 0, away[0].care_of_address if away else None)
         substitute = away[0] if away and not self._each else None
         for interface in self._interfaces:

@@ -122,6 +122,19 @@ class CorrespondentRegistration(Registration):
         self._key: tuple[bytes, IPv6Address] | None = None
         self._now = 0.0
 
+    # -- what is wanted
+
+    def follow(self, bindings: Sequence[ListedBinding]) -> None:
+        """Want these bindings; without BIDs, where the correspondent node takes none, the most preferred."""
+        if not self.takes_bids:
+            usable = [binding for binding in bindings if binding.care_of_address is not None]
+            best = min(usable, key=lambda binding: (binding.priority or 128, binding.bid), default=None)
+            bindings = [ListedBinding(NO_BID, 0, best.care_of_address)] if best else []
+        if bindings and (NO_BID in self.bindings) != (bindings[0].bid == NO_BID) and self.bindings:
+            self.start_anew()
+        for binding in bindings:
+            self.bind(binding.bid, binding.priority, binding.care_of_address)
+
     # -- sending
 
     def update(self, now: float) -> None:
@@ -412,7 +425,9 @@ class CorrespondentRegistration(Registration):
         super()._accepted(message, outstanding, now)
 
     def _rejected(self, message: BindingAcknowledgement, outstanding: Outstanding, now: float) -> None:
-        if message.status in _NONCE_EXPIRED and self._expired_nonces < MAX_RO_FAILURE:
+        if message.status == Status.MCOA_PROHIBITED:
+            super()._rejected(message, outstanding, now)
+        elif message.status in _NONCE_EXPIRED and self._expired_nonces < MAX_RO_FAILURE:
             self._expired_nonces += 1
             home = message.status != Status.EXPIRED_CARE_OF_NONCE_INDEX
             self._forget_tokens(home, care_of=message.status != Status.EXPIRED_HOME_NONCE_INDEX)

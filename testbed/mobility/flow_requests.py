@@ -47,7 +47,7 @@ class FlowRequests:
 
     def follow(self, registration: Registration, bids: Sequence[int]) -> None:
         """Only `bids` have care-of addresses now, the most preferred first."""
-        if self._detours is not None:
+        if self._detours is not None and registration.takes_bids:
             self._detours.apply(registration, bids)
 
     def wanted(self, flow: FlowBinding) -> FlowBinding:

@@ -9,7 +9,7 @@ from ipaddress import IPv6Address
 from typing import Any
 
 from testbed.mobility.authentication import SecurityAssociation, Signer
-from testbed.mobility.binding import wanted_rules
+from testbed.mobility.binding import NO_BID, wanted_rules
 from testbed.mobility.forwarding import HomeBinding, Path
 from testbed.mobility.mobile_node import MobileNode
 from testbed.mobility.mobile_node_configuration import MobileNodeConfiguration
@@ -162,7 +162,7 @@ class HierarchicalMobileNode(MobileNode):
         elif left is not None:
             self._drop_registration(left)
         now_with = self.flow_registration
-        for interface in self.configuration.interfaces:
+        for interface in self.configuration.interfaces if now_with.takes_bids else ():
             now_with.bind(interface.bid, interface.priority, None)
         now_with.flows.clear()
         now_with.flows.update({flow.fid: ListedFlow(flow) for flow in flows})
@@ -180,13 +180,14 @@ class HierarchicalMobileNode(MobileNode):
         registration.resume()  # the next message replaces everything (RFC 5648 §5.9)
         registration.lifetime_s = self.configuration.lifetime_s
         if self.local is None:
-            registration.bindings.pop(0, None)
+            registration.bindings.clear()
             self.attachments.bind(registration)
         else:
             preferred = min(self.configuration.interfaces, key=lambda i: (i.priority, i.bid))
+            bid, priority = (preferred.bid, preferred.priority) if registration.takes_bids else (NO_BID, 0)
             registration.bindings.clear()
             registration.flows.clear()
-            registration.bind(preferred.bid, preferred.priority, self.local.home_address)
+            registration.bind(bid, priority, self.local.home_address)
         self._changed[self.configuration.home_address] = None
         registration.update(now)
 

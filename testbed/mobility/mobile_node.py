@@ -340,9 +340,9 @@ class MobileNode(Role):
             return False
         found = self._discovery.next()
         if found is not None:
-            self.registration.move_to(found, now)
+            self._register_with(found, now)
         else:
-            self.registration.move_to(UNKNOWN, now)
+            self._register_with(UNKNOWN, now)
             self._discovery.again(now + INITIAL_DHAAD_TIMEOUT)
         return True
 
@@ -353,7 +353,12 @@ class MobileNode(Role):
         if reason is not None:
             return self._drop(packet, reason)
         if self.home_agent == UNKNOWN:
-            self.registration.move_to(self._discovery.next(), now)
+            self._register_with(self._discovery.next(), now)
+
+    def _register_with(self, home_agent: IPv6Address, now: float) -> None:
+        self.registration.move_to(home_agent, now)
+        self.attachments.bind(self.registration)
+        self.registration.update(now)
 
     def _solicit_prefixes(self, message: MobilePrefixSolicitation) -> bool:
         """From a care-of address that the home agent has acknowledged, with the home address."""
@@ -466,8 +471,7 @@ class MobileNode(Role):
     def bindings(self, now: float) -> list[dict[str, Any]]:
         """One dictionary a BID: what is wanted, what is registered."""
         names = {interface.bid: interface.name for interface in self.configuration.interfaces}
-        if not self.configuration.multiple_care_of_addresses:
-            names = {NO_BID: next((a.interface.name for a in self.attachments.away()), None)}
+        names[NO_BID] = next((a.interface.name for a in self.attachments.away()), None)
         wanted = self.home_binding(self.configuration.home_address)
         return [
             {

@@ -68,6 +68,8 @@ class Registration:
         #: Whether it has accepted anything in this life, and whether all of that has run out since.
         self.accepted_once = self.lapsed = False
         self.bulk_registration = True
+        #: Whether the receiver takes more than one care-of address, each with a BID (RFC 5648 §5.7).
+        self.takes_bids = True
         self.mobile_network = mobile_network
         self.local = local
         #: Whether a BID that is to be nowhere is removed at the receiver (RFC 5648 §5.4).
@@ -188,6 +190,9 @@ class Registration:
         self.peer = peer
         self.known_to_peer = False
         self.given_up = None
+        if not self.takes_bids:
+            self.takes_bids = True
+            self.bindings.clear()
         self._outstanding = None
         self._sent = []
         if self.mobile_network is not None:
@@ -417,6 +422,8 @@ class Registration:
             self._send(now, outstanding.timeout)  # RFC 4285 §6: the time of day has been corrected
         elif self.home_address in outstanding.bids.values():
             self.home_binding_refused = True
+        elif message.status == Status.MCOA_PROHIBITED and self.takes_bids:
+            self._do_without_bids(now)
         elif message.status == Status.MCOA_BULK_REGISTRATION_PROHIBITED and self.bulk_registration:
             self.bulk_registration = False
             self._send(now, INITIAL_BINDACK_TIMEOUT)
@@ -432,6 +439,23 @@ class Registration:
             # nothing that we could mend: ask again at the slowest rate (RFC 6275 §11.7.3, §11.8)
             self._outstanding = replace(outstanding, timeout=MAX_BINDACK_TIMEOUT)
             self._timers.set(("retransmit", self.peer), now + MAX_BINDACK_TIMEOUT)
+
+    def _do_without_bids(self, now: float) -> None:
+        """RFC 5648 §5.7: this receiver is not asked for several bindings any more. One without a BID, at the
+        most preferred care-of address, takes the place of all; flow bindings wait."""
+        known = [binding for binding in self.bindings.values() if binding.care_of_address is not None]
+        best = min(known, key=lambda binding: (binding.priority or 128, binding.bid), default=None)
+        self.start_anew()
+        self.takes_bids = False
+        self.bind(NO_BID, 0, best.care_of_address if best else None)
+        self._send(now, INITIAL_BINDACK_TIMEOUT)
+
+    def start_anew(self) -> None:
+        """Forget what is wanted and what is registered: the next message replaces what the receiver has."""
+        self.resume()
+        self.bindings.clear()
+        for listed in self.flows.values():
+            listed.times_sent = 0
 
     # -- time
 

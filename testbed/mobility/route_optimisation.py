@@ -106,8 +106,7 @@ class RouteOptimiser:
         bindings, flows = list(bindings), list(flows)
         for registration in self.correspondents.values():
             if not registration.leaving:
-                for binding in bindings:
-                    registration.bind(binding.bid, binding.priority, binding.care_of_address)
+                registration.follow(bindings)
                 registration.flows.want(flows)
                 registration.update(now)
 

@@ -105,8 +105,8 @@ def test_later_updates_do_not_wait():
 
 
 def test_a_refusal_does_not_wait():
-    simulation, _, agent = attached(policy=Policy(multiple_care_of_addresses=False))
-    assert set(statuses(simulation)) == {Status.MCOA_PROHIBITED} and agent.probes() == []
+    simulation, _, agent = attached(policy=Policy(max_mobile_nodes=0))
+    assert set(statuses(simulation)) == {Status.INSUFFICIENT_RESOURCES} and agent.probes() == []
 
 
 def test_a_mobile_node_that_gives_up_is_forgotten():

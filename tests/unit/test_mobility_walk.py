@@ -47,6 +47,7 @@ POLICIES = (
     Policy(n_cast=False, max_flows=2),
     Policy(max_bindings=1),
     Policy(bulk_registration=False),
+    Policy(multiple_care_of_addresses=False),
 )
 STATIONS = st.sampled_from(("mn1", "mn2", "mr"))
 NAMES = st.sampled_from([interface.name for interface in INTERFACES])
@@ -376,7 +377,8 @@ def calm_life(world):
         world.restart(name, False, 0.0)
     world.run(5)
     for station in world.stations.values():
-        station.role.add_flow(FlowBinding(1, 10, Action.FORWARD, (1,)), world.now)
+        if station.role.flow_registration.takes_bids:
+            station.role.add_flow(FlowBinding(1, 10, Action.FORWARD, (1,)), world.now)
     for name in MOBILE_CORRESPONDENTS:
         optimise_all(world, name)
     world.run(60)

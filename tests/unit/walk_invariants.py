@@ -312,6 +312,9 @@ class Invariants:
         doubtful = station.doubtful
         assert known.keys() - doubtful == wished.keys() - doubtful, (station.name, known, wished)
         refused = {b.bid for b in role.flow_registration.bindings.values() if b.refused is not None}
+        if not role.flow_registration.takes_bids:
+            assert {item["state"] for item in known.values()} <= {"waiting"}, station.name
+            wished = {}
         for fid in wished.keys() - doubtful:
             if not refused.isdisjoint(wished[fid].bids):
                 continue  # it waits for a BID that is not to be had
