@@ -198,6 +198,18 @@ def test_a_home_agent_and_its_policy():
     assert socket_path(file) == "/tmp/x"
 
 
+@pytest.mark.requirement("RFC 5648 §5.1: the BID MUST be unique for a home address")
+def test_bids_are_unique():
+    with pytest.raises(ConfigurationError, match=r"interface\[1\].bid: 1 is used already"):
+        check(changed(MOBILE_NODE, interface=[INTERFACE, {"name": "b", "bid": 1, "priority": 5}]))
+
+
+@pytest.mark.requirement("draft §6.1.1: an n-cast names another care-of address than that of the message")
+def test_an_n_cast_has_two_bids_at_least():
+    with pytest.raises(ConfigurationError, match="expected at least two for n-cast"):
+        check(changed(MOBILE_NODE, flow=[{"fid": 1, "bids": [1], "action": "n-cast"}]))
+
+
 @pytest.mark.parametrize("bids", [[1], ["mn-wlan"], ["wlan"], ["1"]])
 def test_a_flow_names_its_path_by_number_or_interface(bids):
     table = {"fid": 3, "bids": bids, "priority": 7, "source_port": 22, "next_header": "tcp"}

@@ -337,6 +337,36 @@ def test_expired_binding_cannot_be_played_back():
     assert peer.node.optimisations() == {}
 
 
+@requirement("RFC 6275 §9.5.1: without an entry for the home address, any sequence number is accepted")
+@pytest.mark.parametrize("sequence", [0, 1, 32768, 65535])
+def test_first_sequence_number(sequence):
+    assert Peer().register(sequence=sequence).status == 0
+
+
+@requirement("RFC 6275 §9.5.2, §9.6: an entry MUST be deleted after the lifetime that was asked for")
+def test_expiry():
+    peer = Peer()
+    assert peer.register(lifetime_s=8).lifetime_s == 8
+    peer.flow(**add(), bid=2, care_of=CELLULAR)
+    peer.node.handle_timer(peer.now + 7.9)
+    assert set(peer.bindings) == {1, 2}
+    peer.node.handle_timer(peer.now + 8.1)
+    assert set(peer.bindings) == {2}
+    assert {path.bid for path in peer.node.optimisations()[HOME, ANY_OF_OURS].paths} == {2}
+
+
+@requirement("RFC 5648 §6.2: a correspondent node's status is in the acknowledgement, zero in the option")
+def test_statuses_of_bids():
+    peer = Peer(policy=Policy(max_bindings=1))
+    peer.register(WLAN, bid=1)
+    refused = peer.register(CELLULAR, bid=2)
+    unknown = peer.register(WLAN, bid=9, lifetime_s=0)
+    prohibited = Peer(policy=Policy(multiple_care_of_addresses=False)).register()
+    for answer, status in ((refused, 130), (unknown, 133), (prohibited, 166)):
+        (option,) = answer.all_options(BindingIdentifier)
+        assert (answer.status, option.status) == (status, 0)
+
+
 @requirement("RFC 6275 §9.5.2: insufficient resources are told by status 130")
 def test_resources():
     peer = Peer(policy=Policy(max_mobile_nodes=0))
@@ -346,6 +376,8 @@ def test_resources():
     assert peer.register(CELLULAR, bid=2).status == Status.INSUFFICIENT_RESOURCES
 
 
+@requirement("RFC 6275 §9.1: a Home Address option MUST NOT change the Binding Cache")
+@requirement("RFC 6275 §9.3.3: no Binding Error to what is not unicast")
 @requirement("RFC 6275 §9.3.3: Binding Error, status 1, for an unverified Home Address option, limited")
 def test_binding_error():
     peer = Peer(max_refusals_per_sender_per_s=4)
@@ -354,7 +386,7 @@ def test_binding_error():
     sent = [transmission.packet for transmission in peer.node.transmissions()]
     assert sent == [Packet(CN, WLAN, BindingError(1, HOME))] * 4
     peer.node.unverified_home_address(IPv6Address("ff02::1"), CN, HOME, peer.now + 1)
-    assert peer.node.transmissions() == []
+    assert peer.node.transmissions() == [] and len(peer.node.cache) == 0
 
 
 @requirement("RFC 6275 §9.2: an unknown Mobility Header type is answered with a Binding Error, status 2")

@@ -20,6 +20,7 @@ from testbed.wire.message import (
 from testbed.wire.option import (
     AlternateCareOfAddress,
     BindingIdentifier,
+    BindingRefreshAdvice,
     MalformedOption,
     NonceIndices,
 )
@@ -416,6 +417,37 @@ def test_sequence_window(sequence, newer):
     else:
         assert (answer.status, answer.sequence) == (Status.SEQUENCE_NUMBER_OUT_OF_WINDOW, 15)
         assert set(bench.bindings) == {1}
+
+
+@requirement("RFC 6275 §9.5.1: without an entry for the home address, any sequence number is accepted")
+@pytest.mark.parametrize("sequence", [0, 1, 32768, 65535])
+def test_first_sequence_number(sequence):
+    bench = Bench()
+    assert bench.ask(BID1, sequence=sequence).status == Status.BINDING_UPDATE_ACCEPTED
+
+
+@requirement("RFC 6275 §10.3.1: a home agent MUST answer, whether the A bit is set or not")
+@requirement("RFC 5648 §6.2: all Binding Identifier options come back in the acknowledgement")
+def test_answers_whether_asked_or_not():
+    answer = Bench().ask(BID1, BID2, acknowledge=False)
+    options = answer.all_options(BindingIdentifier)
+    assert [(option.bid, option.priority, option.status) for option in options] == [(1, 20, 0), (2, 10, 0)]
+
+
+@requirement("RFC 6275 §10.3.1: the lifetime MUST NOT be greater than the one asked for")
+def test_lifetime_is_not_greater_than_asked():
+    bench = Bench(max_lifetime_s=100)
+    assert [bench.ask(BID1, lifetime_s=asked).lifetime_s for asked in (8, 100, 4000)] == [8, 100, 100]
+
+
+@requirement("RFC 6275 §10.3.2: the answer to a de-registration: status 0, its number, lifetime 0, no advice")
+@requirement("RFC 5648 §6.2: a de-registration without BID MUST delete all bindings")
+def test_deregistration_of_all(bench):
+    bench.flow(add())
+    answer = bench.ask(lifetime_s=0)
+    assert (answer.status, answer.sequence, answer.lifetime_s) == (0, bench.sequence, 0)
+    assert answer.option(BindingRefreshAdvice) is None
+    assert bench.bindings == {} and not bench.flows and bench.agent.forwarding() == {}
 
 
 @requirement("RFC 6275 §10.3.1: a home address that is not on the home link: status 132")
