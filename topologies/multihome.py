@@ -135,7 +135,7 @@ class MultihomeTopology(Topo):
             self.host_names[f"ar{number}"] = str(access_prefix(number)[1])
         self.host_names |= {name: str(address) for name, address in self.home_addresses.items()}
         self.addHost("core", cls=Router, addresses={}, routes=[])
-        self._add_correspondent_node()
+        self._add_correspondent_node(agents)
         self._add_home_network(agents, home_advertisements)
         for number in range(1, len(names) + 1):
             self._add_access_router(number)
@@ -151,8 +151,9 @@ class MultihomeTopology(Topo):
     def addHost(self, name: str, **options) -> str:
         return super().addHost(name, host_names=self.host_names, **options)
 
-    def _add_correspondent_node(self) -> None:
-        self.addHost("cn", cls=CorrespondentNode)
+    def _add_correspondent_node(self, agents: bool) -> None:
+        configuration = {"role": "correspondent-node", "name": "cn"} if agents else None
+        self.addHost("cn", cls=CorrespondentNode, agent_configuration=configuration)
         self._connect_to_core("cn", IPv6Network("2001:db8:300::/64"))
 
     def _add_home_network(self, agents: bool, advertise: bool) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from testbed.agent.control import Client, ControlError, Refused
 from testbed.agent.mirrored_rules import add_rules_command
-from testbed.agent.presentation import event_line, table
+from testbed.agent.presentation import event_line, in_words, table
 
 _SELECTOR_OPTIONS = {
     "source_address": "address, prefix or range of the correspondent node",
@@ -189,9 +189,9 @@ def _status(client: Client, options: argparse.Namespace) -> None:
     if options.json:
         return _print_json(status)
     interfaces = status.pop("interfaces", [])
+    width = max(map(len, status)) + 2
     for key, value in status.items():
-        words = "yes" if value is True else "no" if value is False else value
-        print(f"{key.replace('_', ' '):16}{', '.join(words) if isinstance(words, list) else words}")
+        print(f"{key.replace('_', ' '):{width}}{in_words(value)}")
     if interfaces:
         print()
         keys = ("name", "bid", "priority", "link", "care_of_address", "gateway")

@@ -1,6 +1,6 @@
 """Flow bindings and statuses for people and programs, and the tables that the command prints.
 
-Functions: `flow_to_json`, `status_in_words`, `table`, `event_line`.
+Functions: `flow_to_json`, `status_in_words`, `in_words`, `table`, `event_line`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -38,6 +38,15 @@ def status_in_words(status: int, of_flow: bool = False) -> str:
     words = name.lower().split("_")
     words = [word.upper() if word in ("fid", "bid", "mcoa", "spi") else word for word in words]
     return f"{' '.join(words)} (status {status})"
+
+
+def in_words(value: Any) -> str:
+    """A value of an agent's answer: "yes", "no", "-" for none, what a list or an object has behind commas."""
+    if isinstance(value, list):
+        return ", ".join(map(in_words, value)) or "-"
+    if isinstance(value, dict):
+        return ", ".join(f"{key.replace('_', ' ')} {in_words(part)}" for key, part in value.items())
+    return "-" if value is None else "yes" if value is True else "no" if value is False else str(value)
 
 
 def table(titles: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:

@@ -250,7 +250,7 @@ class Host(Node):
 
 
 class CorrespondentNode(Host):
-    """A host that a mobile node talks to; it knows nothing of mobility."""
+    """A host that a mobile node talks to; without an agent it knows nothing of mobility."""
 
 
 class MobileNode(Host):
