@@ -14,8 +14,9 @@ Everything is in the network namespace of the calling thread:
 
 What the datapath does with seg6 and what it cannot do:
 
-- no ICMPv6 Time Exceeded for a hop limit that ends at the tunnel's entry, and the hop of the entry is
-  missing in traceroute; congestion marks of the outer header are not copied to the inner one;
+- the tunnel's entry does not count down the hop limit, and drops a packet that comes with 1 without an ICMPv6
+  Time Exceeded; the copies made by n-casting pass a hop; congestion marks of the outer header are not copied
+  to the inner one (RFC 6040 §4.2);
 - ICMPv6 errors about tunnel packets are not relayed to the inner source (RFC 2473 §8): links inside the
   tunnels must carry `mtu` + 40 octets.
 """

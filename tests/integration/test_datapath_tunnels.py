@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import struct
 from collections.abc import Iterator
 from ipaddress import IPv6Address
 
@@ -280,3 +281,53 @@ def test_mobile_network(bed: Bed):
         bed.bind(default=2)
         bed.mn.shell("ip link del lan; echo 0 >/proc/sys/net/ipv6/conf/all/forwarding")
         inside.close()
+
+
+def inner_hop_limits(bed: Bed, sent: bytes, copies: int) -> list[int]:
+    """The hop limits with which copies of a packet for the home address come to the mobile node."""
+    found: list[int] = []
+
+    def arrived() -> bool:
+        for capture in bed.down.values():
+            found.extend(p[47] for p in capture.packets() if p[6] == 41 and p.endswith(sent[-8:]))
+        return len(found) >= copies
+
+    bed.clear()
+    send_raw(bed.cn, sent)
+    wait_for(arrived)
+    return sorted(found)
+
+
+def test_hops_of_a_tunnel(bed: Bed):
+    """docs/kernels.md: with seg6 the entry of a tunnel is a silent hop; the further copies pass one more."""
+    if bed.anchor.backend != "seg6":
+        pytest.skip("the kernel's tunnel device is a hop")
+    bed.bind(default=1)
+    kinds: list[int] = []
+    with bed.cn.socket(socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as errors:
+        send_raw(bed.cn, packet(hop_limit=1))
+        assert inner_hop_limits(bed, packet(hop_limit=9), 1) == [9]
+        errors.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                kinds.append(errors.recv(2048)[0])
+    time_exceeded = 3
+    assert time_exceeded not in kinds
+    bed.bind(rules=(FlowRule(1, 1, None, Action.N_CAST, (1, 2)),))
+    assert inner_hop_limits(bed, packet(hop_limit=9), 2) == [8, 9]
+
+
+def test_congestion_marks(bed: Bed):
+    """docs/kernels.md: seg6 does not copy them to what comes out of the tunnel (RFC 6040 §4.2)."""
+    if bed.anchor.backend != "seg6":
+        pytest.skip("the kernel's tunnel device copies them")
+    bed.bind(default=1)
+    capable, experienced = 2, 3
+    datagram = udp(CORRESPONDENT, HOME_ADDRESS, 1000, 2000, b"hello")
+    inner = ipv6(CORRESPONDENT, HOME_ADDRESS, UDP, datagram, traffic_class=capable)
+    with bed.mn.socket() as receiver:
+        receiver.bind((str(HOME_ADDRESS), 2000))
+        receiver.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
+        send_raw(bed.ha, ipv6(HOME_AGENT, WLAN, 41, inner, traffic_class=experienced))
+        _, ancillary, _, _ = receiver.recvmsg(100, 100)
+    assert ancillary == [(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, struct.pack("i", capable))]
