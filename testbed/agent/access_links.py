@@ -5,12 +5,14 @@ Class: `AccessLinks`.
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from ipaddress import IPv6Address, IPv6Network
 
 from testbed.agent.events import EventLog
-from testbed.agent.movement import AccessLink, Attachment
+from testbed.agent.movement import AccessLink, Advertised, Attachment
 from testbed.agent.neighbour_discovery import (
     MAX_RTR_SOLICITATIONS,
     RTR_SOLICITATION_INTERVAL_S,
@@ -19,6 +21,7 @@ from testbed.agent.neighbour_discovery import (
 )
 from testbed.agent.netlink import Change, Link, LinkMonitor, remove_default_router, remove_on_link_prefix
 from testbed.agent.reachability import Reachability
+from testbed.wire.router_advertisement import AdvertisementInterval
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +50,8 @@ class AccessLinks:
         self._guarded = guarded
         self._moved = moved
         self._reachability = Reachability()
-        self._soliciting: dict[str, asyncio.TimerHandle] = {}
+        #: What is to be done for an interface in its time: one timer for each kind and name.
+        self._timers: dict[tuple[str, str], asyncio.TimerHandle] = {}
         self._introduced: dict[str, Attachment] = {}
 
     def __contains__(self, interface: str) -> bool:
@@ -75,7 +79,7 @@ class AccessLinks:
 
     def close(self) -> None:
         """Ask and listen no more."""
-        for handle in self._soliciting.values():
+        for handle in self._timers.values():
             handle.cancel()
         asyncio.get_running_loop().remove_reader(self._reachability.fileno())
         self._reachability.close()
@@ -99,17 +103,17 @@ class AccessLinks:
         access = self._access.get(name)
         if access is None or advertisement.lifetime_s == 0:
             return
-        access.advertised(
-            advertisement.router,
+        interval = advertisement.message.option(AdvertisementInterval)
+        news = Advertised(
             advertisement.prefixes,
             now + advertisement.lifetime_s,
             advertisement.global_address,
+            interval.interval_ms / 1000 if interval is not None else math.inf,
         )
+        access.advertised(advertisement.router, news, now)
         if self._look(name, now):
             self._move([name], now)
-        doubted = access.doubted(now)
-        if doubted is not None:
-            self._ask(name, doubted)
+        self._probe(name)
 
     def _look(self, name: str, now: float) -> bool:
         """Look at an interface anew; returns whether it is attached differently."""
@@ -121,7 +125,20 @@ class AccessLinks:
             for network in access.departed_networks(link):
                 self._forget_network(link, network)
             self._introduce(link)
+        former = access.to_be_verified()
+        if former is not None:
+            self._ask(name, former)
+        if access.doubtful_from < math.inf:
+            self._later("probe", name, access.doubtful_from - now, self._probe)
         return changed
+
+    def _later(self, kind: str, name: str, delay_s: float, action: Callable[..., None], *more: int) -> None:
+        """Do something for an interface in its time, instead of what was to be done of this kind."""
+        previous = self._timers.get((kind, name))
+        if previous is not None:
+            previous.cancel()
+        call = partial(self._guarded, action, name, *more)
+        self._timers[kind, name] = asyncio.get_running_loop().call_later(delay_s, call)
 
     def _introduce(self, link: Link) -> None:
         """Tell the access router the link-layer address of a new care-of address. Else the first packet that
@@ -159,8 +176,6 @@ class AccessLinks:
 
     def _solicit(self, name: str, remaining: int = MAX_RTR_SOLICITATIONS) -> None:
         """Ask for Router Advertisements until one comes (RFC 4861 §6.3.7): has the node moved?"""
-        if name in self._soliciting:
-            self._soliciting.pop(name).cancel()
         link = self._monitor.link(name)
         if link is None or not link.up or self._access[name].router_heard:
             return
@@ -169,9 +184,16 @@ class AccessLinks:
         except OSError as error:
             logger.info("no Router Solicitation on %s: %s", name, error.strerror)
         if remaining > 1:
-            self._soliciting[name] = asyncio.get_running_loop().call_later(
-                RTR_SOLICITATION_INTERVAL_S, self._guarded, self._solicit, name, remaining - 1
-            )
+            self._later("solicit", name, RTR_SOLICITATION_INTERVAL_S, self._solicit, remaining - 1)
+
+    def _probe(self, name: str) -> None:
+        """Ask the router in use whether it is still there, if that is in doubt."""
+        access, now = self._access[name], time.monotonic()
+        address = access.doubted(now)
+        if address is not None:
+            self._ask(name, address)
+        if access.doubtful_from < math.inf:
+            self._later("probe", name, access.doubtful_from - now, self._probe)
 
     def _ask(self, name: str, router: IPv6Address) -> None:
         """Look whether a router is still there."""
@@ -192,9 +214,9 @@ class AccessLinks:
                 what = "router-answers" if is_reachable else "router-lost"
                 self._events.record(what, now, interface=name, router=str(address))
                 self._move([name], now)
-                if access.current is None:
-                    self._solicit(name)
-                    self._ask_again(name)
+            if access.current is None and access.failed_routers:
+                self._solicit(name)
+                self._later("ask", name, RTR_SOLICITATION_INTERVAL_S, self._ask_again)
 
     def _ask_again(self, name: str) -> None:
         """Routers that have not answered may do so again, and not advertise it."""
@@ -204,5 +226,4 @@ class AccessLinks:
         for router in access.failed_routers:
             self._ask(name, router)
         if access.failed_routers:
-            loop = asyncio.get_running_loop()
-            loop.call_later(RTR_SOLICITATION_INTERVAL_S, self._guarded, self._ask_again, name)
+            self._later("ask", name, RTR_SOLICITATION_INTERVAL_S, self._ask_again)

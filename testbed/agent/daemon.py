@@ -125,6 +125,9 @@ class Agent:
         """The kernel does not optimise a route as the role wants."""
         self.role.datapath_failed(pair[0], reason, now)
 
+    def prepare(self, now: float) -> None:
+        """What the role wants is in place; what has been waiting for that is about to be sent."""
+
     def links_changed(self, changes: list[tuple[str, Change]], now: float) -> None:
         """The kernel has reported changes of links, addresses or routers."""
 
@@ -276,6 +279,7 @@ class Agent:
         held = [transmission for step in steps for transmission in step.held]
         held = self._apply(self.role.changes(), held, now)
         held = self._optimise(self.role.optimisation_changes(), held, now)
+        self.prepare(now)
         instants = iter([self._send(transmission) for transmission in held])
         for step in steps:
             step.sent += islice(instants, len(step.held))

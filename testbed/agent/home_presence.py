@@ -16,7 +16,7 @@ from testbed.agent.neighbour_discovery import (
     RETRANS_TIMER_S,
     NeighbourDiscoverySocket,
 )
-from testbed.datapath.netlink import ROUTE, Netlink
+from testbed.datapath.netlink import REPLACE, ROUTE, Netlink
 from testbed.datapath.route import HomeAddress, LinkIndices, UnknownInterface
 
 logger = logging.getLogger(__name__)
@@ -50,19 +50,25 @@ class HomePresence:
 
     def update(self, interface: str | None, is_home: bool, is_unguarded: bool = False) -> None:
         """The node's home link is at `interface`; `is_home`: the home agent does not serve it any more.
-        `is_unguarded`: nor has it done so right before; whether the address is free has to be found out."""
+        `is_unguarded`: nor has it done so right before, as it may turn out here only; whether the address is
+        free has to be found out."""
         if interface != self.interface:
             self._withdraw()
             self.interface = interface
-            if is_unguarded and interface is not None:
-                return self._detect(interface)
-            self._change(remove=False)
-        if is_home and not self._claimed and self._detection is None:
+            if not is_unguarded:
+                self._change(remove=False)
+        if self._claimed or interface is None:
+            return
+        if is_unguarded:
+            self._detect(interface)
+        elif is_home:
             self._claimed = True
             self._claim(MAX_NEIGHBOR_ADVERTISEMENT)
 
     def _detect(self, interface: str) -> None:
-        """Duplicate address detection, after all bindings have run out (RFC 6275 §11.5.5)."""
+        """Duplicate address detection, after all bindings have run out (RFC 6275 §11.5.5). Meanwhile nobody
+        has the address."""
+        self._change(remove=True)
         self._detection = DuplicateAddressDetection(interface)
         self._claimed = True
         self._unsure = set(self._claims(interface))
@@ -98,17 +104,20 @@ class HomePresence:
         self.interface = None
 
     def _change(self, remove: bool) -> None:
+        """Put the address there or take it away. One that the kernel has formed for itself is its own affair:
+        put there again it would stay for ever, and with it the home prefix on the next link."""
         if self.interface is None:
             return
         address = HomeAddress(self._home_address, self.interface)
         netlink = Netlink(ROUTE)
         try:
             links = LinkIndices()
-            netlink.execute([address.remove(links) if remove else address.install(links)])
+            kind, how, body = address.remove(links) if remove else address.install(links)
+            netlink.execute([(kind, how & ~REPLACE, body)])
         except UnknownInterface:
             pass  # gone, with its addresses
         except OSError as error:
-            if not remove or error.errno not in _GONE:
+            if error.errno not in (_GONE if remove else {errno.EEXIST}):
                 logger.error("%s on %s: %s", self._home_address, self.interface, error.strerror)
         finally:
             netlink.close()

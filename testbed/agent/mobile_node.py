@@ -280,8 +280,8 @@ class MobileNodeAgent(Agent):
         self._home_agent_lookup.close()
         await super()._close(loop)
 
-    def turn(self, now: float, received: float | None = None) -> None:
-        super().turn(now, received)
+    def prepare(self, now: float) -> None:
+        """At home, the home address is there before anything is sent from it."""
         self._listen()
         self._presence.update(self.mobile.presence, self.mobile.is_home, self.mobile.is_unguarded)
 
@@ -368,7 +368,7 @@ class MobileNodeAgent(Agent):
 
     def _hear_anchors(self, name: str, advertisement: RouterAdvertisement, now: float) -> None:
         """RFC 5380 §7.1: before the care-of address of the same advertisement is there."""
-        if isinstance(self.mobile, HierarchicalMobileNode) and name in self._access:
+        if isinstance(self.mobile, HierarchicalMobileNode) and name in self._access.names:
             options = advertisement.message.all_options(MobilityAnchorPoint)
             if self.mobile.anchors_advertised(name, options, now):
                 self.turn(now)

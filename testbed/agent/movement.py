@@ -12,6 +12,8 @@ from testbed.agent.netlink import Address, Link
 
 #: A router in use is asked whether it is still there once in so many seconds at most.
 DOUBT_S = 5.0
+#: So many advertisements of the router in use that have not come are a reason to ask it.
+MISSED_ADVERTISEMENTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,21 +26,24 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class Advertised:
-    """What a router has advertised of itself."""
+    """What a router has advertised of itself: the prefixes for addresses, until when it is a default router
+    (the kernel says nothing when that is over), a global address of its own, and how often it advertises at
+    least, in seconds (RFC 6275 §7.3)."""
 
-    prefixes: tuple[IPv6Network, ...]
-    until: float
-    global_address: IPv6Address | None
+    prefixes: tuple[IPv6Network, ...] = ()
+    until: float = math.inf
+    global_address: IPv6Address | None = None
+    interval_s: float = math.inf
 
 
 class AccessLink:
     """One interface of a mobile node, and where it is attached.
 
-    At the start, and after the link was lost and gained, the kernel may still have the addresses and routers
-    of another network. They are used at once, which is right if the network is the same, until a router is
-    heard: if what it advertises does not confirm them, the node has moved, and only what routers have
-    advertised since then counts. While the address for such a prefix is not usable yet, there is no
-    attachment.
+    At the start, the addresses and routers that the kernel has are used at once. After the link was lost and
+    gained they may be those of another network: they are used again once their router has answered, or has
+    advertised their prefix (RFC 6275 §11.5.1: an L2 handover may or may not imply an L3 handover). If what
+    another router advertises does not confirm them, the node has moved, and only what routers have advertised
+    since then counts. While the address for such a prefix is not usable yet, there is no attachment.
 
     Another router that turns up is no reason to leave the one in use as long as that answers: it may be one
     more on the link, or the only one on the next. A router is told from another with the same link-local
@@ -61,6 +66,13 @@ class AccessLink:
         self._is_doubtful = False
         self._doubted_at = -math.inf
         self._has_changed = False
+        #: The router in use before the link changed, and where to ask it; which routers have answered since.
+        self._former: tuple[IPv6Address, IPv6Address] | None = None
+        self._answered: set[IPv6Address] = set()
+        self._unverified: IPv6Address | None = None
+        self._asked: set[IPv6Address] = set()
+        #: When the router in use, by its link-local address, has missed too many advertisements.
+        self._overdue: dict[IPv6Address, float] = {}
 
     @property
     def router_heard(self) -> bool:
@@ -70,21 +82,19 @@ class AccessLink:
     def link_changed(self) -> None:
         """The link was lost or gained: it may lead to another network now."""
         self._has_changed = True
+        if self.current is not None:
+            gateway = self.current.gateway
+            self._former = gateway, self._global.get(gateway, gateway)
         for known in (self._heard, self._global, self._namesakes, self._failed, self._since, self._departed):
+            known.clear()
+        for known in (self._answered, self._asked, self._overdue):
             known.clear()
         self._is_doubtful = False
 
-    def advertised(
-        self,
-        router: IPv6Address,
-        prefixes: tuple[IPv6Network, ...],
-        until: float = math.inf,
-        global_address: IPv6Address | None = None,
-    ) -> None:
-        """`router` has advertised itself as a default router, with these prefixes for addresses and this
-        global address of its own, up to the time `until`. The kernel says nothing when that is over."""
+    def advertised(self, router: IPv6Address, news: Advertised, now: float = 0.0) -> None:
+        """`router` has advertised itself as a default router, at a time on the clock of `update`."""
+        global_address = news.global_address
         in_use = self.current.gateway if self.current else None
-        news = Advertised(prefixes, until, global_address)
         if router == in_use and None not in (global_address, self._global.get(router)):
             if global_address != self._global[router]:
                 self._namesakes[router] = news
@@ -95,6 +105,7 @@ class AccessLink:
         elif in_use is not None:
             self._is_doubtful |= router in self._since or router not in self._heard
             self._since.add(router)
+        self._overdue[router] = now + MISSED_ADVERTISEMENTS * news.interval_s
         self._believe(router, news)
 
     def _believe(self, router: IPv6Address, advertised: Advertised) -> None:
@@ -105,9 +116,17 @@ class AccessLink:
         if advertised.global_address is not None:
             self._global[router] = advertised.global_address
 
+    @property
+    def doubtful_from(self) -> float:
+        """When the router in use is to be asked if it is not heard up to then (RFC 6275 §11.5.1)."""
+        overdue = self._overdue.get(self.current.gateway, math.inf) if self.current else math.inf
+        return max(overdue, self._doubted_at + DOUBT_S)
+
     def doubted(self, now: float) -> IPv6Address | None:
         """The address at which to ask the router in use whether it is still there, None without a reason."""
-        if self.current is None or not self._is_doubtful or now - self._doubted_at < DOUBT_S:
+        if self.current is None or now - self._doubted_at < DOUBT_S:
+            return None
+        if not self._is_doubtful and now < self.doubtful_from:
             return None
         self._is_doubtful = False
         self._doubted_at = now
@@ -115,9 +134,13 @@ class AccessLink:
 
     def found(self, address: IPv6Address, is_reachable: bool) -> None:
         """Whether somebody answers at this address; takes effect with `update`."""
-        routers = [router for router, known in self._global.items() if known == address] or [address]
+        known = list(self._global.items())
+        if self._former is not None and self._former[0] not in self._heard:
+            known.append(self._former)
+        routers = [router for router, its in known if its == address] or [address]
         for router in routers:
             if is_reachable:
+                self._answered.add(router)
                 self._failed.discard(router)
                 if address == self._global.get(router):  # a link-local address does not tell who it is
                     self._namesakes.pop(router, None)
@@ -134,6 +157,16 @@ class AccessLink:
         self.current = self._choose(link, now) if link is not None and link.up else None
         self._last = self.current or self._last
         return self.current != before
+
+    def to_be_verified(self) -> IPv6Address | None:
+        """The address at which to ask whether a router is still there that has been in use before the link
+        changed, once for each; None: there is nothing to ask."""
+        router = self._unverified
+        if router is None or router in self._asked:
+            return None
+        self._asked.add(router)
+        former = dict([self._former] if self._former else ())
+        return former.get(router, router)
 
     @property
     def failed_routers(self) -> set[IPv6Address]:
@@ -173,7 +206,14 @@ class AccessLink:
             for router in routers
             if self._until.get(router, now) >= now and router not in self._failed
         ]
-        pairs = [pair for pair in pairs if self._confirmed(*pair)] or pairs
+        confirmed = [pair for pair in pairs if self._confirmed(*pair)]
+        chosen = self._prefer(confirmed or pairs)
+        doubtful = self._has_changed and not confirmed
+        self._unverified = chosen.gateway if chosen and doubtful else None
+        return chosen if not doubtful or chosen == self.current else None
+
+    def _prefer(self, pairs: list[tuple[Address, IPv6Address]]) -> Attachment | None:
+        """What was in use last, if it still can be."""
         possible = [Attachment(address.address, router) for address, router in pairs if address.usable]
         for known in (self.current, self._last):
             if known in possible:
@@ -186,4 +226,9 @@ class AccessLink:
         return address.address == self._home_address and address.network.prefixlen == 128
 
     def _confirmed(self, address: Address, router: IPv6Address) -> bool:
-        return any(address.address in prefix for prefix in self._heard.get(router, ()))
+        """Whether the router has advertised a prefix of the address since the link changed, or has answered
+        and advertised none at all."""
+        prefixes = self._heard.get(router)
+        if prefixes:
+            return any(address.address in prefix for prefix in prefixes)
+        return self._has_changed and router in self._answered

@@ -88,8 +88,8 @@ class MobileNode(Role):
             signer = Signer(configuration.association, time_of_day, codec or Codec(configuration.dialect))
         self.configuration = configuration
         self._leaving = self._lived_before = False
-        #: Whether all bindings had run out when the home link was found: somebody else may have the home
-        #: address by now (RFC 6275 §11.5.5).
+        #: Whether all bindings had run out when the home link was found, by our clock or as the home agent
+        #: has told since: somebody else may have the home address by now (RFC 6275 §11.5.5).
         self.is_unguarded = False
         self._valid_until = valid_until
         self.attachments = Attachments(configuration, self._note)
@@ -241,6 +241,7 @@ class MobileNode(Role):
         elif isinstance(message, BindingAcknowledgement):
             if self._acknowledged(packet, self._signalling, self.registration, now):
                 self._changed[self.configuration.home_address] = None
+                self.is_unguarded |= self.home_interface is not None and self.registration.lapsed
                 if self.registration.home_binding_refused and self.attachments.simultaneous:
                     self._return_completely(now)
                 if message.status == Status.ACCEPTED_BUT_PREFIX_DISCOVERY_NECESSARY:
@@ -565,9 +566,10 @@ class MobileNode(Role):
         return self._signalling.from_abroad(update, self.home_agent, care_of_addresses, now)
 
     def _send_from(self, packet: Packet) -> bool:
-        """Send from the care-of address that is the packet's source, or through the tunnel."""
+        """Send from the care-of address that is the packet's source, or through the tunnel, which has to be
+        there by then, as the home address has at home."""
         if packet.source == self.configuration.home_address:
-            self._send(packet)
+            self._send(packet, after_datapath=True)
             return True
         at = self.attachments.first_of([packet.source])
         if at is not None:

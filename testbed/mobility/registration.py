@@ -65,7 +65,8 @@ class Registration:
         self.dialect = DIALECTS[dialect]()
         self.flows = ListedFlows(self.bindings, self.dialect, self._note_of_peer)
         self.known_to_peer = False
-        #: Whether it has accepted anything in this life, and whether all of that has run out since.
+        #: Whether it has accepted anything in this life, and whether all of that has run out since: by our
+        #: clock, or as it says itself.
         self.accepted_once = self.lapsed = False
         self.bulk_registration = True
         #: Whether the receiver takes more than one care-of address, each with a BID (RFC 5648 §5.7).
@@ -356,6 +357,7 @@ class Registration:
             rtt_ms=round((now - outstanding.sent_at) * 1000, 3),
         )
         if self.leaving:
+            self.lapsed |= message.status == Status.NOT_HOME_AGENT_FOR_THIS_MOBILE_NODE
             self._gone()
         elif message.status < 128:
             self._accepted(message, outstanding, now)

@@ -46,6 +46,13 @@ class HomeAgent:
         self.node = network.ha
         self._capture = Capture(network.ha, interface)
         self.heard = []
+        self._table = f"tester_{interface}"
+        self.node.shell(
+            f"nft add table ip6 {self._table}; nft add chain ip6 {self._table} in "
+            "{ type filter hook input priority -300 \\; }; "
+            # or this kernel says that it does not know this header
+            f"nft add rule ip6 {self._table} in meta l4proto 135 drop"
+        )
 
     def read(self):
         now = time.monotonic()
@@ -132,6 +139,7 @@ class HomeAgent:
         return answered
 
     def close(self):
+        self.node.shell(f"nft delete table ip6 {self._table}")
         self._capture.close()
 
 
@@ -271,14 +279,20 @@ class Correspondent:
 
     def echo(self, destination: str = HOME_ADDRESS, routing: bytes | None = None) -> int:
         """Send an Echo Request; its number. `routing`: a routing header without its first octet."""
+        number, packet = self.echo_request(destination, routing)
+        self.send(packet)
+        return number
+
+    @staticmethod
+    def echo_request(destination: str = HOME_ADDRESS, routing: bytes | None = None) -> tuple[int, bytes]:
+        """The same, to be sent otherwise: number and packet."""
         number = next(_identifiers)
         message = struct.pack("!BBHHH", 128, 0, 0, 1, number) + b"what for"
         final = destination if routing is None else HOME_ADDRESS
         total = checksum(message, IPv6Address(CORRESPONDENT), IPv6Address(final), 58)
         message = message[:2] + total.to_bytes(2, "big") + message[4:]
         payload, kind = (message, 58) if routing is None else (bytes((58,)) + routing + message, 43)
-        self.send(ipv6(CORRESPONDENT, destination, kind, payload))
-        return number
+        return number, ipv6(CORRESPONDENT, destination, kind, payload)
 
     def echo_replies(self) -> dict[int, tuple[str, str | None, bytes]]:
         """Number -> source, the home address of a Home Address option, the packet."""

@@ -45,6 +45,14 @@ def ping(network, count=3):
     network.mn.shell(f"ping -c {count} -i 0.1 -W 5 -I {HOME_ADDRESS} {CORRESPONDENT}")
 
 
+def test_the_first_test_of_a_start_is_not_lost(network, tmp_path):
+    """It goes through a tunnel that the same acknowledgement brings about."""
+    more = f'[[correspondent]]\naddress = "{CORRESPONDENT}"\n'
+    with Agent(network.ha, tmp_path), Agent(network.cn, tmp_path), Agent(network.mn, tmp_path, more) as mn:
+        wait_for(lambda: mn.events("home-test-received"))
+        assert len(mn.events("home-test-init-sent")) == 1 and mn.events("message-not-sent") == []
+
+
 @requirement("RFC 6275 §11.6, §9.4: return routability over real links, the home test through the tunnel")
 @requirement("draft §7: several care-of addresses and flows at a correspondent node, on real packets")
 def test_optimise(network, agents):

@@ -12,11 +12,13 @@ from datapath_network import Capture, wait_for
 from ipv6_ready import case
 from ipv6_ready_mobile_node import HomeAgent
 
+from testbed.wire.address import link_local_of
+
 ANYCAST = "2001:db8:100:0:fdff:ffff:ffff:fffe"
 DISCOVERING = MOBILE_NODE.replace(f'home_agent = "{HOME_AGENT}"', 'home_prefix = "2001:db8:100::/64"')
 REQUEST = 144
 SOLICITATION, ADVERTISEMENT = 135, 136
-HOME, ALL_NODES = IPv6Address(HOME_ADDRESS).packed, IPv6Address("ff02::1").packed
+HOME, ALL_NODES = IPv6Address(HOME_ADDRESS), IPv6Address("ff02::1").packed
 
 
 @pytest.fixture(scope="module")
@@ -44,13 +46,13 @@ def home(network):
 
 @pytest.fixture
 def link(network):
-    """Neighbour Discovery on the home link, about the home address: type, packet."""
+    """Neighbour Discovery on the home link about an address: what has been heard of one type."""
     capture = Capture(network.ha, "home0")
     heard = []
 
-    def seen(kind):
+    def seen(kind, target=HOME):
         heard.extend(capture.packets())
-        return [p for p in heard if p[6] == 58 and p[40] == kind and p[48:64] == HOME]
+        return [p for p in heard if p[6] == 58 and p[40] == kind and p[48:64] == target.packed]
 
     yield seen
     capture.close()
@@ -95,6 +97,67 @@ def test_returning_home(network, tmp_path, away, home, link, returning):
         assert all(p[44] & 0xE0 == 0x20 and p[64:72] == b"\2\1" + mac for p in claims)
 
 
+@pytest.fixture
+def own(network):
+    """A link-local address of the mobile node's with the interface identifier of its home address."""
+    own = link_local_of(IPv6Address(HOME_ADDRESS))
+    network.mn.shell(f"ip -6 addr add {own}/64 dev mn-wlan nodad")
+    yield own
+    network.mn.shell(f"ip -6 addr del {own}/64 dev mn-wlan")
+
+
+@case("MN-2-2-2-1-008", what="status 133: the node looks for others that use its addresses before it does")
+def test_deregistration_rejected(network, tmp_path, away, home, link, returning, own):
+    def claims():
+        return [p for p in link(ADVERTISEMENT) if p[24:40] == ALL_NODES]
+
+    def taken():
+        return f"{HOME_ADDRESS}/128" in network.mn.shell("ip -6 addr show dev mn-wlan")
+
+    with Agent(network.mn, tmp_path) as mn:
+        assert away.next_update().message.link_local_compatibility
+        away.accept_all(mn)
+        returning()
+        update = home.next_update()
+        assert taken()  # the answer comes to it
+        network.ha.shell(f"ip -6 neigh del proxy {HOME_ADDRESS} dev home0; ip -6 neigh flush dev home0")
+        before = {target: len(link(SOLICITATION, target)) for target in (HOME, own)}
+        home.send(home.acknowledgement(update, status=133, lifetime=0, options=[]))
+
+        def asked(target):
+            return [p for p in link(SOLICITATION, target)[before[target] :] if p[8:24] == bytes(16)]
+
+        for target in (HOME, own):
+            assert len(wait_for(lambda t=target: asked(t))[0]) == 64
+        assert not taken() and claims() == []
+        wait_for(taken)
+        wait_for(claims)
+
+
+@case("MN-3-1-1-1-001", what="a home address that is formed on the home link, after looking for other users")
+def test_home_address_that_is_formed(network, tmp_path, away, home, link, returning):
+    network.ha.shell(f"ip -6 neigh del proxy {HOME_ADDRESS} dev home0")
+    network.set_link("cellular", False)
+    returning()
+    settings = "/proc/sys/net/ipv6/conf/mn-wlan"
+    try:
+        network.mn.shell(
+            f"ip link set mn-wlan down; echo 1 >{settings}/accept_dad; ip link set mn-wlan up"
+        )
+        formed = IPv6Address(wait_for(lambda: network.address("mn-wlan", "2001:db8:100:")))
+        for target in (link_local_of(formed), formed):
+            wait_for(lambda t=target: [p for p in link(SOLICITATION, t) if p[8:24] == bytes(16)])
+        text = MOBILE_NODE.replace(HOME_ADDRESS, str(formed))
+        with Agent(network.mn, tmp_path, text=text) as mn:
+            wait_for(lambda: mn.ask("status")["at_home"] == "mn-wlan")
+            network.take_away("wlan")
+            update = away.next_update()
+            assert update.home_address == formed and update.message.link_local_compatibility
+    finally:
+        network.mn.shell(f"echo 0 >{settings}/accept_dad")
+        network.set_link("cellular", True)
+
+
 @case("MN-5-1-1-1-001", what="a Home Agent Address Discovery Request from the home link")
 @case("MN-5-1-2-1-002", what="the reply there: the Binding Update from the next link goes to that home agent")
 def test_discovery_at_home(network, tmp_path, away, home, returning):
@@ -107,6 +170,7 @@ def test_discovery_at_home(network, tmp_path, away, home, returning):
         with Agent(network.mn, tmp_path, text=DISCOVERING) as mn:
             request = home.next_icmp(REQUEST)
             assert (str(request.source), str(request.destination)) == (HOME_ADDRESS, ANYCAST)
+            assert mn.events("message-not-sent") == []
             home.send(home.discovery_reply(request))
             wait_for(lambda: mn.events("home-agents-discovered"))
             assert home.updates() == [] and mn.ask("status")["home_agent"] == HOME_AGENT

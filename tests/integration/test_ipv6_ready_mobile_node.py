@@ -5,6 +5,7 @@ A case is named by its number; docs/ipv6-ready.md has all of them.
 
 import struct
 import time
+from ipaddress import IPv6Address
 
 import pytest
 from agent_network import HOME_ADDRESS, HOME_AGENT, Agent, AgentNetwork
@@ -13,6 +14,7 @@ from ipv6_ready import case
 from ipv6_ready_mobile_node import HomeAgent, answers, registered
 from signalling import BA, BE, BRR, BU, ipv6_packet, mobility_header, parameter_problems, sign, with_options
 
+from testbed.wire.address import link_local_of
 from testbed.wire.option import BindingIdentifier, MessageIdentifier
 
 
@@ -40,6 +42,7 @@ def mn(network, tmp_path, ha):
 
 
 @case("MN-2-1-1-1-001", what="a Binding Update after moving away: A and H bits, Home Address option")
+@case("MN-3-1-1-1-010", what="its home address is the one that is configured")
 @case("MN-2-1-1-1-004", what="the K bit is clear with keys configured by hand")
 def test_first_update(network, ha, mn):
     update = ha.next_update()
@@ -48,6 +51,18 @@ def test_first_update(network, ha, mn):
     assert str(update.home_address) == HOME_ADDRESS and str(update.destination) == HOME_AGENT
     assert str(update.source) in (network.address("mn-wlan"), network.address("mn-cellular"))
     assert message.lifetime_s == 60 and update.mobility_header[3] == 0
+    assert not message.link_local_compatibility
+
+
+@case("MN-2-1-1-1-002", what="the L bit where a link-local address has the home address's identifier")
+def test_link_local_address_compatibility(network, ha, tmp_path):
+    own = link_local_of(IPv6Address(HOME_ADDRESS))
+    network.mn.shell(f"ip -6 addr add {own}/64 dev mn-wlan nodad")
+    try:
+        with Agent(network.mn, tmp_path):
+            assert ha.next_update().message.link_local_compatibility
+    finally:
+        network.mn.shell(f"ip -6 addr del {own}/64 dev mn-wlan")
 
 
 @case("MN-2-1-1-1-013", what="the first retransmission after 1.5 s, then twice that; new sequence numbers")

@@ -177,6 +177,18 @@ def test_coming_home_after_the_bindings_have_expired():
     assert node.is_home and node.is_unguarded
 
 
+@requirement("RFC 6275 §11.5.5: duplicate address detection where there was no binding (status 133)")
+def test_coming_home_to_a_home_agent_that_has_forgotten():
+    simulation, node, agent = attached_pair()
+    simulation.add("ha", HomeAgent(agent.configuration, simulation.now))
+    go_home(simulation, node)
+    assert last(simulation, BindingAcknowledgement).message.status == 133
+    assert node.is_home and node.is_unguarded
+    away_again(simulation, node)
+    go_home(simulation, node)
+    assert node.is_home and not node.is_unguarded  # it has been guarded meanwhile
+
+
 @requirement("RFC 6275 §11.7.1: the L bit: the link-local address has the same interface identifier")
 @requirement("RFC 6275 §10.4.1: the home agent does the same for the link-local address of the mobile node")
 @pytest.mark.parametrize("compatible", [True, False])
