@@ -165,6 +165,8 @@ def test_discovery_at_home(network, tmp_path, away, home, returning):
     network.ha.shell(f"ip -6 addr add {ANYCAST}/128 dev home0")
     network.set_link("cellular", False)
     returning()
+    # what the kernel has of other networks, no agent has told it to forget
+    network.mn.shell("ip -6 route flush default dev mn-wlan; ip -6 addr flush dev mn-wlan scope global")
     try:
         wait_for(lambda: network.address("mn-wlan", "2001:db8:100:"))
         with Agent(network.mn, tmp_path, text=DISCOVERING) as mn:
