@@ -214,9 +214,10 @@ class AccessLinks:
                 what = "router-answers" if is_reachable else "router-lost"
                 self._events.record(what, now, interface=name, router=str(address))
                 self._move([name], now)
-            if access.current is None and access.failed_routers:
-                self._solicit(name)
-                self._later("ask", name, RTR_SOLICITATION_INTERVAL_S, self._ask_again)
+                if access.current is None:
+                    self._solicit(name)
+            if not is_reachable:
+                self._ask_again(name)
 
     def _ask_again(self, name: str) -> None:
         """Routers that have not answered may do so again, and not advertise it."""

@@ -368,7 +368,7 @@ class MobileNodeAgent(Agent):
 
     def _hear_anchors(self, name: str, advertisement: RouterAdvertisement, now: float) -> None:
         """RFC 5380 §7.1: before the care-of address of the same advertisement is there."""
-        if isinstance(self.mobile, HierarchicalMobileNode) and name in self._access.names:
+        if isinstance(self.mobile, HierarchicalMobileNode) and name in self._access:
             options = advertisement.message.all_options(MobilityAnchorPoint)
             if self.mobile.anchors_advertised(name, options, now):
                 self.turn(now)
