@@ -141,7 +141,7 @@ def test_ctrl_c_in_the_middle(tmp_path):
         (["--duration", "soon"], "'soon' is not a number of seconds"),
         (["--duration", "1"], "between 10 and 3600"),
         (["--access", "wlan:50"], "wlan:50"),
-        (["--access", "wlan:50:10"], "access_networks: 1 given"),
+        (["--access", "wlan:50:10"], "--access: 1 given"),
         (["--access", "wlan:50:10", "--access", "wlan:5:10"], "stands twice"),
         (["--link-backend", "string"], "string"),
         (["--out", "/proc/nowhere"], "/proc/nowhere"),

@@ -116,6 +116,7 @@ def test_every_strategy_carried_its_flows_as_it_says(series):
         (["experiments/strategies.py", "--links", "wlan"], "two link profiles or more"),
         (["experiments/handover.py", "--scenario", "nowhere.toml"], "nowhere.toml"),
         (["experiments/ncast.py", "--repeat", "0"], "'0' is not a whole number above 0"),
+        (["experiments/sdn.py", "--access", "wlan:50:10"], "--access: 1 given"),
         (["experiments/ncast.py", "--seed", "-1"], "'-1' is not a whole number from 0"),
         (["experiments/load.py", "--mobile-nodes", "1000"], "1 to 250 mobile nodes"),
         (["-m", "testbed.experiment.sweep", "/nowhere.toml"], "/nowhere.toml: cannot be read"),
