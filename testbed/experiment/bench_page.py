@@ -62,9 +62,11 @@ def _content(kind: str, document: dict, what: str) -> str:
 
 
 def _circumstances(document: dict) -> str:
+    commit = str(document["commit"])
+    changed = "with changes, " if commit.endswith("+") else ""
     return (
         f"Median (lowest – highest) of {document['repetitions']}; {document['time'][:10]}, "
-        f"commit {str(document['commit'])[:10]}, Linux {document['kernel']}, {document['processors']} × "
+        f"commit {commit[:10]}, {changed}Linux {document['kernel']}, {document['processors']} × "
         f"{document['processor']}, Python {document['python']}; others used "
         f"{document['others_percent']:.0f} % of the processors."
     )
@@ -113,5 +115,5 @@ def _goal(figure: Figure) -> str:
     if figure.goal is None:
         return ""
     if figure.tolerance is not None:
-        return f"{digits(figure.goal)} ± {figure.tolerance:g}"
-    return f"{'≤' if figure.at_most else '≥'} {digits(figure.goal).removesuffix('.000')}"
+        return f"{figure.goal:,g} ± {figure.tolerance:g}"
+    return f"{'≤' if figure.at_most else '≥'} {figure.goal:,g}"
