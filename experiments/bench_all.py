@@ -30,7 +30,7 @@ otherwise goes into a file; that is written after each measurement, so that an i
 """
 EPILOG = """\
 Exit status 1 if a goal is missed, 2 if a measurement could not be made. Examples:
-  sudo ./run bench                       some 20 minutes on a machine that does nothing else
+  sudo ./run bench                       some 15 minutes on a machine that does nothing else
   sudo ./run bench --quick               some 3 minutes: to see that all of it works
   sudo ./run bench control scale --json
   sudo ./run bench --pages               and its figures into docs/benchmarks.md and other pages
@@ -38,14 +38,14 @@ Exit status 1 if a goal is missed, 2 if a measurement could not be made. Example
 """
 #: What each takes, seconds: in full, in short. Only for saying how long the rest will take.
 EXPECTED_S = {
-    "control": (60, 5),
-    "controller": (120, 40),
-    "handover": (90, 30),
-    "links": (300, 60),
-    "optimisation": (120, 15),
-    "scale": (400, 20),
+    "control": (65, 6),
+    "controller": (55, 25),
+    "handover": (55, 20),
+    "links": (270, 60),
+    "optimisation": (100, 15),
+    "scale": (130, 15),
     "security": (2, 1),
-    "start": (150, 15),
+    "start": (125, 10),
     "tunnel": (60, 10),
 }
 UNKNOWN_S = (120, 15)

@@ -124,7 +124,7 @@ def event_case(name: str, parameters: LinkParameters, times: int) -> Case:
 
 
 def cases(quick: bool) -> Iterator[Case]:
-    packets, seconds = (100, 1) if quick else (300, 3)
+    packets, seconds = (100, 1) if quick else (300, 2)
     yield delay_case("delay 1 ms", LinkParameters(delay_ms=1), packets, 0.0103)
     yield delay_case("delay 10 ms, 50 Mbit/s", LinkParameters(50, 10), packets, 0.0103)
     yield delay_case("delay 40 ms, 20 Mbit/s", LinkParameters(20, 40), packets, 0.0103)
@@ -132,11 +132,11 @@ def cases(quick: bool) -> Iterator[Case]:
     if not quick:
         yield delay_case("delay 200 ms", LinkParameters(delay_ms=200), packets, 0.0103)
     yield delay_case("delay 40 ± 10 ms", LinkParameters(delay_ms=40, jitter_ms=10, seed=1),
-                     packets if quick else 1000, 0.0203)
+                     packets if quick else 1000, 0.0103)
     for mbit in (20, 50, 500) if quick else (1, 5, 20, 50, 100, 200, 500, 1000):
         yield rate_case(mbit, seconds)
     for percent in (1,) if quick else (1, 5, 20):
-        yield loss_case(percent, 4 if quick else 10)
+        yield loss_case(percent, 4 if quick else 8)
     yield event_case("events, nothing shaped", LinkParameters(), packets // 10)
     yield event_case("events, 50 Mbit/s, 10 ms", LinkParameters(50, 10), packets // 10)
     yield tcp_case("nothing shaped", LinkParameters(), seconds)
