@@ -3,7 +3,7 @@
 Class: `HierarchicalMobileNode`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from ipaddress import IPv6Address
 from typing import Any
@@ -11,7 +11,8 @@ from typing import Any
 from testbed.mobility.authentication import SecurityAssociation, Signer
 from testbed.mobility.binding import NO_BID, wanted_rules
 from testbed.mobility.forwarding import HomeBinding, Path
-from testbed.mobility.mobile_node import MobileNode
+from testbed.mobility.known_anchors import KnownAnchors
+from testbed.mobility.mobile_node import UNKNOWN, MobileNode
 from testbed.mobility.mobile_node_configuration import MobileNodeConfiguration
 from testbed.mobility.registration import Registration
 from testbed.mobility.signalling import Signalling
@@ -23,14 +24,19 @@ from testbed.wire.packet import Packet
 from testbed.wire.router_advertisement import MobilityAnchorPoint
 
 _IDENTIFIER = (1 << 64) - 1  #: the interface identifier of an address
+#: Binding Updates that an anchor point may leave unanswered before another one, or none, is used.
+MAX_UNANSWERED = 3
+#: Looks for an anchor point again; the end of what bridges a change; what nobody knows any more.
+_CHOOSE, _BRIDGE, _LAPSE = "choose", "bridge", "lapse"
 
 
 class HierarchicalMobileNode(MobileNode):
     """Registers its care-of addresses and flow bindings with a mobility anchor point (MAP), where there is
     one, under a regional care-of address, and with its home agent this address alone.
 
-    Where no MAP is advertised, it is an ordinary mobile node. `local`: the registration with the MAP in use;
-    `previous`: with the one before, which forwards to us until the home agent knows the new one (§8).
+    Where no MAP is advertised, or none serves us, it is an ordinary mobile node. `local`: the registration
+    with the MAP in use; `former`: with those before. One that the home agent may still send to is told where
+    we are, and forwards to us (§8); then it is left.
     """
 
     def __init__(
@@ -44,10 +50,12 @@ class HierarchicalMobileNode(MobileNode):
     ) -> None:
         """`local_association`: the key shared with MAPs; the rest as for MobileNode."""
         self.local: Registration | None = None
-        self.previous: Registration | None = None
-        #: What routers have said of MAPs, by interface: options, and when they were heard; None: nothing yet.
-        self._options: dict[str, dict[IPv6Address, tuple[MobilityAnchorPoint, float]]] = {}
+        self.former: list[Registration] = []
+        self.anchors = KnownAnchors()
         self._identifier: int | None = None
+        self._unanswered = 0
+        #: What is wanted for the home address while the home agent has not confirmed what replaces it.
+        self._bridge: HomeBinding | None = None
         super().__init__(configuration, now, *arguments, codec=codec, **keywords)
         time_of_day = keywords.get("time_of_day", lambda now: now)
         self._local_signer = (
@@ -61,11 +69,7 @@ class HierarchicalMobileNode(MobileNode):
     def anchors_advertised(self, interface: str, options: Iterable[MobilityAnchorPoint], now: float) -> bool:
         """A Router Advertisement on this interface has these MAP options, or none (RFC 5380 §7.1); returns
         whether that is news. Call it before the care-of address of the same advertisement is attached."""
-        known = {option.address: (option, now) for option in options}
-        before = self._options.get(interface)
-        self._options[interface] = known
-        told = before and {address: option for address, (option, _) in before.items()}
-        news = before is None or told != {address: option for address, (option, _) in known.items()}
+        news = self.anchors.heard(interface, options, now)
         if news:
             self._moved(now)
         return news
@@ -73,25 +77,32 @@ class HierarchicalMobileNode(MobileNode):
     def move(self, attachments: Any, now: float) -> None:
         for interface, point in attachments.items():
             if point is None:
-                self._options.pop(interface, None)  # the next network may have other MAPs
+                self.anchors.forget(interface)
         super().move(attachments, now)
 
     def _moved(self, now: float) -> None:
         self._choose(now)
-        if self.local is None and not self._undecided():
+        if self.local is None and not self.anchors.are_unknown(self._interfaces_away()):
             self.attachments.bind(self.registration)
-        for registration in (self.local, self.previous):
-            if registration is not None:
+        for registration in self._with_anchors():
+            if not registration.leaving:
                 self.attachments.bind(registration)
-        if self.previous is not None:
-            self.previous.update(now)
+        for registration in self.former:
+            registration.update(now)
         self._changed.update(dict.fromkeys(self._addresses()))
+        if self.home_agent == UNKNOWN and not self._leaving:
+            self._discovery.start(now)
         self._update(now)
+        self._follow(now)
 
-    def _undecided(self) -> bool:
-        """Whether it is too early to say that there is no MAP: no router has been heard."""
-        attached = self.attachments.away()
-        return bool(attached) and not any(a.interface.name in self._options for a in attached)
+    def _interfaces_away(self) -> list[str]:
+        return [attachment.interface.name for attachment in self.attachments.away()]
+
+    def _with_anchors(self) -> Iterator[Registration]:
+        """The registrations with anchor points, the one in use first."""
+        if self.local is not None:
+            yield self.local
+        yield from self.former
 
     def _update(self, now: float) -> None:
         if self.local is not None:
@@ -101,104 +112,176 @@ class HierarchicalMobileNode(MobileNode):
     # -- the anchor point
 
     def _choose(self, now: float) -> None:
-        """RFC 5380 §9: eager to use a new MAP, lazy to leave one; of several, the furthest (§9.1)."""
-        if self._leaving or self.home_interface is not None or not self.attachments.away():
+        """RFC 5380 §9: eager to use a new MAP, lazy to leave one. At home, and on the way out, none."""
+        if self._leaving:
             return
-        attached = [attachment.interface.name for attachment in self.attachments.away()]
-        heard = [self._options.get(name) for name in attached]
-        valid = {
-            option.address: option
-            for known in heard
-            if known
-            for option, at in known.values()
-            if at + option.valid_lifetime_s > now
-        }
-        if self.local is not None and (self.local.peer in valid or None in heard):
-            failed = any(
-                known and self.local.peer in known and not known[self.local.peer][0].valid_lifetime_s
-                for known in heard
-            )
-            if not failed:
-                return
-        candidates = [option for option in valid.values() if option.preference > 0]
-        if candidates:
-            best = max(candidates, key=lambda option: (option.distance, option.preference, option.address))
-            self._use(best.address, now)
-        elif None not in heard and self.local is not None:
-            self._use(None, now)
+        interfaces, current = self._interfaces_away(), self.local and self.local.peer
+        if self.home_interface is not None:
+            if self.local is not None:
+                self._use(None, now)
+            return
+        if not interfaces:
+            return
+        chosen = self.anchors.choose(current, interfaces, now)
+        if chosen != current:
+            self._use(chosen, now)
+            if chosen is None:
+                self._register_at_home(now)
+        due = self.anchors.next_change(interfaces, now)
+        if due is not None:
+            self.timers.set((_CHOOSE, None), due)
 
     def _use(self, anchor: IPv6Address | None, now: float) -> None:
         """Register with this MAP from now on, or with none."""
         left, registered_with = self.local, self.flow_registration
-        if self.previous is not None:
-            self._drop_registration(self.previous)
-            self.previous = None
         flows = registered_with.flows.wanted()
         registered_with.flows.clear()
-        self.local = None
+        self.local, self._unanswered = None, 0
         if anchor is not None:
-            if self._identifier is None:
-                self._identifier = int(self.attachments.away()[0].care_of_address) & _IDENTIFIER
-            regional = IPv6Address(int(anchor) & ~_IDENTIFIER | self._identifier)
-            signalling = self._regional_signalling(regional)
-            self.local = Registration(
-                anchor,
-                regional,
-                self.configuration.lifetime_s,
-                self.timers,
-                lambda update, addresses, now: signalling.from_abroad(update, anchor, addresses, now),
-                self._note,
-                local=True,
-                dialect=self.configuration.dialect,
-            )
-            self.local.valid_s = self._care_of_valid_s
+            self.local = self._taken_up(anchor) or self._with_anchor(anchor)
         self._note(
             "anchor-point-chosen",
             anchor_point=str(anchor) if anchor else None,
             regional_care_of_address=str(self.local.home_address) if self.local else None,
         )
-        if left is not None and left.known_to_peer:
-            self.previous = left
-        elif left is not None:
-            self._drop_registration(left)
+        if left is not None:
+            self._part_with(left)
         now_with = self.flow_registration
         for interface in self.configuration.interfaces if now_with.takes_bids else ():
             now_with.bind(interface.bid, interface.priority, None)
         now_with.flows.clear()
         now_with.flows.update({flow.fid: ListedFlow(flow) for flow in flows})
-        if self.local is None:
-            self._register_at_home(now)
+
+    def _with_anchor(self, anchor: IPv6Address) -> Registration:
+        """A registration with a MAP that knows nothing of us."""
+        if self._identifier is None:
+            self._identifier = int(self.attachments.away()[0].care_of_address) & _IDENTIFIER
+        regional = IPv6Address(int(anchor) & ~_IDENTIFIER | self._identifier)
+        signalling = self._regional_signalling(regional)
+        registration = Registration(
+            anchor,
+            regional,
+            self.configuration.lifetime_s,
+            self.timers,
+            lambda update, addresses, now: signalling.from_abroad(update, anchor, addresses, now),
+            self._note,
+            local=True,
+            dialect=self.configuration.dialect,
+        )
+        registration.valid_s = lambda addresses, now: min(
+            self._care_of_valid_s(addresses, now), self.anchors.valid_until(anchor) - now
+        )
+        registration.unserved = self._unserved_by_anchor
+        return registration
+
+    def _taken_up(self, anchor: IPv6Address) -> Registration | None:
+        """The registration with a former MAP, to be used again: its next message replaces everything."""
+        for registration in self.former:
+            if registration.peer == anchor:
+                self.former.remove(registration)
+                self.timers.cancel((_LAPSE, anchor))
+                registration.unserved = self._unserved_by_anchor
+                registration.resume()
+                return registration
+        return None
+
+    def _unserved_by_anchor(self, now: float) -> bool:
+        """The MAP in use does not answer, or has refused: to another one, or on without."""
+        self._unanswered += 1
+        outstanding = self.local._outstanding
+        if outstanding is not None and self._unanswered < MAX_UNANSWERED:
+            return False
+        self._note("anchor-point-unserving", anchor_point=str(self.local.peer))
+        self.anchors.leave_alone(self.local.peer, now)
+        self._moved(now)
+        return True
+
+    def _part_with(self, registration: Registration) -> None:
+        """RFC 5380 §6.1: a former MAP may be of use for a while; §7.1: but not one that has failed."""
+        failed = self.anchors.has_failed(registration.peer, self._interfaces_away())
+        if registration.known_to_peer and not failed:
+            self.former.append(registration)
+            registration.unserved = lambda now: False
+        else:
+            self._drop_registration(registration)
 
     def _drop_registration(self, registration: Registration) -> None:
-        for kind in ("refresh", "expire", "send", "retransmit", "retry"):
+        for kind in ("refresh", "expire", "send", "retransmit", "retry", _LAPSE):
             self.timers.cancel((kind, registration.peer))
         self._changed[registration.home_address] = None
 
+    def _leave_former(self, now: float) -> None:
+        """De-register with former MAPs that the home agent does not send to any more."""
+        home = self.registration
+        needed = {binding.registered for binding in home.bindings.values()}
+        if home._outstanding is not None:
+            needed.update(home._outstanding.bids.values())
+        if self._bridge is not None:
+            needed.update(path.local for path in self._bridge.paths)
+        for registration in list(self.former):
+            if not registration.leaving and registration.home_address not in needed:
+                self.timers.set((_LAPSE, registration.peer), now + registration.remaining_s(now))
+                registration.leave(now)
+            if registration.left or not registration.known_to_peer:
+                self._drop_registration(registration)
+                self.former.remove(registration)
+
+    # -- the home agent
+
     def _register_at_home(self, now: float) -> None:
-        """Bring the home agent to the regional address, or back to the others: it forgets the rest."""
+        """Bring the home agent to the regional address, or back to the others."""
         registration = self.registration
-        registration.resume()  # the next message replaces everything (RFC 5648 §5.9)
-        registration.lifetime_s = self.configuration.lifetime_s
         if self.local is None:
-            registration.bindings.clear()
-            self.attachments.bind(registration)
-        else:
-            preferred = min(self.configuration.interfaces, key=lambda i: (i.priority, i.bid))
-            bid, priority = (preferred.bid, preferred.priority) if registration.takes_bids else (NO_BID, 0)
-            registration.bindings.clear()
-            registration.flows.clear()
+            registration.lifetime_s = self.configuration.lifetime_s
+        preferred = min(self.configuration.interfaces, key=lambda i: (i.priority, i.bid))
+        bid, priority = (preferred.bid, preferred.priority) if registration.takes_bids else (NO_BID, 0)
+        wanted = {binding.care_of_address for binding in registration.bindings.values()}
+        former = {known.home_address for known in self.former}
+        if self.local is not None and registration.known_to_peer and wanted and wanted <= former:
             registration.bind(bid, priority, self.local.home_address)
+        else:
+            self._bridge_change(now)
+            registration.resume()  # the next message replaces everything (RFC 5648 §5.9)
+            registration.bindings.clear()
+            if self.local is None:
+                self.attachments.bind(registration)
+            else:
+                registration.flows.clear()
+                registration.bind(bid, priority, self.local.home_address)
         self._changed[self.configuration.home_address] = None
         registration.update(now)
+
+    def _bridge_change(self, now: float) -> None:
+        """Until the home agent has confirmed the change, it goes on as before."""
+        remaining_s = self.registration.remaining_s(now)
+        if remaining_s > 0:
+            self._bridge = self.home_binding(self.configuration.home_address)
+            self.timers.set((_BRIDGE, self.home_agent), now + remaining_s)
+
+    def _end_bridge(self) -> None:
+        self._bridge = None
+        self.timers.cancel((_BRIDGE, self.home_agent))
+
+    def _bridged(self) -> HomeBinding | None:
+        """What is left of the former ways to the home agent."""
+        before = self._bridge
+        if before is None:
+            return None
+        here = {attachment.care_of_address for attachment in self.attachments.away()}
+        paths = tuple(path for path in before.paths if (path.via or path).local in here)
+        if not paths:
+            return None
+        bids = {path.bid for path in paths}
+        default = before.default_bid if before.default_bid in bids else min(bids)
+        rules = tuple(rule for rule in before.rules if bids.issuperset(rule.bids))
+        return replace(before, paths=paths, default_bid=default, rules=rules)
 
     @property
     def flow_registration(self) -> Registration:
         return self.local or self.registration
 
     def _receive_otherwise(self, packet: Packet, now: float) -> bool:
-        registration = next(
-            (r for r in (self.local, self.previous) if r is not None and r.peer == packet.source), None
-        )
+        registration = self._registration_with(packet.source)
         if registration is None:
             return False
         message = packet.message
@@ -212,19 +295,34 @@ class HierarchicalMobileNode(MobileNode):
         self._follow(now)
         return True
 
+    def _registration_with(self, peer: IPv6Address | None) -> Registration | None:
+        return next((r for r in self._with_anchors() if r.peer == peer), None)
+
     def _unsupported(self, peer: IPv6Address, now: float) -> None:
-        for registration in (self.local, self.previous):
-            if registration is not None and registration.peer == peer:
-                return registration.unsupported(now)
-        super()._unsupported(peer, now)
+        registration = self._registration_with(peer)
+        if registration is None:
+            super()._unsupported(peer, now)
+        else:
+            registration.unsupported(now)
+            self._follow(now)
 
     def _handle_otherwise(self, kind: str, peer: IPv6Address | None, now: float) -> bool:
-        for registration in (self.local, self.previous):
-            if registration is not None and registration.peer == peer:
-                registration.handle_timer(kind, now)
-                self._follow(now)
-                return True
-        return False
+        if kind == _CHOOSE:
+            self._moved(now)
+            return True
+        if kind == _BRIDGE:
+            self._end_bridge()
+            return False
+        registration = self._registration_with(peer)
+        if registration is None:
+            return False
+        if kind == _LAPSE:
+            self.former.remove(registration)
+            self._drop_registration(registration)
+        else:
+            registration.handle_timer(kind, now)
+        self._follow(now)
+        return True
 
     def receive(self, packet: Packet, interface: str, now: float) -> None:
         super().receive(packet, interface, now)
@@ -238,30 +336,25 @@ class HierarchicalMobileNode(MobileNode):
         """After news from the MAP or the home agent: what the one knows, the other may have to know."""
         local, home = self.local, self.registration
         self._changed.update(dict.fromkeys(self._addresses()))
-        if local is not None and local.known_to_peer and not self._leaving and self.home_interface is None:
+        if home.known_to_peer or home.leaving:
+            self._end_bridge()
+        served = local is not None and local.remaining_s(now) > 0
+        if served and not self._leaving and self.home_interface is None:
+            self._unanswered = 0
             # RFC 5380 §6.1: no longer than the binding with the MAP lasts
-            remaining_s = max(b.expires - now for b in local.bindings.values() if b.registered)
-            home.lifetime_s = max(4, min(self.configuration.lifetime_s, int(remaining_s) // 4 * 4))
+            home.lifetime_s = max(4, min(self.configuration.lifetime_s, int(local.remaining_s(now)) // 4 * 4))
             wanted = {binding.care_of_address for binding in home.bindings.values()}
             if wanted != {local.home_address}:
                 self._register_at_home(now)
             else:
                 home.update(now)
-        registered = {binding.registered for binding in home.bindings.values()}
-        at_home_again = local.home_address if local is not None else None
-        if self.previous is not None and home.known_to_peer and home._outstanding is None:
-            if local is None or at_home_again in registered:
-                if not self.previous.leaving:
-                    self.previous.leave(now)
-                if self.previous.left:
-                    self._drop_registration(self.previous)
-                    self.previous = None
         if self._leaving and home.left and local is not None and not local.leaving:
             local.leave(now)
+        self._leave_former(now)
 
     @property
     def deregistered(self) -> bool:
-        return self.registration.left and (self.local is None or self.local.left)
+        return self.registration.left and (self.local is None or self.local.left) and not self.former
 
     # -- messages
 
@@ -285,21 +378,22 @@ class HierarchicalMobileNode(MobileNode):
 
     def _addresses(self) -> list[IPv6Address]:
         """The home address, and the regional addresses."""
-        regional = [r.home_address for r in (self.local, self.previous) if r is not None]
-        return [self.configuration.home_address, *regional]
+        return [self.configuration.home_address, *(r.home_address for r in self._with_anchors())]
 
     def home_binding(self, home_address: IPv6Address) -> HomeBinding | None:
-        for registration in (self.local, self.previous):
-            if registration is not None and registration.home_address == home_address:
+        for registration in self._with_anchors():
+            if registration.home_address == home_address:
                 if not registration.known_to_peer:
                     return None
                 paths, default = self.attachments.paths(registration)
                 return HomeBinding(home_address, paths, default, self._rules(paths), regional=True)
-        if home_address != self.configuration.home_address or self.local is None:
-            return super().home_binding(home_address)
+        if home_address != self.configuration.home_address:
+            return None
+        if not self.registration.known_to_peer:
+            return self._bridged()
         serving = self._serving()
         if serving is None:
-            return None
+            return super().home_binding(home_address)
         outer, default = self.attachments.paths(serving)
         paths = tuple(
             replace(path, local=serving.home_address, remote=self.home_agent, via=path) for path in outer
@@ -309,8 +403,8 @@ class HierarchicalMobileNode(MobileNode):
     def _serving(self) -> Registration | None:
         """The MAP whose regional address the home agent has."""
         registered = {binding.registered for binding in self.registration.bindings.values()}
-        for registration in (self.local, self.previous):
-            if registration is not None and registration.home_address in registered:
+        for registration in self._with_anchors():
+            if registration.home_address in registered:
                 return registration if registration.known_to_peer else None
         return None
 

@@ -351,7 +351,9 @@ def test_lifetimes_run_out_everywhere(world):
 
 def test_bindings_are_refreshed_for_long(world):
     world.node.add_flow(FLOW, world.now)
-    world.run(600)
+    for _ in range(10):
+        world.run(60)
+        world.advertise(MobilityAnchorPoint(FIRST, distance=2))
     assert at_home(world) == {str(RCOA)} and len(world.anchors[0].flows()) == 1
     assert not world.events("binding-expired")
 
@@ -377,3 +379,147 @@ def test_a_restart_of_the_map_keeps_who_owns_what(world):
     reborn.restore(world.anchors[0].snapshot(world.now), world.now, world.now)
     assert reborn.forwarding() == world.anchors[0].forwarding()
     assert reborn.cache.get(RCOA).owner == 2000
+
+
+def travel(world, anchor, address=ELSEWHERE):
+    """To another domain, with wlan alone."""
+    world.node.move({"wlan": None, "cellular": None}, world.now)
+    world.advertise(MobilityAnchorPoint(anchor, distance=2), interfaces=["wlan"])
+    world.attach(wlan=address)
+
+
+@requirement("RFC 5380 §6.1: the previous MAP is told the new on-link address, and forwards to it")
+def test_the_previous_map_forwards_while_the_home_agent_is_not_reached(world):
+    world.cut.add(HOME_AGENT)
+    travel(world, SECOND)
+    world.run(8)
+    for anchor in world.anchors:
+        assert at(anchor, world) == {1: str(ELSEWHERE), 2: str(ELSEWHERE)}
+    wanted = world.node.home_binding(HOME_ADDRESS)  # what the home agent still sends there is taken
+    assert {(path.local, path.via.remote) for path in wanted.paths} == {(RCOA, FIRST)}
+    world.cut.clear()
+    world.run(20)
+    assert at_home(world) == {str(OTHER_RCOA)} and world.anchors[0].forwarding() == {}
+
+
+@requirement("RFC 5380 §8: packets go on to arrive while the new MAP and the home agent are told")
+@pytest.mark.parametrize("anchor", [SECOND, None])
+def test_there_is_a_way_to_the_home_agent_all_the_time(world, anchor):
+    options = [MobilityAnchorPoint(anchor, distance=2)] if anchor else []
+    world.advertise(*options)
+    for _ in range(100):
+        world.run(0.01)
+        wanted = world.node.home_binding(HOME_ADDRESS)
+        assert wanted is not None and wanted.default_bid is not None
+    assert world.node.local is None or world.node.local.peer == SECOND
+    world.run(3)
+    assert at_home(world) == ({str(OTHER_RCOA)} if anchor else {str(WLAN), str(CELLULAR)})
+
+
+@requirement("RFC 5380 §8: packets go on to arrive while the first MAP and the home agent are told")
+def test_there_is_a_way_to_the_home_agent_when_the_first_map_comes_in_sight():
+    world = World()
+    world.advertise()
+    world.attach(wlan=WLAN, cellular=CELLULAR)
+    world.run(3)
+    world.advertise(MobilityAnchorPoint(FIRST))
+    for _ in range(100):
+        world.run(0.01)
+        assert world.node.home_binding(HOME_ADDRESS).default_bid is not None
+    assert at_home(world) == {str(RCOA)}
+
+
+def test_back_to_the_previous_map_before_the_home_agent_knew(world):
+    world.cut.add(HOME_AGENT)
+    travel(world, SECOND)
+    world.run(3)
+    travel(world, FIRST, WLAN)
+    world.run(3)
+    world.cut.clear()
+    world.run(20)
+    assert at_home(world) == {str(RCOA)} and world.anchors[1].forwarding() == {}
+    assert set(at(world.anchors[0], world).values()) == {str(WLAN)}
+
+
+@requirement("RFC 5380 §9: a binding that cannot be released expires")
+def test_a_previous_map_that_does_not_answer(world):
+    travel(world, SECOND)
+    world.cut.add(FIRST)
+    world.run(10)
+    assert [known.peer for known in world.node.former] == [FIRST]
+    world.run(60)
+    assert world.node.former == [] and world.anchors[0].forwarding() == {}
+    sent = len(world.sent(FIRST))
+    world.run(100)
+    assert len(world.sent(FIRST)) == sent
+
+
+@requirement("RFC 5380 §10: from a MAP that does not answer to another one, or on without")
+@pytest.mark.parametrize("others", [(), (MobilityAnchorPoint(SECOND, 1),)])
+def test_a_map_that_does_not_answer(others):
+    world = World()
+    world.cut.add(FIRST)
+    world.advertise(MobilityAnchorPoint(FIRST, 3), *others)
+    world.attach(wlan=WLAN, cellular=CELLULAR)
+    world.run(16)
+    assert at_home(world) == ({str(OTHER_RCOA)} if others else {str(WLAN), str(CELLULAR)})
+    assert world.events("anchor-point-unserving") == [{"anchor_point": str(FIRST)}]
+    world.cut.clear()
+    world.run(60)  # one that is used is not left for one that has failed before
+    assert at_home(world) == {str(OTHER_RCOA) if others else str(RCOA)}
+
+
+@requirement("RFC 5380 §6.1: a MAP that refuses (fault code in the Binding Acknowledgement) is not used")
+def test_a_map_that_refuses():
+    world = World()
+    world.anchors[0].verifier._keys.clear()
+    world.advertise(MobilityAnchorPoint(FIRST, 3))
+    world.attach(wlan=WLAN, cellular=CELLULAR)
+    world.run(16)
+    assert world.node.local is None and at_home(world) == {str(WLAN), str(CELLULAR)}
+
+
+@requirement("RFC 5380 §7.1: a MAP with a valid lifetime of zero MUST NOT be selected, whoever advertises it")
+def test_a_map_that_one_router_says_has_failed(world):
+    world.advertise(MobilityAnchorPoint(FIRST, 2, valid_lifetime_s=0), interfaces=["wlan"])
+    seen = len(world.sent(FIRST))
+    world.run(4)
+    assert world.node.local is None and at_home(world) == {str(WLAN), str(CELLULAR)}
+    assert len(world.sent(FIRST)) == seen  # its bindings can be assumed to be lost
+
+
+@requirement("RFC 5380 §5: the Valid Lifetime bounds the use of the MAP's address and of the RCoA")
+def test_the_valid_lifetime_of_a_map_option():
+    world = World()
+    world.advertise(MobilityAnchorPoint(FIRST, 2, valid_lifetime_s=30))
+    world.attach(wlan=WLAN, cellular=CELLULAR)
+    world.run(3)
+    assert {p.message.lifetime_s for p in (*world.sent(FIRST), *world.sent(HOME_AGENT))} <= {24, 28}
+    world.run(40)
+    assert world.node.local is None and at_home(world) == {str(WLAN), str(CELLULAR)}
+
+
+@requirement("RFC 5380 §7.1: a MAP with preference zero: existing bindings are refreshed, none made")
+def test_a_map_that_is_not_to_be_used_any_more(world):
+    world.advertise(MobilityAnchorPoint(FIRST, 2, preference=0))
+    world.run(100)
+    assert at_home(world) == {str(RCOA)}
+    world.advertise()
+    world.run(3)
+    world.advertise(MobilityAnchorPoint(FIRST, 2, preference=0))
+    world.run(3)
+    assert at_home(world) == {str(WLAN), str(CELLULAR)} and world.anchors[0].forwarding() == {}
+
+
+@requirement("RFC 5380 §9: at home there is no use for a MAP; it is left")
+def test_the_map_is_left_at_home(world):
+    world.node.add_flow(FLOW, world.now)
+    world.run(1)
+    world.addresses[HOME_ADDRESS] = "mn"
+    world.attach(wlan=HOME_PREFIX[0xAAAA])
+    world.run(3)
+    assert world.node.is_home and world.anchors[0].forwarding() == {} and world.node.forwarding() == {}
+    del world.addresses[HOME_ADDRESS]
+    world.attach(wlan=WLAN)
+    world.run(4)
+    assert at_home(world) == {str(RCOA)} and [flow.fid for _, flow in world.anchors[0].flows()] == [1]

@@ -301,6 +301,7 @@ class Walk(RuleBasedStateMachine):
         calm_down(world)
         agreed(world, self.watch)
         self._use_expired_tokens()
+        there_and_back(world, self.watch)
         farewell(world)
         for name, role in world.roles.items():
             self.watch.nothing_is_left(name, role)
@@ -347,6 +348,18 @@ def agreed(world, invariants):
         invariants.signalling_ends(station, events)
     until_nothing_is_under_way(world)
     for station in world.stations.values():
+        invariants.all_agree(station)
+
+
+def there_and_back(world, invariants):
+    """A mobile node goes to the domain of another anchor point, and returns."""
+    station = world.stations["mn2"]
+    for place in ("south", "north"):
+        for interface in INTERFACES:
+            world.move(station, interface.name, place)
+        world.run(15)
+        until_nothing_is_under_way(world)
+        invariants.former_anchor_points_are_left(station)
         invariants.all_agree(station)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from ipaddress import IPv6Address
 from typing import Any
 
-from walk_world import Station, World, mobile, registrar
+from walk_world import ANCHORS, Station, World, mobile, registrar
 
 from testbed.mobility.authentication import Verifier
 from testbed.mobility.binding_cache import CacheEntry
@@ -330,6 +330,15 @@ class Invariants:
         unwanted = ("binding-update-unanswered", "registration-refused", "message-dropped")
         found = [event for event in events if event.name in unwanted]
         assert not found, (station.name, found)
+
+    @named
+    def former_anchor_points_are_left(self, station: Station) -> None:
+        """Once a mobile node has come from the domain of one anchor point into that of another, the former
+        one has nothing of it any more, long before its lifetime is over."""
+        current = {name for name, _ in registrations(self.world, station)}
+        for name in ANCHORS.keys() - current:
+            homes = {entry.home_address for entry in self.world.roles[name].cache if entry.bindings}
+            assert not homes, (station.name, name, homes)
 
     @named
     def nothing_is_left(self, name: str, role: Role) -> None:

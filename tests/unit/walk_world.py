@@ -31,7 +31,7 @@ from testbed.mobility.registrar import Registrar
 from testbed.mobility.role import Role
 from testbed.wire.message import BindingUpdate, CareOfTest, HomeTest
 from testbed.wire.packet import Packet, build_packet, parse_packet
-from testbed.wire.router_advertisement import MobilityAnchorPoint
+from testbed.wire.router_advertisement import INFINITE_S, MobilityAnchorPoint
 
 ANCHORS = {"map1": IPv6Address("2001:db8:500::1"), "map2": IPv6Address("2001:db8:600::1")}
 #: Where interfaces can be: which anchor point routers there advertise.
@@ -228,7 +228,9 @@ class World(Simulation):
             return
         if isinstance(station.role, HierarchicalMobileNode):
             anchor = PLACES[place]
-            options = [MobilityAnchorPoint(ANCHORS[anchor], 2)] if anchor else []
+            options = []
+            if anchor:  # routers repeat it
+                options = [MobilityAnchorPoint(ANCHORS[anchor], 2, valid_lifetime_s=INFINITE_S)]
             station.role.anchors_advertised(interface, options, self.now)
         station.role.attach(interface, station.address(interface, place), ROUTER, self.now)
 
