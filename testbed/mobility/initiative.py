@@ -44,7 +44,7 @@ class Initiative:
         for peer in peers:
             if self._is_new(peer, now) and self._rate.allows(peer, now):
                 self._begun[peer] = _Route(now, now)
-                mobile.optimise(peer, now)
+                mobile.optimise(peer, now, of_its_own_accord=True)
                 begun = True
         return begun
 
@@ -60,17 +60,23 @@ class Initiative:
 
     def look(self, carried: Mapping[IPv6Address, int], now: float) -> bool:
         """`carried`: packets that each route has taken since it is there. Whether that changes anything."""
+        if self._mobile.home_interface is not None:  # nothing is optimised there
+            self._begun.clear()
+            return False
+        for peer in self._mobile.begun - self._begun.keys():  # in an earlier life, or before it was at home
+            self._begun[peer] = _Route(now, now)
         ended = [peer for peer in list(self._begun) if self._ends(peer, carried.get(peer, 0), now)]
         for peer in ended:
             del self._begun[peer]
-            self._mobile.stop_optimising(peer, now)
+            if peer in self._mobile.begun:
+                self._mobile.stop_optimising(peer, now)
         self._left_alone = {peer: until for peer, until in self._left_alone.items() if until > now}
         return bool(ended)
 
     def _ends(self, peer: IPv6Address, packets: int, now: float) -> bool:
         route, registration = self._begun[peer], self._mobile.optimiser.correspondents.get(peer)
-        if registration is None:  # somebody else has ended it
-            return True
+        if registration is None or peer not in self._mobile.begun:
+            return True  # somebody else has ended it, or has asked for it
         if registration.known_to_peer:
             route.known_at = now
         if packets != route.packets:

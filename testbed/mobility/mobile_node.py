@@ -99,6 +99,8 @@ class MobileNode(Role):
         detours = Detours() if configuration.flow_updates == "each" else None
         self._flow_requests = FlowRequests(configuration.interfaces, detours, self._note)
         self._routes_kept: list[IPv6Address] = []
+        #: Correspondent nodes that nobody has asked for (see `Initiative`).
+        self.begun: set[IPv6Address] = set()
         self.registration = Registration(
             configuration.home_agent or UNKNOWN,
             configuration.home_address,
@@ -411,13 +413,18 @@ class MobileNode(Role):
         self.attachments.prefer(interface)
         self._moved(now)
 
-    def optimise(self, correspondent: IPv6Address, now: float) -> None:
+    def optimise(self, correspondent: IPv6Address, now: float, of_its_own_accord: bool = False) -> None:
         """Exchange packets with this node directly (RFC 6275 §11.7.2), as soon as it agrees."""
+        if of_its_own_accord:
+            self.begun.add(correspondent)
+        else:
+            self.begun.discard(correspondent)
         self.optimiser.add(correspondent)
         self._optimise(now)
 
     def stop_optimising(self, correspondent: IPv6Address, now: float) -> bool:
         """Go through the home agent again; False if the route was not optimised anyway."""
+        self.begun.discard(correspondent)
         return self.optimiser.remove(correspondent, now)
 
     def deregister(self, now: float) -> None:
@@ -503,6 +510,7 @@ class MobileNode(Role):
             "correspondents": [
                 str(peer) for peer, known in self.optimiser.correspondents.items() if not known.leaving
             ],
+            "begun": sorted(map(str, self.begun)),
         }
 
     def restore(self, snapshot: dict[str, Any], saved_at: float, now: float) -> None:
@@ -510,10 +518,12 @@ class MobileNode(Role):
         try:
             flows = [flow_from_snapshot(saved) for saved in snapshot["flows"]]
             correspondents = [IPv6Address(peer) for peer in snapshot.get("correspondents", ())]
+            begun = {IPv6Address(peer) for peer in snapshot.get("begun", ())}
             self.registration.sequence = int(snapshot["sequence"]) % 65536
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not the state of a mobile node: {error!r}") from error
         self._lived_before = True
+        self.begun = begun & set(correspondents) - set(self.optimiser.correspondents)
         for correspondent in correspondents:
             self.optimiser.add(correspondent)
         for flow in flows:

@@ -8,6 +8,7 @@ from simulation import (
     CORRESPONDENT,
     HOME_ADDRESS,
     HOME_AGENT,
+    HOME_PREFIX,
     ROUTER,
     WLAN,
     pair,
@@ -241,3 +242,41 @@ def test_what_its_user_has_asked_for_stays():
     hear(simulation, initiative, CORRESPONDENT + 1)
     run(simulation, initiative, 30)
     assert list(node.optimiser.correspondents) == [CORRESPONDENT + 1]
+
+
+def test_what_was_begun_in_an_earlier_life_ends_as_well():
+    simulation, node, _ = trio()
+    hear(simulation, Initiative(node, 32), CORRESPONDENT)
+    node.optimise(CORRESPONDENT + 1, simulation.now)
+    again = MobileNode(node.configuration, simulation.now)
+    again.restore(node.snapshot(simulation.now), simulation.now, simulation.now)
+    simulation.add("mn", again)
+    again.attach("wlan", WLAN, ROUTER, simulation.now)
+    simulation.add("other", CorrespondentNode(CorrespondentNodeConfiguration(), 0.0), CORRESPONDENT + 1)
+    run(simulation, Initiative(again, 32), IDLE_S + 10)
+    assert list(again.optimiser.correspondents) == [CORRESPONDENT + 1]
+
+
+def test_what_was_begun_before_it_was_at_home_ends_as_well():
+    simulation, node, _ = trio()
+    initiative = Initiative(node, 32)
+    hear(simulation, initiative, CORRESPONDENT)
+    simulation.addresses[HOME_ADDRESS] = "mn"
+    node.attach("wlan", HOME_PREFIX[0xA], ROUTER, simulation.now)
+    run(simulation, initiative, 20)
+    del simulation.addresses[HOME_ADDRESS]
+    node.attach("wlan", WLAN, ROUTER, simulation.now)
+    run(simulation, initiative, 20)
+    assert list(node.optimiser.correspondents) == [CORRESPONDENT]
+    run(simulation, initiative, IDLE_S)
+    assert node.optimiser.correspondents == {}
+
+
+def test_what_its_user_asks_for_later_stays():
+    simulation, node, _ = trio()
+    initiative = Initiative(node, 32)
+    hear(simulation, initiative, CORRESPONDENT)
+    run(simulation, initiative, 3)
+    node.optimise(CORRESPONDENT, simulation.now)
+    run(simulation, initiative, IDLE_S + 10)
+    assert list(node.optimiser.correspondents) == [CORRESPONDENT]
