@@ -74,7 +74,7 @@ class HierarchicalTopology(MultihomeTopology):
         """The configuration of a mobile node's agent; the parameters are those of MultihomeTopology."""
         index = list(self.home_addresses).index(name or self.mobile_name)
         hierarchy = {"hierarchical": True, "map_security": {"spi": SPI + index, "key": MAP_KEY},
-                     "datapath": {"tunnel_backend": "seg6", "tunnel_mtu": TUNNEL_MTU}}
+                     "datapath": {"tunnel_backend": self.tunnel_backend}}
         return super().mobile_node_configuration(name, preferred, flows) | hierarchy | more
 
     def draw(self) -> str:

@@ -44,6 +44,7 @@ from testbed.datapath.native_uplink import TUNNEL_DEVICE, NativeUplink
 from testbed.datapath.netlink import NetlinkError
 from testbed.datapath.optimisation import OptimisedRoutes
 from testbed.datapath.optimisation_programs import HEADER_OCTETS
+from testbed.datapath.tunnel import OVERHEAD
 from testbed.mobility.correspondent_node import CorrespondentNode, CorrespondentNodeConfiguration
 from testbed.mobility.forwarding import HomeBinding, Pair, Side
 from testbed.mobility.hierarchical_node import HierarchicalMobileNode
@@ -127,7 +128,8 @@ class MobileNodeAgent(Agent):
             self._moved,
         )
         self._presence = HomePresence(file.home_address, self.neighbours, self._claims, self._duplicate)
-        self._listening: set[IPv6Address] = set()
+        #: Care-of addresses; anchor points with the regional addresses that they bind.
+        self._listening: tuple[set[IPv6Address], set[tuple[IPv6Address, IPv6Address]]] = set(), set()
         self._tunnelled = TunnelledSocket(file.home_address)
         self._icmp_errors, self._outbox = IcmpErrorSocket(), Outbox()
         self._home_agent_lookup = HomeAgentLookup(file.home_address)
@@ -147,8 +149,6 @@ class MobileNodeAgent(Agent):
         }
         if not self.file.hierarchical:
             return MobileNode(configuration, self.started, **common)
-        if self.datapath.backend != "seg6":
-            raise AgentError('hierarchical: needs [datapath] tunnel_backend = "seg6"')
         key = association(self.file.map_security) if self.file.map_security else None
         return HierarchicalMobileNode(configuration, self.started, local_association=key, **common)
 
@@ -162,12 +162,14 @@ class MobileNodeAgent(Agent):
             correspondent=self.file.correspondent_node,
             homes=[self.file.home_address],
             talkers=self.file.optimise == "traffic",
+            regional=self.file.hierarchical,
         )
 
     def tunnel_mtu(self) -> int:
-        """What another mobile node's home agent may have to tunnel has a header of its own by then."""
-        mtu = super().tunnel_mtu()
-        return max(mtu - HEADER_OCTETS, MINIMUM_MTU) if self.file.correspondent_node else mtu
+        """What another mobile node's home agent may have to tunnel has a header of its own by then; what goes
+        into the tunnel to an anchor point has been in another one (RFC 5380 §11)."""
+        taken = HEADER_OCTETS * self.file.correspondent_node + OVERHEAD * self.file.hierarchical
+        return max(super().tunnel_mtu() - taken, MINIMUM_MTU)
 
     def begin(self, now: float) -> None:
         """Register from wherever the node is attached already."""
@@ -249,10 +251,13 @@ class MobileNodeAgent(Agent):
         """A packet with a type 2 routing header to our regional address, in a tunnel of its MAP: the kernel
         will not see it. All else that is in tunnels comes out of them by itself."""
         outer, inner = datagram.data[:40], datagram.data[40:]
-        local = self.mobile.local if isinstance(self.mobile, HierarchicalMobileNode) else None
-        expected = local is not None and (local.peer.packed, local.home_address.packed)
-        if (outer[8:24], inner[24:40]) == expected and inner[6] == ROUTING:
+        ends = IPv6Address(outer[8:24]), IPv6Address(inner[24:40])
+        if ends in self._regional_tunnels() and inner[6] == ROUTING:
             super()._take(replace(datagram, data=inner))
+
+    def _regional_tunnels(self) -> set[tuple[IPv6Address, IPv6Address]]:
+        """Anchor points that have bound a regional address for us, with that address."""
+        return self.mobile.regional_tunnels() if isinstance(self.mobile, HierarchicalMobileNode) else set()
 
     def route_failed(self, pair: Pair, reason: str, now: float) -> None:
         """What this kernel cannot do must not be asked of the correspondent node."""
@@ -290,11 +295,12 @@ class MobileNodeAgent(Agent):
         wanted = self._initiative is not None or self.mobile.optimiser.correspondents
         wanted = wanted or self._complaints is not None
         here = self._access.care_of_addresses() if wanted else set()
-        if here == self._listening:
+        regional = self._regional_tunnels() if wanted else set()
+        if (here, regional) == self._listening:
             return
-        self._listening = here
+        self._listening = here, regional
         try:
-            self.routes.listen(sorted(here))
+            self.routes.listen(sorted(here), sorted(regional))
         except DatapathError as error:
             logger.info("%s", error)
 

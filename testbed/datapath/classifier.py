@@ -22,7 +22,7 @@ from ipaddress import IPv6Address, IPv6Network
 
 from testbed.datapath import mark
 from testbed.datapath.many_rules import HomeRules, ManyRules
-from testbed.datapath.match import PORT_PROTOCOLS, WITH_PORTS, matches, matches_inside
+from testbed.datapath.match import PORT_PROTOCOLS, WITH_PORTS, matches
 from testbed.datapath.nftables import (
     ACCEPT,
     DROP,
@@ -74,6 +74,7 @@ from testbed.datapath.nftables import (
     within,
 )
 from testbed.datapath.recent_flows import KEY, MANY_RULES, RECENT_FLOWS, SIZE, TIMEOUT_S
+from testbed.datapath.regional_rules import EXTENSION_HEADERS, EXTENSIONS, regional_chains
 from testbed.datapath.tunnel import HOP_LIMIT
 from testbed.mobility.forwarding import Action, FlowRule, HomeBinding, Path, Side
 
@@ -180,7 +181,7 @@ class Classifier:
             "output": (("route", OUTPUT, -150), self._output()),
             "forward": (("filter", FORWARD, -150), self._forward()),
         }
-        if self._by_route:
+        if self._by_route or not self._anchor:
             chains["postrouting"] = ("filter", POSTROUTING, 300), self._postrouting()
         if self._reassembly:
             if self._anchor:
@@ -203,13 +204,14 @@ class Classifier:
             (TUNNEL_ENDS, (TYPE_ADDRESS,), None, False),
             (RECENT_FLOWS, KEY, TYPE_MARK, False, (SIZE, TIMEOUT_S)),
         ]
-        if self._by_route and not self._anchor:
+        if not self._anchor:
             sets.append((SOURCES, (TYPE_MARK,), TYPE_ADDRESS, False))
             sets.append((NESTED_SOURCES, (TYPE_MARK,), TYPE_ADDRESS, False))
         if not self._anchor:
             sets.append((REGIONALS, (TYPE_ADDRESS,), None, False))
         else:
             sets.append((KEPT_HERE, (TYPE_ADDRESS,), None, False))
+            sets.append((EXTENSION_HEADERS, (TYPE_PROTOCOL,), None, False))
         return sets
 
     def base_elements(self) -> frozenset[tuple[str, tuple[Element, ...]]]:
@@ -217,7 +219,10 @@ class Classifier:
         headers = {
             ("headers_of_signalling", (Element(bytes([number])),)) for number in _HEADERS_OF_SIGNALLING
         }
-        return frozenset(ports | headers)
+        if not self._anchor:
+            return frozenset(ports | headers)
+        extensions = {(EXTENSION_HEADERS, (Element(bytes([number])),)) for number in EXTENSIONS}
+        return frozenset(ports | headers | extensions)
 
     BASE_COUNTERS = (REJECTED, SIGNALLING, UNROUTED)
 
@@ -249,11 +254,15 @@ class Classifier:
         addresses = load(NETWORK, 8, 16) + load(TRANSPORT, inner, 16, register=2)
         regional = load(TRANSPORT, inner, 16) + found_in(REGIONALS) + load(TRANSPORT, 6, 1)
         regional += compare(EQUAL, bytes([ROUTING_HEADER])) + count(SIGNALLING) + verdict(DROP)
+        taken = mark_is(mark.value(mark.TAKEN), mark.NUMBER_MASK)
+        spoofed = load(NETWORK, 24, 16) + found_in(REGIONALS) + count(REJECTED) + verdict(DROP)
         return (
             *(() if self._anchor else (Rule(regional, "to a regional address: the agent has it"),)),
             Rule(addresses + found_in(TUNNELS) + verdict(GOTO, "decapsulate")),
             Rule(load(TRANSPORT, inner, 16) + dispatch(TUNNEL_PREFIXES)),
+            *(() if self._anchor else (Rule(taken + verdict(GOTO, "decapsulate"), "by an anchor point"),)),
             Rule(load(NETWORK, 24, 16) + found_in(TUNNEL_ENDS) + count(REJECTED) + verdict(DROP), "spoofed"),
+            *(() if self._anchor or self._by_route else (Rule(spoofed, "spoofed inside"),)),
         )
 
     def _decapsulate(self) -> tuple[Rule, ...]:
@@ -383,6 +392,11 @@ class Classifier:
             )
             return (Rule(tunnel_packet + found_in(TUNNEL_ENDS) + marked + hop_limit),)
         placeholder = tunnel_packet + compare(EQUAL, mark.PLACEHOLDER.packed)
+        unrouted = Rule(placeholder + count(UNROUTED) + verdict(DROP))
+        if not self._by_route:
+            inner = load_meta(MARK) + masked(struct.pack("=I", mark.NUMBER_MASK)) + translate(NESTED_SOURCES)
+            inner += store(NETWORK, 8, 16, address=True) + verdict(ACCEPT)
+            return Rule(placeholder + inner, "source of the tunnel within: the regional address"), unrouted
         source = (
             load_meta(MARK)
             + masked(struct.pack("=I", mark.NUMBER_MASK))
@@ -396,7 +410,7 @@ class Classifier:
             Rule(placeholder + nested, "source of the tunnel within: the regional address"),
             Rule(placeholder + hop_limit),
             Rule(placeholder + source + verdict(ACCEPT), "outer source: the path's care-of address"),
-            Rule(placeholder + count(UNROUTED) + verdict(DROP)),
+            unrouted,
         )
 
     # -- what each home address adds
@@ -451,22 +465,22 @@ class Classifier:
         default = count(counter_of(home_address, None))
         path = paths.get(binding.default_bid)
         default += self._dropped() if path is None else self._towards(path, slots)
-        regional = binding.regional and self._anchor  # rules are for what is inside of tunnels
 
         def translation(rule: FlowRule) -> tuple[list[bytes], bytes]:
             """The alternatives that match, and the action."""
-            action = count(counter_of(home_address, rule.fid)) + self._action(rule, paths, slots)
+            action = self._counted(home_address, rule, paths, slots)
             selector = rule.selector
             if selector is not None and not self._anchor:
                 selector = selector.mirrored()
-            found = _matches(selector)
-            if regional:
-                found = [protocol_is(IPV6) + match for match in matches_inside(selector)] + found
-            return found, action
+            return _matches(selector), action
 
         rules, about = [], binding.rules
         beside = EMPTY
-        if self._are_many(binding):
+        if binding.regional and self._anchor and binding.rules:
+            actions = [self._counted(home_address, rule, paths, slots) for rule in binding.rules]
+            its = zip(binding.rules, actions, strict=True)
+            beside = HomeRules(regional_chains(chain, its, default), {}, frozenset())
+        elif self._are_many(binding):
             remembered, beside, about = self._many.translate(binding, known, chain, default, translation)
             rules = [self._signalling_first(default), *remembered]
         else:
@@ -474,14 +488,10 @@ class Classifier:
             for rule in binding.rules:
                 found, action = translation(rule)
                 rules += [Rule(match + action, f"fid {rule.fid}") for match in found]
-            if rules and regional:
-                inside = protocol_is(IPV6) + load(TRANSPORT, 6, 1)
-                inside += compare(EQUAL, bytes([MOBILITY_HEADER]))
-                rules.insert(0, Rule(inside + default, "nor does signalling inside a tunnel"))
             if rules:
                 rules.insert(0, self._signalling_first(default))
             rules.append(Rule(default, "default"))
-        chains = {**beside.chains, chain: tuple(rules)}
+        chains = {chain: tuple(rules), **beside.chains}
         elements = set(beside.elements)
         elements.add((HOMES, (Element(home_address.packed, chain),)))
         elements |= {(HOME_PREFIXES, _interval(prefix, chain)) for prefix in binding.prefixes}
@@ -521,13 +531,18 @@ class Classifier:
     def sources(self, number: int, path: Path) -> set[tuple[str, tuple[Element, ...]]]:
         """At a mobile node: outer source of the packets with a mark (0: without one), and source of the
         tunnel inside of theirs."""
-        if not self._by_route or self._anchor or path.on_link is not None:
+        if self._anchor or path.on_link is not None:
             return set()
         key, outer = struct.pack("=I", number), path.via or path
-        elements = {(SOURCES, (Element(key, outer.local.packed),))}
+        elements = {(SOURCES, (Element(key, outer.local.packed),))} if self._by_route else set()
         if path.via is not None:
             elements.add((NESTED_SOURCES, (Element(key, path.local.packed),)))
         return elements
+
+    def _counted(
+        self, home_address: IPv6Address, rule: FlowRule, paths: dict, slots: dict[int, int]
+    ) -> bytes:
+        return count(counter_of(home_address, rule.fid)) + self._action(rule, paths, slots)
 
     def _action(self, rule: FlowRule, paths: dict, slots: dict[int, int]) -> bytes:
         if rule.action is Action.DISCARD or not rule.bids:

@@ -5,7 +5,8 @@ Everything is in the network namespace of the calling thread:
 - nf_tables table `ip6 flowbind` (see `classifier`), and no other;
 - policy rules and routes with `proto 177`, in tables 20000 to 28999 (see `mark`, `routing`); with the seg6
   backend the rule for the local table moves from priority 0 to 102, behind decapsulation;
-- devices `flowbind0` and `flowbind1` (the detour), and `flowbind2` with the ip6tnl backend;
+- devices `flowbind0` and `flowbind1` (the detour), `flowbind2` with the ip6tnl backend, and, for tunnels
+  within tunnels, `flowbind3`;
 - the home addresses on the loopback interface of a mobile node; on the home link, proxy neighbour entries,
   and the neighbour entries of mobile nodes that are there and abroad at once;
 - sysctls: `forwarding` and `proxy_ndp`, and on the home link `proxy_delay`, at an anchor. A mobile node that
@@ -29,7 +30,7 @@ from ipaddress import IPv6Address
 
 from testbed.datapath import mark
 from testbed.datapath.classifier import EMPTY, OWN_SETS, Classifier, HomeRules, counters_of
-from testbed.datapath.device import DetourDevice, TunnelDevice, sysctl
+from testbed.datapath.device import DetourDevice, sysctl
 from testbed.datapath.error import DatapathError
 from testbed.datapath.netlink import NETFILTER, ROUTE, Netlink, NetlinkError
 from testbed.datapath.nftables import parse_counter
@@ -49,7 +50,7 @@ from testbed.datapath.route import (
 from testbed.datapath.routing import Routing
 from testbed.datapath.ruleset import Ruleset
 from testbed.datapath.slots import Slots
-from testbed.datapath.tunnel import Ip6Tunnel, Seg6Tunnel, Tunnel, explain
+from testbed.datapath.tunnel import Seg6Tunnel, Tunnel, explain, ip6_tunnel
 from testbed.mobility.forwarding import HomeBinding, Path, Side
 
 #: Errors that say of something to be removed that it is not there.
@@ -134,6 +135,7 @@ class Datapath:
             before[None] = self._base(self._bindings, self._slots.of)
             wanted[None] = self._base(bindings, {**self._slots.of, **slots})
         self._set_source(changed)
+        self._prepare({**self._bindings, **changes}.values())
         self._commit(before, wanted)
         for address, binding in changes.items():
             if binding is None:
@@ -226,7 +228,7 @@ class Datapath:
             self._tunnel: Tunnel = (
                 Seg6Tunnel(self.side, self._route, self._detour, mtu)
                 if self.backend == "seg6"
-                else Ip6Tunnel(self.side, self._route, TunnelDevice(self._route, f"{name}2", mtu))
+                else ip6_tunnel(self.side, self._route, name, mtu)
             )
             self._tunnel.open()
             self._routing = Routing(
@@ -270,6 +272,12 @@ class Datapath:
             for path in binding.paths:
                 self._tunnel.set_source(path.local)
 
+    def _prepare(self, bindings: Iterable[HomeBinding | None]) -> None:
+        try:
+            self._tunnel.prepare([binding for binding in bindings if binding is not None])
+        except NetlinkError as error:
+            raise DatapathError(f"the kernel refused a tunnel device: {explain(error)}.") from error
+
     # -- from bindings to what the kernel shall have
 
     def _check(self, binding: HomeBinding) -> None:
@@ -284,8 +292,6 @@ class Datapath:
                 raise DatapathError(
                     f"the tunnel of BID {path.bid} of {binding.home_address} ends inside itself."
                 )
-            if path.via is not None and not self._tunnel.by_route:
-                raise DatapathError("a tunnel within a tunnel needs the seg6 backend.")
             home_link = self.side is Side.MOBILE or self.configuration.home_interface is not None
             if path.on_link is not None and not home_link:
                 raise DatapathError(f"BID {path.bid} of {binding.home_address} is on no home link of ours.")
@@ -427,6 +433,7 @@ class Datapath:
             wanted[address] = self._want(binding, slots[address])
         wanted[None] = self._base(complete, slots)
         self._set_source(complete.values())
+        self._prepare(complete.values())
         uses: Counter[KernelObject] = Counter()
         for new in wanted.values():
             uses.update(new.objects)

@@ -2,7 +2,8 @@
 
 `DetourDevice` is a veth pair with both ends in this namespace: what is routed into it comes back as if
 received, hence passes routing checks (hop limit, Packet Too Big) and prerouting once more. `TunnelDevice` is
-an ip6tnl device whose tunnels are described by routes. Function: `sysctl`.
+an ip6tnl device whose tunnels are described by routes. `InnerTunnelDevice` is another one, with one tunnel,
+whose packets go into those. Function: `sysctl`.
 """
 
 import errno
@@ -10,12 +11,14 @@ import os
 import socket
 import struct
 from collections.abc import Iterable
+from ipaddress import IPv6Address
 from pathlib import Path
 
 from testbed.datapath.error import DatapathError
 from testbed.datapath.netlink import (
     CREATE,
     EXCLUSIVE,
+    REPLACE,
     Netlink,
     NetlinkError,
     attribute,
@@ -30,7 +33,12 @@ _UP, _NO_ARP = 0x1, 0x80
 _ADDRESS, _NAME, _MTU, _LINK_INFO, _ALIAS, _FAMILIES = 1, 3, 4, 18, 20, 26
 #: Both ends of the detour have it, so that what leaves one is for the other.
 _DETOUR_MAC = b"\x02flowb"
-_COLLECT_METADATA = 19
+#: Of an ip6tnl device.
+_LOCAL, _REMOTE, _HOP_LIMIT, _FLAGS, _PROTOCOL, _COLLECT_METADATA = 2, 3, 4, 8, 9, 19
+#: No encapsulation limit; the mark of the packet inside for the one outside.
+_TUNNEL_FLAGS = 0x1 | 0x20
+_NEW_ADDRESS, _CACHE_INFO, _ADDRESS_FLAGS = 20, 6, 0x82  #: for ever, without duplicate address detection
+_FOR_EVER = 0xFFFFFFFF
 
 
 def _header(index: int = 0, flags: int = 0, change: int = 0) -> bytes:
@@ -149,3 +157,45 @@ class TunnelDevice(_Device):
         self._without_addresses(self.name)
         self.index = self._set_up(self.name, _UP)
         return True
+
+    def resize(self, mtu: int) -> None:
+        """Have this MTU from now on; routes stay."""
+        if self.mtu != mtu:
+            self.mtu = mtu
+            body = _header(self.index) + attribute(_MTU, struct.pack("=I", mtu))
+            self._netlink.execute([(_SET_LINK, 0, body)])
+
+
+class InnerTunnelDevice(_Device):
+    """ip6tnl device of one tunnel from `source`, an address that only this device has, so that no packet
+    comes in by it: an `external` device, of which there is but one, cannot lead into itself."""
+
+    def __init__(self, netlink: Netlink, name: str, mtu: int, source: IPv6Address, hop_limit: int) -> None:
+        super().__init__(netlink, name, mtu)
+        self._source = source
+        self._hop_limit = hop_limit
+        self._remote: IPv6Address | None = None
+
+    def lead_to(self, remote: IPv6Address) -> None:
+        """Make it right if it is not. Routes stay."""
+        if remote == self._remote and self._is_right(self.name, _UP):
+            return
+        data = attribute(_LOCAL, self._source.packed) + attribute(_REMOTE, remote.packed)
+        data += attribute(_HOP_LIMIT, bytes([self._hop_limit]))
+        data += attribute(_FLAGS, struct.pack("=I", _TUNNEL_FLAGS))
+        data += attribute(_PROTOCOL, bytes([socket.IPPROTO_IPV6]))
+        body = _header() + text(_NAME, self.name) + attribute(_MTU, struct.pack("=I", self.mtu))
+        body += nested(_LINK_INFO, text(1, "ip6tnl"), nested(2, data))
+        self._netlink.execute([(_NEW_LINK, CREATE, body)])
+        self._without_addresses(self.name)
+        self.index = self._set_up(self.name, _UP)
+        address = struct.pack("=BBBBi", socket.AF_INET6, 128, _ADDRESS_FLAGS, 0, self.index)
+        address += attribute(1, self._source.packed) + attribute(2, self._source.packed)
+        # deprecated: never chosen as a source
+        address += attribute(_CACHE_INFO, struct.pack("=IIII", 0, _FOR_EVER, 0, 0))
+        self._netlink.execute([(_NEW_ADDRESS, CREATE | REPLACE, address)])
+        self._remote = remote
+
+    def remove(self) -> None:
+        super().remove()
+        self._remote = None

@@ -25,6 +25,8 @@ DISCARD = 5
 CARE_OF = 6
 #: What the kernel's own IPsec and Mobile IPv6 do is none of our rules' business.
 LEFT_ALONE = 8
+#: Tunnel packet of an anchor point; the home address of the type 2 routing header inside is the destination.
+TAKEN = 9
 FIRST_SLOT = 16
 SLOTS = 4000
 

@@ -1,4 +1,5 @@
-"""RFC 6088 traffic selectors as nf_tables expressions. Functions: `matches`, `matches_inside`.
+"""RFC 6088 traffic selectors as nf_tables expressions. Functions: `matches`, `matches_inside`, where `Inside`
+says what is where.
 
 Every field is matched in the packet itself, behind any IPv6 extension headers:
 
@@ -13,6 +14,7 @@ Fragments are put together before (see `nftables.reassemble`), so that all of th
 """
 
 import struct
+from typing import NamedTuple
 
 from testbed.datapath.nftables import (
     EQUAL,
@@ -36,72 +38,96 @@ ESP, AH = 50, 51
 PORT_PROTOCOLS = "protocols_with_ports"
 #: Next header values of extension headers, which the kernel skips on its way to the upper layer.
 _EXTENSIONS = (0, 43, 44, 51, 60)
-_IPV6_HEADER = 40
+#: Where an IPv6 header has its addresses.
+_SOURCE, _DESTINATION = 8, 24
 
 
-def matches(selector: TrafficSelector | None) -> list[bytes]:
+def matches(selector: TrafficSelector | None, destination: int = _DESTINATION) -> list[bytes]:
     """The alternatives: a packet belongs to the flow if one of these sequences of expressions matches.
 
-    None, the wild card, has one alternative without a condition.
+    None, the wild card, has one alternative without a condition. `destination`: where the destination address
+    is, from the beginning of the packet.
     """
     if selector is None:
         return [b""]
     if not isinstance(selector, IPv6TrafficSelector):
         return []
     alternatives = [b""]
-    for condition in (_header(selector), _protocol(selector), _ports(selector), _spi(selector)):
+    header = _header(selector, NETWORK, destination)
+    for condition in (header, _protocol(selector), _ports(selector), _spi(selector)):
         alternatives = [a + b for a in alternatives for b in condition]
     return alternatives
 
 
-def matches_inside(selector: TrafficSelector | None) -> list[bytes]:
-    """The same for what is inside of a tunnel packet (RFC 2473): of the IPv6 header right behind the outer
-    one, and what follows that. Extension headers of the inner packet are not skipped."""
+class Inside(NamedTuple):
+    """A packet inside of a tunnel packet: where the octets are, counted from its own beginning, that name its
+    next headers, and where its upper-layer header is; None: that is not known."""
+
+    next_headers: tuple[int, ...]
+    upper: int | None
+
+
+def matches_inside(selector: TrafficSelector | None, inside: Inside) -> list[bytes]:
+    """The same for what is inside of a tunnel packet (RFC 2473), that is, right behind the outer header."""
     if selector is None:
         return [b""]
     if not isinstance(selector, IPv6TrafficSelector):
         return []
-    parts = []
-    for offset, addresses in ((8, selector.source_address), (24, selector.destination_address)):
-        if addresses is not None:
-            parts.append(load(TRANSPORT, offset, 16) + _addresses(int(addresses[0]), int(addresses[1])))
-    if selector.traffic_class is not None:
-        start, end = (struct.pack(">H", (octet & 0xFC) << 4) for octet in selector.traffic_class)
-        parts.append(load(TRANSPORT, 0, 2) + masked(b"\x0f\xc0") + within(start, end))
-    if selector.flow_label is not None:
-        start, end = (label.to_bytes(3, "big") for label in selector.flow_label)
-        parts.append(load(TRANSPORT, 1, 3) + masked(b"\x0f\xff\xff") + within(start, end))
-    if selector.next_header is not None:
-        parts.append(load(TRANSPORT, 6, 1) + within(*(bytes([number]) for number in selector.next_header)))
-    ports = (0, selector.source_port), (2, selector.destination_port)
-    if any(limits is not None for _, limits in ports):
-        parts.append(load(TRANSPORT, 6, 1) + found_in(PORT_PROTOCOLS))
+    alternatives = _header(selector, TRANSPORT)
+    for condition in (_next_header_inside, _ports_inside, _spi_inside):
+        alternatives = [a + b for a in alternatives for b in condition(selector, inside)]
+    return alternatives
+
+
+def _next_header_inside(selector: IPv6TrafficSelector, inside: Inside) -> list[bytes]:
+    if selector.next_header is None:
+        return [b""]
+    limits = within(*(bytes([number]) for number in selector.next_header))
+    return [load(TRANSPORT, at, 1) + limits for at in inside.next_headers]
+
+
+def _ports_inside(selector: IPv6TrafficSelector, inside: Inside) -> list[bytes]:
+    ports = [(0, selector.source_port), (2, selector.destination_port)]
+    ports = [(offset, limits) for offset, limits in ports if limits is not None]
+    if not ports:
+        return [b""]
+    if inside.upper is None:
+        return []
+    parts = [load(TRANSPORT, inside.next_headers[-1], 1) + found_in(PORT_PROTOCOLS)]
     for offset, limits in ports:
-        if limits is not None:
-            limits = (struct.pack(">H", port) for port in limits)
-            parts.append(load(TRANSPORT, _IPV6_HEADER + offset, 2) + within(*limits))
-    if selector.spi is not None:
-        limits = within(*(struct.pack(">I", spi) for spi in selector.spi))
-        start = b"".join(parts) + load(TRANSPORT, 6, 1)
-        return [
-            start + compare(EQUAL, bytes([kind])) + load(TRANSPORT, offset, 4) + limits
-            for kind, offset in ((ESP, _IPV6_HEADER), (AH, _IPV6_HEADER + 4))
-        ]
+        octets = (struct.pack(">H", port) for port in limits)
+        parts.append(load(TRANSPORT, inside.upper + offset, 2) + within(*octets))
     return [b"".join(parts)]
 
 
-def _header(selector: IPv6TrafficSelector) -> list[bytes]:
-    """Fields of the IPv6 header itself."""
+def _spi_inside(selector: IPv6TrafficSelector, inside: Inside) -> list[bytes]:
+    if selector.spi is None:
+        return [b""]
+    if inside.upper is None:
+        return []
+    limits = within(*(struct.pack(">I", spi) for spi in selector.spi))
+    kind = load(TRANSPORT, inside.next_headers[-1], 1)
+    return [
+        kind + compare(EQUAL, bytes([protocol])) + load(TRANSPORT, offset, 4) + limits
+        for protocol, offset in ((ESP, inside.upper), (AH, inside.upper + 4))
+    ]
+
+
+def _header(selector: IPv6TrafficSelector, base: int, destination: int = _DESTINATION) -> list[bytes]:
+    """Fields of the IPv6 header itself, which is at `base`."""
     parts = []
-    for offset, addresses in ((8, selector.source_address), (24, selector.destination_address)):
+    for offset, addresses in (
+        (_SOURCE, selector.source_address),
+        (destination, selector.destination_address),
+    ):
         if addresses is not None:
-            parts.append(load(NETWORK, offset, 16) + _addresses(int(addresses[0]), int(addresses[1])))
+            parts.append(load(base, offset, 16) + _addresses(int(addresses[0]), int(addresses[1])))
     if selector.traffic_class is not None:
         start, end = (struct.pack(">H", (octet & 0xFC) << 4) for octet in selector.traffic_class)
-        parts.append(load(NETWORK, 0, 2) + masked(b"\x0f\xc0") + within(start, end))
+        parts.append(load(base, 0, 2) + masked(b"\x0f\xc0") + within(start, end))
     if selector.flow_label is not None:
         start, end = (label.to_bytes(3, "big") for label in selector.flow_label)
-        parts.append(load(NETWORK, 1, 3) + masked(b"\x0f\xff\xff") + within(start, end))
+        parts.append(load(base, 1, 3) + masked(b"\x0f\xff\xff") + within(start, end))
     return [b"".join(parts)]
 
 

@@ -99,7 +99,8 @@ class OptimisedRoutes:
 
     `side`: what this node is. A mobile node is a `correspondent` at the same time where that is so, and is
     told its `homes`, for which it takes packets at once, whoever thinks that the route is optimised.
-    `carrier`: see `choose_carrier`. `talkers`: see the method of that name.
+    `carrier`: see `choose_carrier`. `talkers`: see the method of that name. `regional`: whether it may have
+    regional care-of addresses (RFC 5380).
     Raises DatapathError, in `apply` with the kernel's tables as they were before.
     """
 
@@ -111,12 +112,15 @@ class OptimisedRoutes:
         correspondent: bool = False,
         homes: Iterable[IPv6Address] = (),
         talkers: bool = False,
+        regional: bool = False,
     ) -> None:
         self.side = side
         self._sides = {side, Side.CORRESPONDENT} if correspondent else {side}
         self._homes = tuple(homes)
         self._talkers = talkers
-        self._care_of: tuple[IPv6Address, ...] = ()
+        self._regional = regional
+        #: What `listen` was told.
+        self._listening: tuple[tuple, tuple] = (), ()
         self._carrier_wanted = carrier
         self.name = name
         self._opened = False
@@ -130,14 +134,19 @@ class OptimisedRoutes:
 
     # -- the interface
 
-    def listen(self, care_of_addresses: Iterable[IPv6Address]) -> None:
+    def listen(
+        self,
+        care_of_addresses: Iterable[IPv6Address],
+        regional: Iterable[tuple[IPv6Address, IPv6Address]] = (),
+    ) -> None:
         """At a mobile node: take packets to its home addresses that come to these addresses with a type 2
         routing header, though no route is optimised there yet. A correspondent node uses a care-of address
-        before the mobile node knows that it has been accepted (RFC 6275 §9.5.4)."""
+        before the mobile node knows that it has been accepted (RFC 6275 §9.5.4). `regional`: of anchor points
+        the regional addresses, whose packets come in tunnels."""
         try:
             self._open()
-            before, self._care_of = self._care_of, tuple(care_of_addresses)
-            old, new = self._classifier.base(before), self._classifier.base(self._care_of)
+            before, self._listening = self._listening, (tuple(care_of_addresses), tuple(regional))
+            old, new = self._classifier.base(*before), self._classifier.base(*self._listening)
             self._ruleset.change({None: old}, {None: new})
         except (NetlinkError, BpfError) as error:
             raise DatapathError(f"the kernel refused route optimisation: {_words(error)}.") from error
@@ -162,7 +171,7 @@ class OptimisedRoutes:
             gone = {pair: None for pair in self._wanted if pair not in complete}
             self._apply({**gone, **complete})
             self._remove_strays()
-            self._ruleset.repair({None: self._classifier.base(self._care_of), **self._rules()})
+            self._ruleset.repair({None: self._classifier.base(*self._listening), **self._rules()})
         except (NetlinkError, BpfError) as error:
             raise DatapathError(f"route optimisation cannot be repaired: {_words(error)}.") from error
 
@@ -245,11 +254,17 @@ class OptimisedRoutes:
             self._reports = RejectedPackets()
         mtu = _LINK_MTU - HEADER_OCTETS * len(self._sides)
         self._classifier = OptimisationClassifier(
-            self._sides, self.name, mtu, self._homes, self._carrier.devices, self._talkers
+            self._sides,
+            self.name,
+            mtu,
+            self._homes,
+            self._carrier.devices,
+            self._talkers,
+            self._regional,
         )
         self._ruleset = Ruleset(self._filter, self.name, f"owned by flowbind ({self.side.value})")
         self._ruleset.classifier = self._classifier
-        self._ruleset.repair({None: self._classifier.base(self._care_of)})
+        self._ruleset.repair({None: self._classifier.base(*self._listening)})
         self._opened = True
 
     def _make_carrier(self) -> Carrier:

@@ -73,6 +73,8 @@ _WAY, _PEER = (1 << WAY_BITS) - 1 << PEER_BITS, (1 << PEER_BITS) - 1
 WAY_MASK, PEER_MASK = mark.value(FIRST_NUMBER | _WAY), mark.value(FIRST_NUMBER | _PEER)
 PAIRS, PEERS, BINDINGS, HEADERS = "pairs", "peers", "bindings", "headers"
 CARE_OF_ADDRESSES = "care_of_addresses"
+#: Of a mobile node: anchor point and regional care-of address (RFC 5380).
+REGIONAL_TUNNELS = "regional_tunnels"
 #: Who has sent through the tunnel within the last seconds.
 TALKERS, MAX_TALKERS, TALKER_TIMEOUT_S = "talkers", 256, 2
 HEADERS_OF_FRAGMENTS = "headers_before_fragments"
@@ -102,7 +104,8 @@ class OptimisationClassifier:
     `sides`: what this node is, one of MOBILE and CORRESPONDENT or both. `mtu`: what packets may have before
     they get their headers, octets. `homes`: home addresses of this node. `talkers`: remember, in a set, who
     sends to them through the tunnel from the home agent. `devices`: names of the devices that finished
-    packets come from begin with this; None if there are none.
+    packets come from begin with this; None if there are none. `regional`: what comes to regional care-of
+    addresses, in the tunnels of anchor points, is taken, too.
     """
 
     BASE_COUNTERS = ("signalling_packets", "unverified_packets")
@@ -115,6 +118,7 @@ class OptimisationClassifier:
         homes: Iterable[IPv6Address] = (),
         devices: str | None = None,
         talkers: bool = False,
+        regional: bool = False,
     ) -> None:
         self.table = Table(table)
         self._mobile, self._correspondent = (s in sides for s in (Side.MOBILE, Side.CORRESPONDENT))
@@ -122,6 +126,7 @@ class OptimisationClassifier:
         self._own = list(homes)
         self._devices = devices
         self._talkers = talkers
+        self._regional = regional
 
     def base_chains(self) -> dict[str, tuple[tuple[str, int, int] | None, tuple[Rule, ...]]]:
         """As for Ruleset."""
@@ -167,18 +172,37 @@ class OptimisationClassifier:
                 chains["in_tunnels"] = self._home_address(3 * _IPV6_OCTETS, 2 * _IPV6_OCTETS + 8)
         if self._mobile:
             chains["routing"] = self._routing()
+            tunnel: tuple[Rule, ...] = ()
+            if self._regional:
+                if self._correspondent:
+                    at = 2 * _IPV6_OCTETS + _HEADER_OCTETS
+                    chains["behind_in_tunnel"] = self._home_address(at, _IPV6_OCTETS + 8)
+                chains["regional"] = self._routing(_IPV6_OCTETS)
+                tunnel = self._to_regional()
             if self._correspondent:
-                chains["tunnel"] = self._tunnel()
+                tunnel += self._tunnel()
+            if tunnel:
+                chains["tunnel"] = tunnel
         return chains
 
     def _talking(self) -> tuple[Rule, ...]:
         """Tunnel packets that the tunnels' rules have let pass, with anything but signalling inside."""
-        home = protocol_is(_IPV6) + load(TRANSPORT, 24, 16) + found_in(HOMES)
-        sender = load(TRANSPORT, 8, 16) + remember(TALKERS)
-        first, second = load(TRANSPORT, 6, 1), load(TRANSPORT, _IPV6_OCTETS, 1)
+        rules = self._talking_in(0)
+        if self._regional:  # in the tunnel of an anchor point, one from the home agent
+            rules += self._talking_in(_IPV6_OCTETS)
+        return rules
+
+    def _talking_in(self, outer: int) -> tuple[Rule, ...]:
+        """The same of tunnel packets with so many octets more outside of their own header."""
+        home = protocol_is(_IPV6)
+        if outer:
+            home += load(TRANSPORT, 6, 1) + compare(EQUAL, bytes([_IPV6]))
+        home += load(TRANSPORT, outer + 24, 16) + found_in(HOMES)
+        sender = load(TRANSPORT, outer + 8, 16) + remember(TALKERS)
+        first, second = load(TRANSPORT, outer + 6, 1), load(TRANSPORT, outer + _IPV6_OCTETS, 1)
         for protocol in (MOBILITY_HEADER, _DESTINATION_OPTIONS):
             first += compare(NOT_EQUAL, bytes([protocol]))
-        options = load(TRANSPORT, 6, 1) + compare(EQUAL, bytes([_DESTINATION_OPTIONS])) + second
+        options = load(TRANSPORT, outer + 6, 1) + compare(EQUAL, bytes([_DESTINATION_OPTIONS])) + second
         for protocol in (MOBILITY_HEADER, REJECTED_PROTOCOL):
             options += compare(NOT_EQUAL, bytes([protocol]))
         return Rule(home + first + sender), Rule(home + options + sender)
@@ -200,25 +224,37 @@ class OptimisationClassifier:
         """A finished packet."""
         return load_meta(IN_NAME) + compare(EQUAL, self._devices.encode())
 
-    def _routing(self) -> tuple[Rule, ...]:
-        """RFC 6275 §6.4: the routing header's home address is the destination."""
-        home = load(NETWORK, _IPV6_OCTETS + 8, 16)
-        ours = load(NETWORK, _IPV6_OCTETS, 1) + compare(NOT_EQUAL, bytes([MOBILITY_HEADER]))
-        ours += load(NETWORK, _IPV6_OCTETS + 1, 3) + compare(EQUAL, b"\2\2\1")
-        ours += load(NETWORK, 24, 16) + found_in(CARE_OF_ADDRESSES)
-        take = store(NETWORK, 24, 16) + immediate(_EMPTY_ROUTING) + store(NETWORK, _IPV6_OCTETS + 2, 2)
-        icmp = load(NETWORK, _IPV6_OCTETS, 1) + compare(EQUAL, bytes([ICMPV6]))
-        icmp += load(NETWORK, _IPV6_OCTETS + _HEADER_OCTETS, 1)
+    def _routing(self, packet: int = 0) -> tuple[Rule, ...]:
+        """RFC 6275 §6.4: the routing header's home address is the destination. `packet`: where the packet
+        begins; one in the tunnel of an anchor point, whose ends have been looked at, is told of by a mark."""
+        header = packet + _IPV6_OCTETS
+        home = load(NETWORK, header + 8, 16)
+        ours = load(NETWORK, header, 1) + compare(NOT_EQUAL, bytes([MOBILITY_HEADER]))
+        ours += load(NETWORK, header + 1, 3) + compare(EQUAL, b"\2\2\1")
+        if not packet:
+            ours += load(NETWORK, 24, 16) + found_in(CARE_OF_ADDRESSES)
+        take = store(NETWORK, packet + 24, 16) + immediate(_EMPTY_ROUTING) + store(NETWORK, header + 2, 2)
+        if packet:
+            take += set_mark(mark.value(mark.TAKEN), mark.KEPT)
+        icmp = load(NETWORK, header, 1) + compare(EQUAL, bytes([ICMPV6]))
+        icmp += load(NETWORK, header + _HEADER_OCTETS, 1)
         icmp += compare(EQUAL, bytes([_MOBILE_PREFIX_ADVERTISEMENT])) + verdict(RETURN)
         rules = [
             Rule(icmp, "signalling (RFC 6275 §6.8)"),
             Rule(ours + home + found_in(HOMES) + take, "to the home address"),
         ]
         if self._correspondent:
-            taken = load(NETWORK, _IPV6_OCTETS + 2, 2) + compare(EQUAL, _EMPTY_ROUTING)
-            options = load(NETWORK, _IPV6_OCTETS, 1) + compare(EQUAL, bytes([_DESTINATION_OPTIONS]))
-            rules.append(Rule(taken + options + verdict(JUMP, "behind")))
+            taken = load(NETWORK, header + 2, 2) + compare(EQUAL, _EMPTY_ROUTING)
+            options = load(NETWORK, header, 1) + compare(EQUAL, bytes([_DESTINATION_OPTIONS]))
+            behind = "behind_in_tunnel" if packet else "behind"
+            rules.append(Rule(taken + options + verdict(JUMP, behind)))
         return tuple(rules)
+
+    def _to_regional(self) -> tuple[Rule, ...]:
+        """RFC 5380 §6.1: what the anchor point tunnels is processed in the normal manner."""
+        routed = load(NETWORK, _IPV6_OCTETS + 6, 1) + compare(EQUAL, bytes([_ROUTING]))
+        ends = load(NETWORK, 8, 16) + load(NETWORK, _IPV6_OCTETS + 24, 16, register=2)
+        return (Rule(routed + ends + found_in(REGIONAL_TUNNELS) + verdict(JUMP, "regional")),)
 
     def _tunnel(self) -> tuple[Rule, ...]:
         """In tunnels from the home agent; what is no such tunnel is dropped later, as ever."""
@@ -277,11 +313,17 @@ class OptimisationClassifier:
             (BINDINGS, addresses, None, False),
             (HOMES, (TYPE_ADDRESS,), None, False),
             (CARE_OF_ADDRESSES, (TYPE_ADDRESS,), None, False),
+            *([(REGIONAL_TUNNELS, addresses, None, False)] if self._regional else []),
             *(talkers if self._talkers else []),
         ]
 
-    def base(self, care_of_addresses: Iterable[IPv6Address] = ()) -> HomeRules:
-        """What is there whatever the pairs; `care_of_addresses`: those of this node."""
+    def base(
+        self,
+        care_of_addresses: Iterable[IPv6Address] = (),
+        regional: Iterable[tuple[IPv6Address, IPv6Address]] = (),
+    ) -> HomeRules:
+        """What is there whatever the pairs; `care_of_addresses`: those of this node; `regional`: anchor
+        points and the regional care-of addresses that these bind."""
         chains = {"routing": _ROUTING, "options": _DESTINATION_OPTIONS, "tunnel": _IPV6}
         there = self._arriving()
         elements = {(PORT_PROTOCOLS, (Element(bytes([number])),)) for number in WITH_PORTS}
@@ -290,6 +332,7 @@ class OptimisationClassifier:
         elements |= {(HEADERS_OF_FRAGMENTS, (Element(bytes([number])),)) for number in before}
         elements |= {(HOMES, (Element(home.packed),)) for home in self._own}
         elements |= {(CARE_OF_ADDRESSES, (Element(each.packed),)) for each in care_of_addresses}
+        elements |= {(REGIONAL_TUNNELS, (Element(a.packed + r.packed),)) for a, r in regional}
         return HomeRules({}, {}, frozenset(elements))
 
     # -- what leaves

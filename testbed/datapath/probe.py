@@ -10,11 +10,11 @@ from collections.abc import Callable
 from ipaddress import IPv6Address, IPv6Network
 from typing import TypeVar
 
-from testbed.datapath.device import DetourDevice, TunnelDevice
+from testbed.datapath.device import DetourDevice
 from testbed.datapath.error import DatapathError
 from testbed.datapath.netlink import ROUTE, Netlink, NetlinkError
 from testbed.datapath.route import LinkIndices, UnknownInterface, dump_routes
-from testbed.datapath.tunnel import Ip6Tunnel, Seg6Tunnel, Tunnel
+from testbed.datapath.tunnel import Seg6Tunnel, Tunnel, ip6_tunnel
 from testbed.mobility.forwarding import Path, Side
 
 #: In the order of preference: the standard way, the way without a module.
@@ -66,7 +66,7 @@ def try_backend(backend: str) -> str | None:
     tunnel: Tunnel = (
         Seg6Tunnel(Side.MOBILE, netlink, detour, 1460)
         if backend == "seg6"
-        else Ip6Tunnel(Side.MOBILE, netlink, TunnelDevice(netlink, "probe2", 1460))
+        else ip6_tunnel(Side.MOBILE, netlink, "probe", 1460)
     )
     path = Path(1, IPv6Address("2001:db8::1"), IPv6Address("2001:db8::2"))
     route = tunnel.route(_TABLE, IPv6Network("2001:db8:1::/64"), path)

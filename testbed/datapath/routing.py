@@ -99,7 +99,7 @@ class Routing:
             )
             return objects | {leave}
         objects.add(self._tunnel.route(mark.HOME_TABLE, mark.ANY, path, first.home_address))
-        if self._tunnel.by_route:
+        if self._tunnel.by_route or path.via is not None:
             objects.add(
                 PolicyRule(mark.CARE_OF_PRIORITY, mark.outer_table(slots[path.bid]), source=mark.PLACEHOLDER)
             )
@@ -200,11 +200,14 @@ class Routing:
         whose own packets leave by its interface."""
         table = mark.outer_table(slot)
         end = IPv6Network(via.remote)
+        out = {
+            Route(table, end, via.interface, via.gateway, volatile=True),
+            Route(table, end, self._detour, mark.DETOUR_GATEWAY, metric=_LAST_RESORT),
+        }
         return {
             *(Route(table, scope, kind=THROW) for scope in _SCOPED),
             self._tunnel.route(table, mark.ANY, via),
-            Route(table, end, via.interface, via.gateway, volatile=True),
-            Route(table, end, self._detour, mark.DETOUR_GATEWAY, metric=_LAST_RESORT),
+            *(out if self._tunnel.by_route else ()),  # elsewhere they have a source of their own by then
             PolicyRule(
                 mark.OUTER_PRIORITY,
                 table,

@@ -1,25 +1,30 @@
 """How the kernel encapsulates IPv6 in IPv6 (RFC 2473). Classes: `Tunnel`, `Seg6Tunnel`, `Ip6Tunnel`.
+Functions: `ip6_tunnel`, `explain`.
 
 Both are lightweight tunnels, that is, attributes of a route:
 
 - `seg6` needs no module: segment routing with a single segment and without its header (H.Encaps.Red) is plain
   RFC 2473 on the wire, and End.DT6 is decapsulation. Outer hop limit and, at a mobile node, outer source are
   written in postrouting.
-- `ip6tnl` is an ip6tnl device in `external` mode (module ip6_tunnel).
+- `ip6tnl` is an ip6tnl device in `external` mode (module ip6_tunnel). A tunnel within a tunnel (RFC 5380) has
+  a device of its own, whose packets get their source in postrouting.
 """
 
 import errno
 import struct
+from collections.abc import Iterable
 from ipaddress import IPv6Address, IPv6Network
 
 from testbed.datapath import mark
-from testbed.datapath.device import DetourDevice, TunnelDevice
+from testbed.datapath.device import DetourDevice, InnerTunnelDevice, TunnelDevice
 from testbed.datapath.error import DatapathError
 from testbed.datapath.netlink import GENERIC, Netlink, NetlinkError, attribute, attributes, text
 from testbed.datapath.route import KernelObject, PolicyRule, Route
-from testbed.mobility.forwarding import Path, Side
+from testbed.mobility.forwarding import HomeBinding, Path, Side
 
 HOP_LIMIT = 64
+#: What a tunnel takes from the MTU of the path (RFC 2473 §7): one IPv6 header.
+OVERHEAD = 40
 #: What the kernel takes from the MTU of a seg6 route, as if there always were a segment routing header.
 _SEG6_HEADROOM = 64
 
@@ -43,6 +48,10 @@ class Tunnel:
 
     def set_source(self, local: IPv6Address) -> None:
         """At an anchor: the outer source of all tunnels. Raises NetlinkError."""
+
+    def prepare(self, bindings: Iterable[HomeBinding]) -> None:
+        """Set up what these bindings, which are all that there will be, need beside routes. Raises
+        NetlinkError, DatapathError."""
 
     def base(self) -> list[KernelObject]:
         """Rules and routes that are needed whatever the bindings."""
@@ -162,16 +171,28 @@ class Ip6Tunnel(Tunnel):
     name = "ip6tnl"
     by_route = False
 
-    def __init__(self, side: Side, netlink: Netlink, device: TunnelDevice) -> None:
+    def __init__(self, side: Side, netlink: Netlink, device: TunnelDevice, inner: InnerTunnelDevice) -> None:
         self.device = device
+        self._inner = inner
 
     def open(self) -> None:
         self.device.ensure()
 
     def close(self) -> None:
         self.device.remove()
+        self._inner.remove()
+
+    def prepare(self, bindings: Iterable[HomeBinding]) -> None:
+        ends = {path.remote for binding in bindings for path in binding.paths if path.via is not None}
+        if len(ends) > 1:
+            raise DatapathError("tunnels within tunnels lead to one home agent at a time.")
+        for end in ends:
+            self._inner.lead_to(end)
+        self.device.resize(self._inner.mtu + OVERHEAD * len(ends))
 
     def route(self, table: int, prefix: IPv6Network, path: Path, source: IPv6Address | None = None) -> Route:
+        if path.via is not None:
+            return Route(table, prefix, self._inner.name, source=source)
         # as the kernel returns it, so that what is there can be compared with what is wanted
         data = (
             struct.pack("=HH", 12, 1)
@@ -187,6 +208,12 @@ class Ip6Tunnel(Tunnel):
     def remote(self, route: Route) -> IPv6Address | None:
         kind, data = route.encapsulation or (0, b"")
         return IPv6Address(attributes(data)[2]) if kind == _ENCAPSULATE_IP6 else None
+
+
+def ip6_tunnel(side: Side, netlink: Netlink, name: str, mtu: int) -> Ip6Tunnel:
+    """The ip6tnl backend with its devices, whose names begin with `name`. `mtu`: of the tunnels, octets."""
+    inner = InnerTunnelDevice(netlink, f"{name}3", mtu, mark.PLACEHOLDER, HOP_LIMIT)
+    return Ip6Tunnel(side, netlink, TunnelDevice(netlink, f"{name}2", mtu), inner)
 
 
 def explain(error: NetlinkError) -> str:

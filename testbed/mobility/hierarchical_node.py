@@ -380,6 +380,10 @@ class HierarchicalMobileNode(MobileNode):
         """The home address, and the regional addresses."""
         return [self.configuration.home_address, *(r.home_address for r in self._with_anchors())]
 
+    def regional_tunnels(self) -> set[tuple[IPv6Address, IPv6Address]]:
+        """Anchor points that have bound a regional address for this node, with that address."""
+        return {(r.peer, r.home_address) for r in self._with_anchors() if r.known_to_peer}
+
     def home_binding(self, home_address: IPv6Address) -> HomeBinding | None:
         for registration in self._with_anchors():
             if registration.home_address == home_address:

@@ -1,8 +1,13 @@
 """Hierarchical Mobile IPv6 (RFC 5380, draft §9): real agents, kernels and packets in an emulated network."""
 
+import struct
 import time
+from ipaddress import IPv6Address
 
 import pytest
+from backend import backends
+from datapath_bed import udp
+from datapath_network import ipv6, needed
 
 from testbed.emulation.network import Network
 from testbed.emulation.node import AccessRouter
@@ -15,9 +20,9 @@ HOME_ADDRESS, CORRESPONDENT = "2001:db8:100::100", "2001:db8:300::2"
 FLOWS = [{"fid": 1, "bids": ["wlan"], "next_header": "icmpv6", "source_address": CORRESPONDENT}]
 
 
-@pytest.fixture(scope="module")
-def network(tmp_path_factory):
-    topology = HierarchicalTopology("wlan:100:1+cellular:100:1")
+@pytest.fixture(scope="module", params=backends("tunnel"))
+def network(request, tmp_path_factory):
+    topology = HierarchicalTopology("wlan:100:1+cellular:100:1", tunnel_backend=needed(request.param))
     with Network(topology, tmp_path_factory.mktemp("logs")) as network:
         network["mn"].await_care_of_addresses()
         yield network
@@ -141,6 +146,7 @@ with socket.create_connection((sys.argv[1], 7000), timeout=20) as connection:
 """
 
 
+@requirement("RFC 5380 §11: what goes through the tunnel to the MAP leaves room for its header")
 @pytest.mark.parametrize("sender, receiver", [("cn", "mn"), ("mn", "cn")])
 def test_bulk_data_fits_the_two_tunnels(network, agents, sender, receiver):
     destination = {"mn": HOME_ADDRESS, "cn": CORRESPONDENT}[receiver]
@@ -228,6 +234,64 @@ socket.socket(socket.AF_INET6, socket.SOCK_RAW, 41).sendto(inner, ("{regional}",
 """
     network["cn"].execute("python", "-c", forge)
     wait_until(lambda: mn.ask("counters")["packets"]["rejected_tunnel_packets"] == rejected + 1, 5, "it")
+
+
+@requirement("RFC 5380 §6.5: the RCoA as an address of the mobile node, without a home agent")
+def test_the_regional_address_by_itself(network, agents):
+    ha, mn, first, _ = agents
+    regional = mn.ask("status")["regional_address"]
+    before = counted(first, regional)
+    assert answered(network["cn"], regional)
+    assert answered(network["mn"], "cn", f"-I {regional}")
+    after = counted(first, regional)  # both answers and questions are of the flow
+    assert after[1] == before[1] + 6
+
+
+RECEIVE = """
+import socket, sys
+with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as receiver:
+    receiver.bind((sys.argv[1], 7001))
+    print("ready", flush=True)
+    data, peer = receiver.recvfrom(100)
+    print(data.decode(), peer[0])
+"""
+
+
+@requirement("RFC 5380 §6.1: the MAP tunnels what comes to the RCoA, with a type 2 routing header as well")
+def test_type_2_routing_header_to_the_regional_address(network, agents):
+    _, mn, first, _ = agents
+    regional = mn.ask("status")["regional_address"]
+    before = counted(first, regional)
+    receiver = network["mn"].popen(["python", "-c", RECEIVE, HOME_ADDRESS], text=True)
+    assert receiver.stdout.readline() == "ready\n"
+    home, correspondent = IPv6Address(HOME_ADDRESS), IPv6Address(CORRESPONDENT)
+    body = struct.pack("!BBBBI", 17, 2, 2, 1, 0) + home.packed + udp(correspondent, home, 7, 7001, b"routed")
+    packet = ipv6(correspondent, regional, 43, body).hex()
+    send = "import socket, sys; s = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW); "
+    send += "s.sendto(bytes.fromhex(sys.argv[1]), (sys.argv[2], 0))"
+    network["cn"].execute("python", "-c", send, packet, regional)
+    assert receiver.communicate(timeout=10)[0] == f"routed {CORRESPONDENT}\n"
+    after = counted(first, regional)
+    assert sum(after.values()) == sum(before.values()) + 1
+
+
+@requirement("RFC 5380 §12.2: Home Test Init goes through both tunnels")
+@requirement("RFC 5380 §6.1: correspondent nodes may be told on-link care-of addresses")
+def test_route_optimisation(network, agents):
+    _, mn, first, _ = agents
+    cn = network["cn"].start_agent({"role": "correspondent-node", "name": "cn"})
+    regional = mn.ask("status")["regional_address"]
+    try:
+        before = counted(first, regional)
+        assert mn.ask("optimise", address=CORRESPONDENT)["optimised"]
+        wait_until(lambda: bound(cn) == bound(first), 10, "both care-of addresses at the correspondent node")
+        tested = counted(first, regional)
+        assert tested[None] > before[None]  # the Home Test
+        assert answered(network["cn"], HOME_ADDRESS) and answered(network["mn"], "cn")
+        assert counted(first, regional)[1] == tested[1]  # it has not seen these
+    finally:
+        mn.ask("optimise", address=CORRESPONDENT, stop=True)
+        network["cn"].stop_agent()
 
 
 @requirement("RFC 6089 §5.3: a mobility anchor point adds, changes, keeps and removes as home agents do")

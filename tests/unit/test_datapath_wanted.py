@@ -1,5 +1,6 @@
 """What bindings become before the kernel sees it: slots, rules, routes. No kernel, no root."""
 
+from dataclasses import replace
 from ipaddress import IPv6Address, IPv6Network
 
 import pytest
@@ -12,7 +13,7 @@ from testbed.datapath.nftables import Element, Rule, parse_element
 from testbed.datapath.route import HomeAddress, PolicyRule, Proxy, Route
 from testbed.datapath.routing import Routing
 from testbed.datapath.slots import Slots
-from testbed.datapath.tunnel import Ip6Tunnel, Seg6Tunnel
+from testbed.datapath.tunnel import Seg6Tunnel, ip6_tunnel
 from testbed.mobility.forwarding import Action, FlowRule, HomeBinding, Path, Side
 from testbed.wire.selector import IPv6TrafficSelector
 
@@ -20,6 +21,8 @@ HOME = IPv6Address("2001:db8:100::100")
 AGENT = IPv6Address("2001:db8:100::1")
 WLAN, CELLULAR = IPv6Address("2001:db8:201::5"), IPv6Address("2001:db8:202::5")
 PREFIX = IPv6Network("2001:db8:1000::/56")
+#: A regional care-of address, whose home agent is elsewhere.
+REGIONAL, HOME_AGENT = IPv6Address("2001:db8:500::5"), IPv6Address("2001:db8:700::1")
 
 
 def anchor_binding(*bids: int, home: IPv6Address = HOME, **more) -> HomeBinding:
@@ -118,7 +121,7 @@ def tunnels(side: Side):
     class Device:
         name = "flowbind0"
 
-    return Seg6Tunnel(side, None, Device, 1460), Ip6Tunnel(side, None, Device)
+    return Seg6Tunnel(side, None, Device, 1460), ip6_tunnel(side, None, "flowbind", 1460)
 
 
 class TestRouting:
@@ -149,6 +152,23 @@ class TestRouting:
                 o for o in base if isinstance(o, Route) and o.key[1:3] == (mark.HOME_TABLE, mark.ANY)
             ]
             assert default.source == HOME
+
+    def test_tunnel_within_a_tunnel(self):
+        outer = mobile_binding().paths[0]
+        inner = replace(outer, local=REGIONAL, remote=HOME_AGENT, via=outer)
+        binding = HomeBinding(HOME, (inner,), 1)
+        for tunnel in tunnels(Side.MOBILE):
+            routing = Routing(Side.MOBILE, tunnel, "flowbind0", None, 1460)
+            objects = routing.home(binding, {1: 3})
+            routes = {(o.table, o.prefix): o for o in objects if isinstance(o, Route)}
+            assert tunnel.remote(routes[mark.outer_table(3), mark.ANY]) == outer.remote
+            into = tunnel.remote(routes[mark.slot_table(3), mark.ANY])
+            assert into == (HOME_AGENT if tunnel.by_route else None)  # which its device knows
+            number = mark.value(mark.slot_number(3))
+            rule = PolicyRule(
+                mark.OUTER_PRIORITY, mark.outer_table(3), number, mark.NUMBER_MASK, source=mark.PLACEHOLDER
+            )
+            assert rule in objects
 
     def test_keys_are_unique(self):
         for side, binding in ((Side.ANCHOR, anchor_binding(1, 2)), (Side.MOBILE, mobile_binding())):

@@ -523,3 +523,48 @@ def test_the_map_is_left_at_home(world):
     world.attach(wlan=WLAN)
     world.run(4)
     assert at_home(world) == {str(RCOA)} and [flow.fid for _, flow in world.anchors[0].flows()] == [1]
+
+
+@requirement("RFC 5380 §6.1: acknowledgements without a type 2 routing header with the RCoA are ignored")
+@pytest.mark.parametrize("routing_address", [None, HOME_ADDRESS, OTHER_RCOA])
+def test_an_acknowledgement_that_is_not_for_the_regional_address(routing_address):
+    world = World()
+    world.cut.add(FIRST)
+    world.advertise(MobilityAnchorPoint(FIRST))
+    world.attach(wlan=WLAN)
+    world.run(0.1)
+    answer = BindingAcknowledgement(0, world.node.local.sequence, 60)
+    world.node.receive(Packet(FIRST, WLAN, answer, routing_address=routing_address), "wlan", world.now)
+    assert not world.node.local.known_to_peer
+    (reason,) = [event.fields["reason"] for event in world.node.events() if event.name == "message-dropped"]
+    assert "type 2 routing header" in reason
+
+
+@requirement("RFC 5380 §6.1: lifetimes at the home agent are no larger than the one that the MAP has granted")
+def test_the_lifetime_that_the_map_has_granted():
+    world = World(max_lifetime_s=20)
+    world.advertise(MobilityAnchorPoint(FIRST))
+    world.attach(wlan=WLAN, cellular=CELLULAR)
+    world.run(60)
+    assert at_home(world) == {str(RCOA)}
+    assert max(p.message.lifetime_s for p in world.sent(HOME_AGENT)) <= 20
+
+
+@requirement("RFC 5380 §3.1, §6.1: an RCoA is never the care-of address in a Binding Update to another MAP")
+def test_no_map_behind_a_map(world):
+    travel(world, SECOND)
+    world.run(4)
+    travel(world, FIRST, WLAN)
+    world.run(4)
+    told = [*world.sent(FIRST), *world.sent(SECOND)]
+    named = {o.care_of_address for p in told for o in p.message.all_options(BindingIdentifier)}
+    assert len(told) > 3 and {p.source for p in told} | named <= {WLAN, CELLULAR, ELSEWHERE, None}
+
+
+@requirement("RFC 5380 §7.1: with the R flag, the RCoA is in the place of the home address as well")
+def test_an_option_with_the_r_flag():
+    world = World()
+    world.advertise(MobilityAnchorPoint(FIRST, allocated=True))
+    world.attach(wlan=WLAN)
+    world.run(3)
+    assert {p.home_address for p in world.sent(FIRST)} == {RCOA} and at_home(world) == {str(RCOA)}

@@ -143,3 +143,13 @@ def test_the_anycast_address_of_home_agents():
         "2001:db8:100:0:fdff:ffff:ffff:fffe"
     )
     assert home_agents_anycast(IPv6Network("2001:db8::/96")) == IPv6Address("2001:db8::ffff:fffe")
+
+
+@requirement("RFC 5380 §5: Dist, Pref, R, Valid Lifetime and address of the MAP option; its length is 3")
+def test_the_map_option_octet_by_octet():
+    option = MobilityAnchorPoint(THERE, 3, 9, 600, allocated=True)
+    octets = encode_options((option,))
+    assert octets == bytes.fromhex("1703 39 80 00000258") + THERE.packed
+    assert parse_options(octets) == (option,)
+    assert parse_options(bytes([23, 4]) + octets[2:] + bytes(8)) == ()  # another length
+    assert parse_options(octets[:2] + b"\x09" + octets[3:]) == ()  # no distance
