@@ -22,8 +22,9 @@ def reexec_in_project_environment():
 
     Returns if the interpreter is new enough and has what the project needs. Otherwise the process is
     replaced by the same script, arguments and working folder under `.venv/bin/python`; without a `.venv` it
-    exits with status 2 and says which command makes one.
+    exits with status 2 and says which command makes one. From then on, Ctrl-C shows no traceback.
     """
+    sys.excepthook = _report
     python = os.path.join(ENVIRONMENT, "bin", "python")
     inside = os.path.realpath(sys.prefix) == os.path.realpath(ENVIRONMENT)
     if not inside and os.access(python, os.X_OK):
@@ -34,6 +35,13 @@ def reexec_in_project_environment():
         _give_up("this needs Python 3.10 or later (here it is %d.%d)" % sys.version_info[:2])
     if not inside and not _has_packages():
         _give_up("the project's Python environment is missing")
+
+
+def _report(kind, error, traceback):
+    if issubclass(kind, KeyboardInterrupt):
+        sys.stderr.write("\nflowbind: stopped\n")
+    else:
+        sys.__excepthook__(kind, error, traceback)
 
 
 def _has_packages():

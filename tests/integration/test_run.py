@@ -75,3 +75,14 @@ def test_without_apt_names_what_to_install(minimal_path):
     assert sentence.startswith("run: install these Debian packages' equivalents, then say it again: ")
     for package in ("mininet", "nftables", "radvd", "iproute2"):
         assert package in sentence
+
+
+def test_a_read_only_checkout_without_environment(tmp_path):
+    for name in ("run", "setup.py", "constraints.txt"):
+        shutil.copy(PROJECT / name, tmp_path)
+    script = (f"mount --bind {tmp_path} {tmp_path}; mount -o remount,ro,bind {tmp_path}; "
+              f"exec {tmp_path}/run setup")
+    done = subprocess.run(["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True)
+    sentence = f"nothing can be set up in {tmp_path}: it is read-only. "\
+               f"Say {tmp_path}/run setup where it is not."
+    assert (done.returncode, done.stderr) == (2, f"run: {sentence}\n")

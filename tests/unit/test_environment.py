@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,14 @@ def test_an_environment_made_by_hand_will_do(project):
     pytest.importorskip("mininet")
     done = run(sys.executable, project)
     assert done.stdout.splitlines()[0] == sys.prefix, done.stderr
+
+
+def test_ctrl_c_shows_no_traceback(project, tmp_path):
+    with open(project / "script.py", "a") as script:
+        script.write("raise KeyboardInterrupt\n")
+    done = run(sys.executable, project)
+    assert done.returncode == -signal.SIGINT
+    assert done.stderr == "\nflowbind: stopped\n"
 
 
 OLD = [python for python in ("python2.7", "python3.6", "python3.8", "python3.9") if shutil.which(python)]
