@@ -1,11 +1,12 @@
 """What a person sees while an experiment runs. Class: `Narrator`."""
 
+import shutil
 import sys
 import textwrap
 import time
 from typing import TextIO
 
-WIDTH = 96
+MAX_WIDTH = 96
 
 
 class Narrator:
@@ -14,6 +15,7 @@ class Narrator:
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stdout
         self._terminal = self._stream.isatty()
+        self._width = min(shutil.get_terminal_size().columns, MAX_WIDTH)
         self._started = time.monotonic()
         self._step = 0
 
@@ -26,7 +28,8 @@ class Narrator:
         self._step += 1
         elapsed = time.monotonic() - self._started
         self._write(f"\n[{elapsed:5.1f} s] {self._step}. {title}\n")
-        self._write(textwrap.fill(why, WIDTH, initial_indent=" " * 10, subsequent_indent=" " * 10) + "\n")
+        indent = " " * 10
+        self._write(textwrap.fill(why, self._width, initial_indent=indent, subsequent_indent=indent) + "\n")
 
     def note(self, text: str) -> None:
         """Something that has just happened."""
@@ -35,12 +38,13 @@ class Narrator:
     def progress(self, text: str) -> None:
         """A line that the next one overwrites; nothing where the stream is a file."""
         if self._terminal:
-            self._write(f"\r          {text[: WIDTH - 12]:{WIDTH - 12}}")
+            room = self._width - 12
+            self._write(f"\r          {text[:room]:{room}}")
 
     def progress_done(self) -> None:
         """Clear the line of `progress`."""
         if self._terminal:
-            self._write("\r" + " " * (WIDTH - 1) + "\r")
+            self._write("\r" + " " * (self._width - 1) + "\r")
 
     def _write(self, text: str) -> None:
         encoding = self._stream.encoding or "utf-8"
