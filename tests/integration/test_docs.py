@@ -1,5 +1,6 @@
 """The pages are true: every command in them is there, and shows what the page says that it shows."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -108,6 +109,35 @@ def test_what_the_page_shows_is_shown(page, least, arguments):
         for command, expected in commands:
             output = command_line.ask_as_a_person(command, expected)
             assert matches(expected, output), f"{command} showed:\n{output}\nand not:\n" + "\n".join(expected)
+
+
+def program(page: str) -> str:
+    """The Python program on a page."""
+    (found,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / page).read_text(), re.M | re.S)
+    return found
+
+
+def test_the_program_that_asks_an_agent(tmp_path):
+    file = tmp_path / "ask.py"
+    file.write_text(program("flowbind.md").replace("print(", "break; print("))
+    with CommandLine() as command_line:
+        command_line.ask_as_a_person("mn flowbind bindings", ["...", "... default"])
+        assert command_line.ask(f"mn python {file}").strip() == ""
+        assert "tcp, source port 80" in command_line.ask("mn flowbind flows")
+
+
+@needs_controller
+@needs_switches
+def test_the_experiment_with_switches(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", program("controllers.md")],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and "priority=0 actions=NORMAL" in done.stdout, done.stderr
+    assert (tmp_path / "logs" / "events.jsonl").exists()
 
 
 def overview() -> dict[str, list[str]]:
