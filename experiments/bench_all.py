@@ -46,7 +46,7 @@ EXPECTED_S = {
     "scale": (130, 15),
     "security": (2, 1),
     "start": (125, 10),
-    "tunnel": (60, 10),
+    "tunnel": (100, 10),
 }
 UNKNOWN_S = (120, 15)
 #: How many times as long it may take before it is given up.

@@ -37,7 +37,7 @@ directions, so that whatever else the machine does hits both. A ratio is that of
 EPILOG = """\
 The goal is a median ratio of 0.95 or more, of all runs of a backend; exit status 1 if it is missed. Examples:
   sudo ./run bench tunnel
-  sudo ./run bench tunnel --backend seg6 --repeat 20 --duration 80
+  sudo ./run bench tunnel --backend seg6 --repeat 20 --duration 160
   sudo ./run bench tunnel --quick --json
 """
 GOAL = 0.95
@@ -253,9 +253,9 @@ def main() -> int:
     made.add_argument(
         "--duration",
         type=float,
-        default=40,
+        default=80,
         metavar="S",
-        help="seconds of measuring in all, shared by the runs (40)",
+        help="seconds of measuring in all, shared by the runs (80)",
     )
     made.add_argument("--flows", type=int, default=3, metavar="N", help="flow bindings that do not match (3)")
     made.add_argument(
