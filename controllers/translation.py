@@ -103,7 +103,7 @@ def translate(
     reports = []
     priority = TOP + 1
     for rule in binding.rules:
-        priority = min(TOP - rule.priority * SPAN, priority - 1)
+        priority = min(TOP - _pri(rule.priority) * SPAN, priority - 1)
         if priority <= DEFAULT_PRIORITY:  # only with more than SPAN flow bindings of the last few PRIs
             everything = select(None, home).exact
             entries.append(_Entry(DEFAULT_PRIORITY + 1, rule.fid, everything, None))
@@ -137,6 +137,11 @@ def translate(
     )
     entries.insert(0, _Entry(SIGNALLING_PRIORITY, 0, signalling, None))
     return _assemble(binding, entries, table, tuple(reports))
+
+
+def _pri(priority: int) -> int:
+    """The 8 bits that matter most: a FID-PRI has 16 (RFC 6089 §4.2), whose order among others stays."""
+    return priority if priority <= 0xFF else priority >> 8
 
 
 def _ways(action: FlowAction, bids: tuple[int, ...], ways: Mapping[int, Way | str]) -> tuple[Way, ...] | str:

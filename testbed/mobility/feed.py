@@ -64,7 +64,7 @@ def binding_from_json(value: Any) -> HomeBinding:
         rules = tuple(
             FlowRule(
                 _number(rule["fid"], 0xFFFF),
-                _number(rule["priority"], 0xFF),
+                _number(rule["priority"], 0xFFFF),
                 _selector_from_json(rule["selector"]),
                 Action(rule["action"]),
                 tuple(_number(bid, 0xFFFF) for bid in rule["bids"]),

@@ -40,6 +40,13 @@ def test_a_binding_survives_the_journey():
     assert binding_from_json(json.loads(json.dumps(binding_to_json(BINDING)))) == BINDING
 
 
+def test_priorities_of_16_bits():
+    """The FID-PRI of RFC 6089 §4.2."""
+    rules = tuple(replace(rule, priority=rule.priority << 8 | 1) for rule in BINDING.rules)
+    (read,) = FeedReader().read(snapshot_line(0, [replace(BINDING, rules=rules)])).changes.values()
+    assert [rule.priority for rule in read.rules] == [2561, 5121]
+
+
 def test_changes_follow_a_snapshot():
     reader = FeedReader()
     snapshot = reader.read(snapshot_line(7, [BINDING]))

@@ -34,6 +34,8 @@ WAYS = {
 PORTS = st.sampled_from([1, 21, 22, 23, 24, 79, 80, 443, 1023, 1024, 5000, 5001, 65535])
 SOURCES = st.sampled_from([IPv6Address("2001:db8:300::") + n for n in (0, 1, 2, 3, 4, 7, 8, 255, 256)])
 DESTINATIONS = st.sampled_from([HOME, PREFIX[0], PREFIX[5], PREFIX[9], PREFIX[-1]])
+#: Of 8 and of 16 bits.
+PRIORITIES = st.sampled_from([0, 1, 7, 255, 256, 1793, 1794, 65535])
 LABELS = st.sampled_from([0, 1, 5, 6, 0x7FFFF, 0xFFFFF])
 CLASSES = st.sampled_from([0, 3, 4, 8, 184, 187, 252, 255])
 PROTOCOLS = st.sampled_from([6, 17, 33, 50, 58, 132, 135, 136])
@@ -66,9 +68,7 @@ def flow_rules(draw):
         action = draw(st.sampled_from(Action))
         bids = draw(st.lists(st.sampled_from([1, 2, 3, 4]), unique=True, min_size=1, max_size=3))
         bids = {Action.DISCARD: [], Action.FORWARD: bids[:1], Action.N_CAST: bids}[action]
-        rules.append(
-            FlowRule(fid, draw(st.sampled_from([0, 1, 7, 255])), draw(SELECTORS), action, tuple(bids))
-        )
+        rules.append(FlowRule(fid, draw(PRIORITIES), draw(SELECTORS), action, tuple(bids)))
     return tuple(sorted(rules, key=lambda rule: (rule.priority, rule.fid)))
 
 

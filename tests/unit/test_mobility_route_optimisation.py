@@ -18,6 +18,7 @@ from testbed.mobility.correspondent_registration import MAX_RO_FAILURE
 from testbed.mobility.forwarding import Action, Side
 from testbed.mobility.policy import Policy
 from testbed.mobility.registration import MAX_UPDATE_RATE
+from testbed.mobility.route_optimisation import MAX_REMEMBERED
 from testbed.wire.flow import FlowIdentification, Pro
 from testbed.wire.message import (
     BindingAcknowledgement,
@@ -564,3 +565,17 @@ def test_restart_keeps_correspondents():
     reborn.attach("cellular", CELLULAR, ROUTER, simulation.now)
     simulation.run(20)
     agree(reborn, correspondent)
+
+
+def test_numbers_of_nodes_that_were_left_are_remembered_so_far():
+    """RFC 6275 §11.7.2: greater than the previous one, to the same node; but not without end."""
+    simulation, node, _ = optimised()
+    for number in range(1, MAX_REMEMBERED + 50):
+        node.optimise(CORRESPONDENT + number, simulation.now)
+        node.stop_optimising(CORRESPONDENT + number, simulation.now)
+        node.transmissions(), node.events()
+    remembered = node.optimiser._sequences
+    assert len(remembered) == MAX_REMEMBERED
+    latest = CORRESPONDENT + MAX_REMEMBERED + 49
+    node.optimise(latest, simulation.now)
+    assert latest not in remembered and len(remembered) == MAX_REMEMBERED - 1

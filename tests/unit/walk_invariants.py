@@ -146,7 +146,7 @@ class Invariants:
     def stale_time_stamps_are_forgotten(self, verifier: Verifier) -> None:
         """No time stamp is remembered that could not be played back any more, once a newer one has come."""
         stamps = verifier.timestamps.values()
-        assert not stamps or max(stamps) - min(stamps) <= 2 * WINDOW_S * (1 << 32), stamps
+        assert not stamps or max(stamps) - min(stamps) <= 3 * WINDOW_S * (1 << 32), stamps
 
     @named
     def proof_of_each_address(self, name: str, role: CorrespondentNode) -> None:
