@@ -26,6 +26,7 @@ from signalling import (
     with_options,
 )
 
+from testbed.wire.icmpv6 import HomeAgentAddressDiscoveryReply
 from testbed.wire.message import (
     BindingAcknowledgement,
     BindingError,
@@ -320,6 +321,53 @@ def test_what_is_ignored(bench, change):
         wait_for(bench._registered)
         bench.unchanged()
     assert bench.malformed() == 0
+
+
+#: The ICMPv6 messages of Mobile IPv6 (RFC 6275 §6.5 to §6.8): what is behind the eight octets of their header.
+_PREFIX = bytes((3, 4, 64, 0xE0)) + struct.pack("!III", 60, 30, 0) + IPv6Address("2001:db8:bad::").packed
+ICMPV6 = {144: b"", 145: IPv6Address("2001:db8:bad::1").packed, 146: b"", 147: _PREFIX}
+
+
+@pytest.fixture(params=ICMPV6)
+def icmpv6(request):
+    return request.param
+
+
+def icmpv6_packet(bench, kind, data, code=0, length=None, wrong=0):
+    """The first `length` octets of a message, all by default, with the right checksum and `wrong` more."""
+    message = (bytes((kind, code, 0, 0, 0x12, 0x34, 0, 0)) + data)[:length]
+    addresses = IPv6Address(bench.source).packed + IPv6Address(bench.destination).packed
+    covered = addresses + struct.pack("!II", len(message), 58) + message
+    words = struct.unpack(f"!{(len(covered) + 1) // 2}H", covered + bytes(len(covered) % 2))
+    total = sum(words) % 0xFFFF
+    checksum = struct.pack("!H", ((0xFFFF - total) + wrong) % 0xFFFF)
+    return ipv6(bench.source, bench.destination, 58, (message[:2] + checksum + message[4:])[: len(message)])
+
+
+@requirement("RFC 6275 §6.5 to §6.8: ICMPv6 messages of Mobile IPv6 that are malformed are discarded")
+def test_malformed_icmpv6_messages(bench, icmpv6):
+    data = ICMPV6[icmpv6]
+    bad = [icmpv6_packet(bench, icmpv6, data, length=length) for length in range(1, 8)]
+    bad += [icmpv6_packet(bench, icmpv6, data, wrong=n) for n in (1, 255, 256, 32768)]
+    bad += [icmpv6_packet(bench, icmpv6, data, code=code) for code in (1, 255)]
+    if icmpv6 == 145:  # not a whole number of addresses
+        bad += [icmpv6_packet(bench, icmpv6, data + bytes(n)) for n in (1, 8, 15, 17)]
+    if icmpv6 in (146, 147):  # options that are cut off, without length, or of a wrong one
+        bad += [icmpv6_packet(bench, icmpv6, _PREFIX, length=8 + n) for n in (1, 2, 8, 31)]
+        bad += [icmpv6_packet(bench, icmpv6, bytes((3, n)) + _PREFIX[2:]) for n in (0, 3, 5, 255)]
+    assert bench.send(*bad) == []
+    assert bench.sender.problems() == []
+    assert bench.malformed() == len(bad)
+    bench.unchanged()
+
+
+@requirement("RFC 6275 §11.4.1, §11.4.3, §9.3.1: good ICMPv6 messages of strangers change nothing")
+def test_icmpv6_messages_of_strangers(bench, icmpv6):
+    answers = bench.send(icmpv6_packet(bench, icmpv6, ICMPV6[icmpv6]))
+    replies = [HomeAgentAddressDiscoveryReply] if bench.role == "ha" and icmpv6 == 144 else []
+    assert [type(answer.message) for answer in answers] == replies
+    assert bench.malformed() == 0 and bench.sender.problems() == []
+    bench.unchanged()
 
 
 @requirement("RFC 6275 §6.3, §6.4, §9.5.4: extension headers that are not as they should be")
