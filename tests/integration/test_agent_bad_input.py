@@ -323,7 +323,7 @@ def test_what_is_ignored(bench, change):
     assert bench.malformed() == 0
 
 
-#: The ICMPv6 messages of Mobile IPv6 (RFC 6275 §6.5 to §6.8): what is behind the eight octets of their header.
+#: The ICMPv6 messages of Mobile IPv6 (RFC 6275 §6.5 to §6.8): what is behind the eight octets that all have.
 _PREFIX = bytes((3, 4, 64, 0xE0)) + struct.pack("!III", 60, 30, 0) + IPv6Address("2001:db8:bad::").packed
 ICMPV6 = {144: b"", 145: IPv6Address("2001:db8:bad::1").packed, 146: b"", 147: _PREFIX}
 
