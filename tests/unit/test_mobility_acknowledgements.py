@@ -57,6 +57,17 @@ def test_a_shorter_lifetime():
     assert [event["bid"] for event in simulation.events("binding-expired")] == [1]
 
 
+@requirement("RFC 6275 §11.7.3: status 135 takes the number on, never back")
+@pytest.mark.parametrize("ahead, taken", [(-10, False), (-1, False), (0, True), (1000, True)])
+def test_sequence_number_out_of_window(ahead, taken):
+    simulation, node, sequence = asking()
+    before = len(updates(simulation))
+    said = (sequence + ahead) % 65536
+    answer(simulation, node, Status.SEQUENCE_NUMBER_OUT_OF_WINDOW, said)
+    told = [packet.message.sequence for packet in updates(simulation)[before:]]
+    assert told == ([(said + 1) % 65536] if taken else [])
+
+
 @requirement("RFC 6275 §11.7.3: the answer to a Binding Update ends its retransmission")
 def test_no_retransmission_after_the_answer():
     simulation, node, sequence = asking()

@@ -455,6 +455,10 @@ def test_not_home_subnet():
     assert Bench().ask(BID1, home_address=IPv6Address("2001:db8:200::1")).status == Status.NOT_HOME_SUBNET
 
 
+def test_the_home_agent_is_nobodys_home_address():
+    assert Bench().ask(BID1, home_address=HOME_AGENT).status == Status.NOT_HOME_SUBNET
+
+
 @requirement("RFC 6275 §10.3.1: insufficient resources: status 130")
 def test_too_many_mobile_nodes():
     bench = Bench(policy=Policy(max_mobile_nodes=1))

@@ -335,3 +335,49 @@ def test_advertisements_that_are_not_believed():
     simulation.run(1)
     assert node.home_prefixes.prefixes[0].valid_lifetime_s == INFINITE_S
     assert node.registration.lifetime_s == 60
+
+
+def test_what_is_not_valid_any_more_is_not_advertised():
+    simulation, node, agent = registered_world(lifetime_s=1000)
+    agent._advertiser._interval_s = (1.0, 1.0)
+    agent.change_prefix(HomePrefix(IPv6Network("2001:db8:101::/64"), simulation.now + 5), simulation.now)
+    simulation.run(4)
+    assert len(node.home_prefixes.prefixes) == 2
+    simulation.run(4)
+    node.home_prefixes.solicit(simulation.now)
+    simulation.run(1)
+    assert [p.prefix for p in node.home_prefixes.prefixes] == [HOME_PREFIX]
+
+
+@requirement("RFC 6275 §11.4.2: the home prefix is asked for anew before its valid lifetime is over")
+def test_prefixes_are_asked_for_in_time():
+    simulation, node, agent = registered_world()
+    agent._advertiser._interval_s = (1.0, 1.0)
+    agent.change_prefix(HomePrefix(HOME_PREFIX, simulation.now + 500, simulation.now + 500), simulation.now)
+    simulation.run(390)
+    assert len(sent(simulation, MobilePrefixSolicitation)) == 1
+    simulation.run(20)
+    assert len(sent(simulation, MobilePrefixSolicitation)) == 2
+
+
+@requirement("RFC 6275 §11.4.2: solicitations are sent again after 3, 6, ... up to 3600 s")
+def test_solicitations_without_answer():
+    simulation, node, agent = registered_world()
+    lost = MobilePrefixAdvertisement
+    simulation.fate = lambda packet: [] if isinstance(packet.message, lost) else [0.01]
+    start = simulation.now
+    node.home_prefixes.solicit(start)
+    simulation.run(20_000)
+    times = [t - start for t, _, event in simulation.history if event.name.endswith("solicitation-sent")]
+    waits = [round(later - earlier) for earlier, later in zip(times, times[1:], strict=False)]
+    assert waits[:11] == [3 * 2**n for n in range(11)] and set(waits[11:]) == {3600}
+
+
+def test_what_is_to_be_told_is_forgotten_with_the_bindings():
+    simulation, node, agent = registered_world()
+    agent.change_prefix(HomePrefix(HOME_PREFIX, simulation.now + 9e4, simulation.now + 9e4), simulation.now)
+    assert agent.timers.get(("prefixes", HOME_ADDRESS)) is not None
+    del simulation.roles["mn"]
+    simulation.run(100)
+    assert agent.forwarding() == {} and agent.timer() is None
+    assert agent._advertiser._unanswered == {}

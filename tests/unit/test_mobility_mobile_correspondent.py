@@ -209,6 +209,15 @@ def test_who_does_not_answer_is_left_alone_for_a_while():
     assert list(node.optimiser.correspondents) == [silent]
 
 
+def test_not_all_who_are_left_alone_are_remembered(monkeypatch):
+    monkeypatch.setattr("testbed.mobility.initiative.MAX_LEFT_ALONE", 3)
+    simulation, node, _ = trio()
+    initiative = Initiative(node, 32)
+    hear(simulation, initiative, *(CORRESPONDENT + number * 2**64 for number in range(1, 6)))
+    run(simulation, initiative, PATIENCE_S + 2)
+    assert node.optimiser.correspondents == {} and len(initiative._left_alone) == 3
+
+
 def test_who_knows_no_mobility_is_left_alone():
     simulation, node, _ = trio()
     initiative = Initiative(node, 32)

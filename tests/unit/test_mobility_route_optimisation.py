@@ -97,6 +97,21 @@ def test_tests():
     assert len(set(cookies)) == 2
 
 
+@requirement("RFC 5648 §4.2: a Care-of Test whose Binding Identifier has a status of 128 or more is no token")
+def test_a_care_of_test_that_refuses():
+    simulation, node, correspondent = trio()
+    del simulation.roles["cn"]
+    node.optimise(CORRESPONDENT, simulation.now)
+    simulation.settle()
+    (init,) = [packet for packet in sent(simulation, CareOfTestInit) if packet.source == WLAN]
+    cookie = init.message.care_of_init_cookie
+    for status, taken in ((164, False), (0, True)):
+        answer = CareOfTest(7, cookie, bytes(8), (BindingIdentifier(1, status),))
+        node.receive(Packet(CORRESPONDENT, WLAN, answer), "wlan", simulation.now)
+        token = node.optimiser.correspondents[CORRESPONDENT]._care_of_token(WLAN, simulation.now)
+        assert (token is not None) == taken
+
+
 @requirement("RFC 6275 §11.7.2: a Binding Update with Nonce Indices and Binding Authorization Data")
 @requirement("RFC 5648 §5.2: one BID a Binding Update to a correspondent node, each with its own tokens")
 @requirement("draft §6.3: a flow is bound to the care-of address whose keygen token made the key")
