@@ -186,6 +186,23 @@ def test_clock_correction(error_s):
     assert (Status.MIPV6_ID_MISMATCH in statuses(simulation)) == (abs(error_s) > 7)
 
 
+def test_a_clock_is_not_corrected_twice_by_one_answer():
+    simulation, node, agent = secure_pair(clock_error_s=3600.0)
+    old = [
+        as_received(packet)
+        for packet in simulation.packets
+        if isinstance(packet.message, BindingAcknowledgement)
+        and packet.message.status == Status.MIPV6_ID_MISMATCH
+    ]
+    simulation.run(60)
+    for packet in old:
+        node.receive(packet, "wlan", simulation.now)
+    before = len(statuses(simulation))
+    node.registration.refresh(simulation.now)
+    simulation.run(1)
+    assert old and statuses(simulation)[before:] == [0]
+
+
 @requirement("RFC 4285 §6: without time stamp: status MIPV6-MESG-ID-REQD")
 def test_time_stamp_required():
     simulation, node, agent = secure_pair()

@@ -220,6 +220,17 @@ def test_care_of_address_not_owned():
     assert peer.bindings == {1: WLAN}
 
 
+@requirement("RFC 3775 §6.1.7: a correspondent node takes no care-of address that leads back home")
+def test_circular_reference():
+    peer = Peer()
+    other = HOME + 1
+    first, _, _ = peer.update(other, home=HOME)
+    assert peer.ask(first).message.status == 0
+    second, _, _ = peer.update(HOME, home=other)
+    assert peer.ask(second) is None
+    assert peer.node.cache.get(other) is None and peer.bindings == {1: other}
+
+
 @requirement("RFC 6275 §9.5.1: the alternate care-of address is the one that is verified and registered")
 def test_alternate_care_of_address():
     peer = Peer()

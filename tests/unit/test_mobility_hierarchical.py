@@ -109,6 +109,17 @@ def test_registration_with_map_and_home_agent(world):
     assert all(p.message.lifetime_s <= granted for p in home)
 
 
+@requirement("RFC 5380 §6.1: no longer with the home agent than with the MAP")
+def test_the_home_registration_lasts_no_longer_than_the_local_one():
+    world = World(max_lifetime_s=20)
+    world.advertise(MobilityAnchorPoint(FIRST, distance=2))
+    world.attach(wlan=WLAN)
+    world.run(100)
+    assert len(world.sent(HOME_AGENT)) > 4
+    assert all(packet.message.lifetime_s <= 20 for packet in world.sent(HOME_AGENT))
+    assert at_home(world) == {str(RCOA)} and not world.events("binding-expired")
+
+
 @requirement("draft §9: flow bindings sent to the MAP are associated with the regional care-of address")
 def test_flow_bindings_are_at_the_map(world):
     world.node.add_flow(FLOW, world.now)

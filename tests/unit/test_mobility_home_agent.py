@@ -45,7 +45,7 @@ class Bench:
 
     def send(self, message, source=WLAN, home_address=HOME_ADDRESS):
         self.agent.receive(Packet(source, HOME_AGENT, message, home_address=home_address), "eth0", self.now)
-        self.agent.changes()
+        self.changed = self.agent.changes()
         return [transmission.packet for transmission in self.agent.transmissions()]
 
     def ask(
@@ -448,6 +448,26 @@ def test_deregistration_of_all(bench):
     assert (answer.status, answer.sequence, answer.lifetime_s) == (0, bench.sequence, 0)
     assert answer.option(BindingRefreshAdvice) is None
     assert bench.bindings == {} and not bench.flows and bench.agent.forwarding() == {}
+
+
+def test_who_comes_back_is_not_forgotten_with_the_deregistration():
+    bench = Bench()
+    bench.ask(BID1)
+    bench.ask(lifetime_s=0)
+    bench.now += 5
+    bench.ask(BID1)
+    bench.now += 6
+    bench.agent.handle_timer(bench.now)
+    assert set(bench.bindings) == {1}
+
+
+def test_a_changed_flag_is_told_to_the_datapath(bench):
+    bench.ask(BID1)
+    assert bench.changed == {}  # as before
+    bench.ask(BID1, link_local_compatibility=True)
+    assert bench.changed[HOME_ADDRESS].link_local
+    bench.ask(BID1)
+    assert not bench.changed[HOME_ADDRESS].link_local
 
 
 @requirement("RFC 6275 §10.3.1: a home address that is not on the home link: status 132")

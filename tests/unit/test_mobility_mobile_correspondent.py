@@ -25,6 +25,7 @@ from testbed.mobility.initiative import IDLE_S, LEFT_ALONE_S, MAX_NEW_PER_S, PAT
 from testbed.mobility.mobile_correspondent import MobileCorrespondent
 from testbed.mobility.mobile_node import MobileNode
 from testbed.mobility.mobile_node_configuration import InterfaceConfiguration, MobileNodeConfiguration
+from testbed.mobility.role import Transmission
 from testbed.wire.message import (
     BindingAcknowledgement,
     BindingRefreshRequest,
@@ -33,6 +34,7 @@ from testbed.wire.message import (
     HomeTest,
     Status,
 )
+from testbed.wire.packet import Packet
 
 PEER_HOME, PEER = IPv6Address("2001:db8:100::200"), IPv6Address("2001:db8:203::b")
 PEER_MOVED = IPv6Address("2001:db8:204::b")
@@ -133,6 +135,16 @@ def test_refusal_where_the_kernel_does_not_do_it():
     statuses = {m.status for m in answers if isinstance(m, BindingAcknowledgement)}
     assert statuses == {Status.INSUFFICIENT_RESOURCES}
     assert cached(peer, HOME_ADDRESS) == {}
+
+
+def test_what_is_held_back_keeps_its_order():
+    simulation, mn, peer = two()
+    answer = BindingAcknowledgement(0, 1, 60)
+    kinds = BindingUpdate(1, 60), BindingRefreshRequest(), BindingUpdate(2, 60), answer
+    mn.hold([Transmission(Packet(WLAN, PEER, message)) for message in kinds])
+    messages = [transmission.packet.message for transmission in mn.transmissions()]
+    assert [m for m in messages if m in kinds[::2]] == list(kinds[::2])
+    assert [m for m in messages if m in kinds[1::2]] == list(kinds[1::2])
 
 
 def test_restart():
