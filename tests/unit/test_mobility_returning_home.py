@@ -57,6 +57,7 @@ def test_returning_home():
     assert (answer.destination, answer.routing_address) == (HOME_ADDRESS, None)
     assert answer.message.status == 0
     assert node.is_home and node.home_interface == "wlan" and not node.registered
+    assert simulation.events("home-link-gained") == [{"interface": "wlan"}]
     assert agent.forwarding() == {} and node.forwarding() == {}
     assert agent.flows() == []
     count = len(simulation.packets)
