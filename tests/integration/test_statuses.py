@@ -1,7 +1,7 @@
 """Refusals by real agents over real links, each provoked by a message made for it."""
 
 import pytest
-from agent_network import COMMON, HOME_AGENT, KEY, PREFIXES, Agent, AgentNetwork
+from agent_network import COMMON, HOME_ADDRESS, HOME_AGENT, KEY, PREFIXES, Agent, AgentNetwork
 from datapath_network import wait_for
 from signalling import SPI, Signaller, binding_identifier
 
@@ -131,3 +131,14 @@ def test_flow_options_that_are_wrong(network, testers, tmp_path):
             message = answer(tester, identifier, kept, wrong)
             assert (message.status, statuses(message)) == (0, [0, status]), wrong
             assert agent.ask("flows") == before
+
+
+@requirement("RFC 5648 §5.7: after MCOA PROHIBITED, no more than one binding is registered with that node")
+def test_a_mobile_node_that_may_have_one_binding(network, tmp_path):
+    one = "[policy]\nmultiple_care_of_addresses = false\n"
+    with Agent(network.ha, tmp_path, more=one) as ha, Agent(network.mn, tmp_path) as mn:
+        address = network.address("mn-cellular")
+        wait_for(lambda: [(b["bid"], b["registered"]) for b in mn.ask("bindings")] == [(0, address)])
+        assert [(b["bid"], b["care_of_address"]) for b in ha.ask("bindings")] == [(0, address)]
+        assert [flow["state"] for flow in mn.ask("flows")] == ["waiting"] and ha.ask("flows") == []
+        network.hn.shell(f"ping -6 -c1 -W5 {HOME_ADDRESS}")
