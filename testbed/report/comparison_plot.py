@@ -156,16 +156,9 @@ def draw_trade_off(collection: Collection, across: Metric, up: Metric) -> "Figur
     carry all flows are left out: they had less to do."""
     import matplotlib.pyplot as pyplot
 
-    columns, strategies = _columns(collection)[:_MOST_PANELS], collection.values("strategy")
-    wide = min(len(columns), 2)
-    down = -(-len(columns) // wide)
-    figure, panels = pyplot.subplots(
-        down, wide, figsize=(4.4 * wide + 0.4, 2.6 * down + 1.3), squeeze=False, layout="constrained"
-    )
-    for panel in panels.flat[len(columns) :]:
-        panel.set_visible(False)
-    shown = set()
-    for panel, (title, entries) in zip(panels.flat, columns, strict=False):
+    strategies = collection.values("strategy")
+    columns: list[tuple[str, list[_Point]]] = []
+    for title, entries in _columns(collection):
         points = []
         for index, strategy in enumerate(strategies):
             chosen = [entry for entry in entries if entry.parameters["strategy"] == strategy
@@ -173,22 +166,33 @@ def draw_trade_off(collection: Collection, across: Metric, up: Metric) -> "Figur
             point = [_estimate([metric.of(entry.result) for entry in chosen]) for metric in (across, up)]
             if None not in point:
                 points.append((index, *point))
-                shown.add((index, strategy))
-        _draw_points(panel, points, 7)
+        if points:
+            columns.append((title, points))
+    if not columns:
+        return None
+    columns = columns[:_MOST_PANELS]
+    wide = min(len(columns), 2)
+    down = -(-len(columns) // wide)
+    figure, panels = pyplot.subplots(
+        down, wide, figsize=(4.4 * wide + 0.4, 2.6 * down + 1.3), squeeze=False, layout="constrained"
+    )
+    for panel in panels.flat[len(columns) :]:
+        panel.set_visible(False)
+    for panel, (title, points) in zip(panels.flat, columns, strict=False):
+        _draw_points(panel, points, 7, clip_on=False)
         panel.set_title(title, fontsize=9)
         panel.set_xlabel(f"{across.title} ({across.unit})", fontsize=8)
         panel.set_ylabel(f"{up.title} ({up.unit})", fontsize=8)
-        low, high = panel.get_xlim()
-        if across.unit == "ms":
+        places = [x for _, (x, _), _ in points]
+        if across.unit == "ms" and places and min(places) > 0:
             _logarithmic(panel)
-            panel.set_xlim(min(low, high / 2) / 1.3, max(high, low * 2) * 1.3)
+            low, high = min(places), max(places)
+            panel.set_xlim(min(low, high / 2) / 1.5, max(high, low * 2) * 1.5)
         else:
-            panel.set_xlim(0, high * 1.08)
+            panel.set_xlim(0, panel.get_xlim()[1] * 1.08)
         panel.set_ylim(0, max(panel.get_ylim()[1], _LEAST_SPAN) * 1.08)
         _magnify(panel, points)
-    if not shown:
-        pyplot.close(figure)
-        return None
+    shown = {(index, strategies[index]) for _, points in columns for index, *_ in points}
     _key(figure, shown, lines=False)
     return figure
 
@@ -197,10 +201,10 @@ def draw_trade_off(collection: Collection, across: Metric, up: Metric) -> "Figur
 _Point = tuple[int, tuple[float, Any], tuple[float, Any]]
 
 
-def _draw_points(panel: "Axes", points: Sequence[_Point], size: float) -> None:
+def _draw_points(panel: "Axes", points: Sequence[_Point], size: float, **more: Any) -> None:
     for index, (x, x_error), (y, y_error) in points:
         panel.errorbar(x, y, xerr=x_error, yerr=y_error, markersize=size, capsize=2, elinewidth=0.9,
-                       **style(index) | {"linestyle": "none"})  # fmt: skip
+                       **style(index) | {"linestyle": "none"} | more)  # fmt: skip
 
 
 def _magnify(panel: "Axes", points: Sequence[_Point]) -> None:
@@ -228,7 +232,7 @@ def _magnify(panel: "Axes", points: Sequence[_Point]) -> None:
     for axis, which in ((inset.set_xlim, 1), (inset.set_ylim, 2)):
         values = [point[which][0] for point in near]
         span = (max(values) - min(values)) or abs(max(values)) * 0.1 or 1.0
-        axis(min(values) - span * 0.18, max(values) + span * 0.18)
+        axis(max(min(values) - span * 0.18, -span * 0.08), max(values) + span * 0.18)
     inset.tick_params(labelsize=6.5, length=2)
     inset.grid(True, linewidth=0.4)
     inset.set_facecolor("white")
