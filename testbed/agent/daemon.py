@@ -42,8 +42,6 @@ from testbed.wire.packet import build_packet, parse_packet
 
 logger = logging.getLogger(__name__)
 
-#: Saving the state takes at most this part of the agent's time.
-SAVING_SHARE = 0.1
 
 
 class AgentError(Exception):
@@ -93,8 +91,8 @@ class Agent:
         self._steps: list[Step] = []
         self._within_turn: list[tuple[float, str, dict[str, Any]]] = []
         self._timer: asyncio.TimerHandle | None = None
-        self._saving: asyncio.TimerHandle | None = None
-        self._next_save = 0.0
+        self._saving: asyncio.Handle | None = None
+        self._has_begun = False
         self._stopping = asyncio.Event()
 
     def make_mobility_socket(self) -> MobilitySocket:
@@ -127,6 +125,7 @@ class Agent:
 
     def prepare(self, now: float) -> None:
         """What the role wants is in place; what has been waiting for that is about to be sent."""
+        self._keep(now)
 
     def links_changed(self, changes: list[tuple[str, Change]], now: float) -> None:
         """The kernel has reported changes of links, addresses or routers."""
@@ -212,6 +211,8 @@ class Agent:
             loop.add_reader(self.monitor.fileno(), self._guarded, self._read_links)
             if self.networks is not None:
                 self.networks.install()
+            self._has_begun = True
+            self._save()
             self.begin(time.monotonic())
             print("ready", flush=True)
             await self._stopping.wait()
@@ -246,8 +247,9 @@ class Agent:
         for handle in (self._timer, self._saving):
             if handle is not None:
                 handle.cancel()
-        if self._saving is not None:
+        if self._has_begun:
             self._save()
+        self.state.close()
         for source in (self.mobility_socket, self.monitor, self.neighbours):
             loop.remove_reader(source.fileno())
             source.close()
@@ -288,7 +290,6 @@ class Agent:
         self._record(steps)
         self._arm()
         self.events.flush()
-        self._save_soon()
 
     def _collect(self, now: float, received: float | None) -> None:
         """Take what the role wants after a call into it, and send at once what need not wait for the
@@ -466,32 +467,36 @@ class Agent:
         if changes:
             self.links_changed(changes, now)
 
-    def _save_soon(self) -> None:
-        """Save the state when what is under way is done, but not all the time."""
-        if self.file.state and self._saving is None:
-            when = max(time.monotonic(), self._next_save)
-            self._saving = asyncio.get_running_loop().call_at(when, self._guarded, self._save)
+    def _keep(self, now: float) -> None:
+        """Save what the role promises, before it is told to anybody."""
+        if not self.file.state:
+            return
+        change = self.role.unsaved(now)
+        if change is None:
+            return
+        if self.protected is not None:
+            change["ipsec"] = self.protected.snapshot()
+        if not self.state.append(change):
+            self._save()
+        elif self.state.is_long and self._saving is None:
+            self._saving = asyncio.get_running_loop().call_soon(self._guarded, self._save)
 
     def _save(self) -> None:
+        """Save everything."""
         self._saving = None
-        begun = time.monotonic()
-        snapshot = self.role.snapshot(begun)
+        snapshot = self.role.snapshot(time.monotonic())
         if self.protected is not None:
             snapshot["ipsec"] = self.protected.snapshot()
         self.state.save(snapshot)
-        now = time.monotonic()
-        self._next_save = now + (now - begun) / SAVING_SHARE
 
     def _restore(self, now: float) -> None:
         saved = self.state.load(now)
-        if saved is None:
-            return
-        snapshot, saved_at = saved
         try:
-            if self.protected is not None:
-                self.protected.restore(snapshot.get("ipsec", {}))
-            self.role.restore(snapshot, saved_at, now)
+            for snapshot, saved_at in saved:
+                if self.protected is not None and "ipsec" in snapshot:
+                    self.protected.restore(snapshot["ipsec"])
+                self.role.restore(snapshot, saved_at, now)
         except ValueError as error:
-            self.state.reject(str(error))
-        else:
-            logger.info("took up the state of %s, %.1f s old", self.file.state, now - saved_at)
+            return self.state.reject(str(error))
+        if saved:
+            logger.info("took up the state of %s, %.1f s old", self.file.state, now - saved[-1][1])

@@ -287,8 +287,14 @@ class MobileNodeAgent(Agent):
 
     def prepare(self, now: float) -> None:
         """At home, the home address is there before anything is sent from it."""
+        super().prepare(now)
         self._listen()
         self._presence.update(self.mobile.presence, self.mobile.is_home, self.mobile.is_unguarded)
+
+    def _keep(self, now: float) -> None:
+        """What there is to save is little: all of it."""
+        if self.file.state and self.role.unsaved(now) is not None:
+            self._save()
 
     def _listen(self) -> None:
         """Be ready for what correspondent nodes send to a new care-of address: they test it first."""

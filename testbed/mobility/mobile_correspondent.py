@@ -92,6 +92,11 @@ class MobileCorrespondent(Role):
     def snapshot(self, now: float) -> dict[str, Any]:
         return {**self.mobile.snapshot(now), "correspondent_node": self.correspondent.snapshot(now)}
 
+    def unsaved(self, now: float) -> dict[str, Any] | None:
+        """All of it, where there is anything."""
+        changes = [role.unsaved(now) for role in self._both]
+        return None if changes == [None, None] else self.snapshot(now)
+
     def restore(self, snapshot: dict[str, Any], saved_at: float, now: float) -> None:
         """Take up an earlier life, that of a mobile node alone as well. Raises ValueError."""
         self.mobile.restore(snapshot, saved_at, now)

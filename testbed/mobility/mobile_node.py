@@ -88,6 +88,7 @@ class MobileNode(Role):
             signer = Signer(configuration.association, time_of_day, codec or Codec(configuration.dialect))
         self.configuration = configuration
         self._leaving = self._lived_before = False
+        self._saved: tuple[Any, ...] = ()
         #: Whether all bindings had run out when the home link was found, by our clock or as the home agent
         #: has told since: somebody else may have the home address by now (RFC 6275 §11.5.5).
         self.is_unguarded = False
@@ -512,6 +513,13 @@ class MobileNode(Role):
             ],
             "begun": sorted(map(str, self.begun)),
         }
+
+    def unsaved(self, now: float) -> dict[str, Any] | None:
+        """All of it, where anything is new."""
+        flows = tuple(self._flow_requests.wanted(flow) for flow in self.flow_registration.flows.wanted())
+        leaving = tuple((peer, known.leaving) for peer, known in self.optimiser.correspondents.items())
+        known, self._saved = self._saved, (self.registration.sequence, flows, leaving)
+        return self.snapshot(now) if self._saved != known else None
 
     def restore(self, snapshot: dict[str, Any], saved_at: float, now: float) -> None:
         """Take up an earlier life, before the first `attach`. Raises ValueError if it is not a snapshot."""

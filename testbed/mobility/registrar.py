@@ -70,6 +70,7 @@ class Registrar(Role):
         self.cache = BindingCache()
         #: What the datapath has of each home address that has changed since it was asked last.
         self._undo: dict[IPv6Address, CacheEntry | None] = {}
+        self._unsaved: dict[IPv6Address, None] = {}
         self._asked = False
         self._named: tuple[Packet | None, dict[str, str]] = None, {}
 
@@ -188,6 +189,7 @@ class Registrar(Role):
 
     def _go_back(self, home_address: IPv6Address, before: CacheEntry | None, now: float) -> None:
         """Forget the last update, but for its sequence number: it must not be played back."""
+        self._unsaved[home_address] = None
         refused = self.cache.get(home_address)
         if refused is None:
             return
@@ -205,9 +207,20 @@ class Registrar(Role):
             saved["timestamps"] = {str(home): stamp for home, stamp in self.verifier.timestamps.items()}
         return saved
 
+    def unsaved(self, now: float) -> dict[str, Any] | None:
+        taken, self._unsaved = self._unsaved, {}
+        entries = [entry for home_address in taken if (entry := self.cache.get(home_address)) is not None]
+        if not entries:
+            return None
+        change: dict[str, Any] = {"entries": [entry_to_snapshot(entry, now) for entry in entries]}
+        if self.verifier is not None:
+            stamps = self.verifier.timestamps
+            change["timestamps"] = {str(home): stamps[home] for home in taken if home in stamps}
+        return change
+
     def restore(self, snapshot: dict[str, Any], saved_at: float, now: float) -> None:
-        """Take up the promises of an earlier life. `saved_at`: when the snapshot was taken, on the clock
-        that `now` is on. Raises ValueError if it is not a snapshot of ours."""
+        """Take up the promises of an earlier life, then the changes that followed. `saved_at`: when the
+        snapshot was taken, on the clock that `now` is on. Raises ValueError if it is not a snapshot of ours."""
         for entry in [entry_from_snapshot(saved, saved_at) for saved in snapshot.get("entries", ())]:
             self.cache.put(entry)
             self._changed[entry.home_address] = None
@@ -254,6 +267,7 @@ class Registrar(Role):
         """Do what an authentic Binding Update in its turn asks for, and acknowledge it."""
         entry = self.cache.get(home_address)
         self._begin()
+        self._unsaved[home_address] = None
         if home_address not in self._undo:
             self._undo[home_address] = entry.copy() if entry else None
         if entry is not None:

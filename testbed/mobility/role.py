@@ -99,9 +99,9 @@ class Role:
     """A protocol role, sans-IO. Subclasses implement `receive`, `handle_timer`, `home_binding`.
 
     After every call into a role, its agent (1) sends the `transmissions()` that do not wait for the
-    datapath, (2) applies `changes()` and `optimisation_changes()`, (3) sends the others, (4) logs
-    `events()`, and (5) calls `handle_timer` at `timer()`. All times are seconds on one monotonic clock,
-    given by the caller.
+    datapath, (2) applies `changes()` and `optimisation_changes()`, (3) saves what is `unsaved`, (4) sends
+    the others, (5) logs `events()`, and (6) calls `handle_timer` at `timer()`. All times are seconds on one
+    monotonic clock, given by the caller.
     """
 
     def __init__(self, refusals: RateLimit | None = None) -> None:
@@ -135,6 +135,11 @@ class Role:
     def optimisation_changes(self) -> dict[Pair, RouteOptimisation | None]:
         """What is wanted now for each pair that may have changed since the last call."""
         return {}
+
+    def unsaved(self, now: float) -> dict[str, Any] | None:
+        """What a restart needs to know of what has been promised since the last call: part of a snapshot,
+        JSON-able, None if there is nothing. `restore` takes it after the snapshot that it follows."""
+        return None
 
     def timer(self) -> float | None:
         """When `handle_timer` wants to be called, None for never."""
