@@ -3,6 +3,7 @@
 Functions: `main`, `serve`, `make_agent`.
 """
 
+from testbed.agent.territory import TerritoryError
 from testbed.environment import reexec_in_project_environment
 
 if __name__ == "__main__":
@@ -92,7 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
         if os.geteuid() != 0:
             raise AgentError("an agent changes routes and sends raw packets: start it as root (sudo)")
         asyncio.run(serve(file))
-    except (ConfigurationError, AgentError, ControlError, DatapathError) as error:
+    except (ConfigurationError, AgentError, ControlError, TerritoryError, DatapathError) as error:
         print(f"flowbind: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

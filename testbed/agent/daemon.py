@@ -29,6 +29,7 @@ from testbed.agent.protected_socket import ProtectedSocket
 from testbed.agent.requests import Request, RequestError
 from testbed.agent.state import StateFile
 from testbed.agent.step import Step
+from testbed.agent.territory import Territory
 from testbed.datapath.datapath import Datapath, DatapathConfiguration
 from testbed.datapath.error import DatapathError
 from testbed.datapath.mobile_network import IngressFilter, Unreachable
@@ -91,6 +92,8 @@ class Agent:
         self._steps: list[Step] = []
         self._within_turn: list[tuple[float, str, dict[str, Any]]] = []
         self._timer: asyncio.TimerHandle | None = None
+        #: Nothing is changed in the kernel before it is ours.
+        self.territory = Territory()
         self._saving: asyncio.Handle | None = None
         self._has_begun = False
         self._stopping = asyncio.Event()
@@ -191,10 +194,12 @@ class Agent:
         ]
 
     async def run(self) -> None:
-        """Serve until `stop` is called. Raises AgentError, ControlError or DatapathError at the start."""
+        """Serve until `stop` is called. Raises AgentError, ControlError, TerritoryError or DatapathError at
+        the start."""
         loop = asyncio.get_running_loop()
         try:
             await self.control.start()
+            self.territory.claim()
             self._restore(time.monotonic())
             wanted = self.role.forwarding()
             if self.protected is not None:
@@ -256,13 +261,19 @@ class Agent:
         for sock in self.protected.sockets if self.protected else ():
             loop.remove_reader(sock.fileno())
         await self.control.close()
+        if self.territory.is_ours:
+            self._leave_kernel()
+        self.territory.close()
+        self.events.close()
+
+    def _leave_kernel(self) -> None:
+        """Remove all that is ours."""
         for part in (self.routes, self.networks, self.protected, self.datapath):
             try:
                 if part is not None:
                     part.close()
             except DatapathError as error:
                 logger.error("%s", error)
-        self.events.close()
 
     def _guarded(self, callback: Any, *arguments: Any) -> None:
         """A defect met by one message or report must not end the service to all others."""

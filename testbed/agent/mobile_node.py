@@ -279,11 +279,14 @@ class MobileNodeAgent(Agent):
             logger.error("%s", error)
 
     async def _close(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._home_agent_lookup.close()
+        await super()._close(loop)
+
+    def _leave_kernel(self) -> None:
         if self._native_uplink is not None:
             self._native_uplink.close()
         self._presence.close()
-        self._home_agent_lookup.close()
-        await super()._close(loop)
+        super()._leave_kernel()
 
     def prepare(self, now: float) -> None:
         """At home, the home address is there before anything is sent from it."""

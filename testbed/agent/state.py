@@ -3,9 +3,9 @@
 Class: `StateFile`.
 
 The snapshot is replaced as a whole by renaming, so that a reader sees the old state or the new one, never
-half of one. What a role promises is added to the other file before the promise is sent: an agent that is killed
-at any moment has told nobody anything that its next life does not know. Neither is forced to the disk: that
-holds for the end of the agent, not for the loss of power.
+half of one. What a role promises is added to the other file before the promise is sent: an agent that is
+killed at any moment has told nobody anything that its next life does not know. Neither is forced to the disk:
+that holds for the end of the agent, not for the loss of power.
 """
 
 import io

@@ -220,7 +220,7 @@ class Registrar(Role):
 
     def restore(self, snapshot: dict[str, Any], saved_at: float, now: float) -> None:
         """Take up the promises of an earlier life, then the changes that followed. `saved_at`: when the
-        snapshot was taken, on the clock that `now` is on. Raises ValueError if it is not a snapshot of ours."""
+        snapshot was taken, on the clock that `now` is on. Raises ValueError if it is not one of ours."""
         for entry in [entry_from_snapshot(saved, saved_at) for saved in snapshot.get("entries", ())]:
             self.cache.put(entry)
             self._changed[entry.home_address] = None
