@@ -34,7 +34,7 @@ setup(
         "tomli>=2; python_version < '3.11'",  # the standard library's tomllib
     ],
     extras_require={
-        "tests": ["hypothesis>=6.100", "pytest>=8"],
+        "tests": ["hypothesis>=6.100", "pytest>=8", "pytest-xdist>=3.6"],
         "cluster": ["distributed>=2024.1"],  # sweeps over several machines
         "controller": ["os-ken>=4"],  # the maintained continuation of Ryu
     },

@@ -27,8 +27,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Run the tests in namespaces of their own, so that the machine stays clean whatever fails."""
-    if session.config.option.collectonly or os.geteuid() != 0:
+    """Run the tests in namespaces of their own, so that the machine stays clean whatever fails.
+
+    The workers of `./run tests` are there from their start.
+    """
+    if session.config.option.collectonly or os.geteuid() != 0 or "PYTEST_XDIST_WORKER" in os.environ:
         return
     if any(map(needs_namespaces, session.items)):
         with session.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
