@@ -7,27 +7,18 @@ Functions: `rows`, `table`.
 """
 
 import sys
-import xml.etree.ElementTree as ElementTree
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from backend import BACKENDS  # noqa: E402
+from results import Outcome, read  # noqa: E402
 
 BEGIN, END = "<!-- results -->\n", "<!-- end of results -->\n"
 EVERYTHING = "all integration tests"
 _WORDS = {"passed": "passed", "failed": "FAILED", "skipped": "skipped"}
-
-
-class Outcome(NamedTuple):
-    """Of a test under a kernel."""
-
-    state: str
-    reason: str
-    backends: tuple[str, ...]
 
 
 def rows() -> list[str]:
@@ -35,28 +26,8 @@ def rows() -> list[str]:
     return [*(f"{kind}: {name}" for kind, name in BACKENDS), EVERYTHING]
 
 
-def read(paths: Iterable[Path]) -> dict[str, dict[str, Outcome]]:
-    """By kernel and test."""
-    found: dict[str, dict[str, Outcome]] = defaultdict(dict)
-    for path in paths:
-        suite = ElementTree.parse(path).getroot().find("testsuite")
-        kernel = next(p.get("value") for p in suite.iter("property") if p.get("name") == "kernel")
-        for case in suite.iter("testcase"):
-            if "tests.integration" in case.get("classname"):
-                found[kernel][f"{case.get('classname')}::{case.get('name')}"] = _outcome(case)
-    return found
-
-
-def _outcome(case: ElementTree.Element) -> Outcome:
-    backends = tuple(p.get("value") for p in case.iter("property") if p.get("name") == "backend")
-    for tag, state in (("failure", "failed"), ("error", "failed"), ("skipped", "skipped")):
-        told = case.find(tag)
-        if told is not None:
-            return Outcome(state, told.get("message", ""), backends)
-    return Outcome("passed", "", backends)
-
-
 def table(results: dict[str, dict[str, Outcome]]) -> str:
+    results = {kernel: _integration(outcomes) for kernel, outcomes in results.items()}
     kernels = list(results)
     lines = [
         f"| backend | needs | {' | '.join(kernels)} |",
@@ -66,6 +37,10 @@ def table(results: dict[str, dict[str, Outcome]]) -> str:
         cells = [_cell(results[kernel].values(), row) for kernel in kernels]
         lines.append(f"| {row} | {needs} | {' | '.join(cells)} |")
     return "\n".join([*lines, "", *_left_out(results)]) + "\n"
+
+
+def _integration(outcomes: dict[str, Outcome]) -> dict[str, Outcome]:
+    return {test: outcome for test, outcome in outcomes.items() if "tests.integration" in test}
 
 
 def _cell(outcomes: Iterable[Outcome], row: str) -> str:
