@@ -161,10 +161,19 @@ class EspTable(Table):
 
 
 class Ipsec(Table, kw_only=True):
-    """What IPsec protects the messages between mobile node and home agent with, in place of RFC 4285."""
+    """What IPsec protects the messages between mobile node and home agent with, in place of RFC 4285; in a
+    tunnel, Home Test Init and Home Test."""
 
     to_home_agent: EspTable
     to_mobile_node: EspTable
+    tunnel_to_home_agent: EspTable | None = None
+    tunnel_to_mobile_node: EspTable | None = None
+
+    @property
+    def associations(self) -> dict[str, EspTable]:
+        """Those that there are, by key."""
+        tables = ((key, getattr(self, key)) for key in Ipsec.__struct_fields__)
+        return {key: table for key, table in tables if table is not None}
 
 
 class HomeIpsec(Ipsec, kw_only=True):
@@ -396,24 +405,37 @@ def _check_keys(
 
 def _check_home_ipsec(file: HomeAgentFile) -> None:
     other_homes = [table.home_address for table in file.security_association]
-    spis = [table.to_home_agent.spi for table in file.ipsec]
+    used: set[int] = set()
     for index, table in enumerate(file.ipsec):
         name = f"ipsec[{index}]"
         _check_ipsec(name, table)
         if table.home_address in other_homes:
             raise ConfigurationError(f"{name}.home_address: has a [[security_association]] already")
-        if table.to_home_agent.spi in spis[:index]:
-            raise ConfigurationError(f"{name}.to_home_agent.spi: {spis[index]} is used already")
+        arriving = {key: each.spi for key, each in table.associations.items() if key.endswith("home_agent")}
+        for key, spi in arriving.items():
+            if spi in used:
+                raise ConfigurationError(f"{name}.{key}.spi: {spi} is used already")
+        used.update(arriving.values())
 
 
 def _check_ipsec(name: str, table: Ipsec) -> None:
-    for key in ("to_home_agent", "to_mobile_node"):
+    tables = table.associations
+    for key in ("tunnel_to_home_agent", "tunnel_to_mobile_node"):
+        if key not in tables and len(tables) > 2:
+            raise ConfigurationError(f"{name}.{key}: is missing; a tunnel has two directions")
+        if key in tables and not (tables[key].encryption_key or tables[key].encryption_key_file):
+            raise ConfigurationError(
+                f"{name}.{key}.encryption_key: is missing; a Home Test has to be encrypted (RFC 3776 §4.3)"
+            )
+    used: dict[int, str] = {}
+    for key, each in tables.items():
         try:
-            association_of(getattr(table, key))
+            association_of(each)
         except ValueError as error:
             raise ConfigurationError(f"{name}.{key}.{error}") from None
-    if table.to_home_agent.spi == table.to_mobile_node.spi:  # or messages could be sent back to their sender
-        raise ConfigurationError(f"{name}.to_mobile_node.spi: expected another than that of to_home_agent")
+        if each.spi in used:  # or messages could be sent back to their sender
+            raise ConfigurationError(f"{name}.{key}.spi: expected another than that of {used[each.spi]}")
+        used[each.spi] = key
 
 
 def _check_mobile_network(file: MobileNodeFile) -> None:
@@ -444,9 +466,8 @@ def association_of(table: EspTable) -> Esp:
 
 def ipsec_keys(table: Ipsec, home_address: IPv6Address, home_agent: IPv6Address) -> Keys:
     """The security associations between these two."""
-    return Keys(
-        home_address, home_agent, association_of(table.to_home_agent), association_of(table.to_mobile_node)
-    )
+    associations = {key: association_of(each) for key, each in table.associations.items()}
+    return Keys(home_address, home_agent, **associations)
 
 
 def key_files(file: AgentFile) -> list[str]:
@@ -467,7 +488,7 @@ def _tables_with_keys(file: AgentFile) -> list[Security | EspTable]:
     tables += getattr(file, "security_association", ())
     ipsec = getattr(file, "ipsec", None) or ()
     for each in [ipsec] if isinstance(ipsec, Ipsec) else ipsec:
-        tables += [each.to_home_agent, each.to_mobile_node]
+        tables += each.associations.values()
     return [table for table in tables if table is not None]
 
 

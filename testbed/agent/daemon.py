@@ -207,6 +207,8 @@ class Agent:
                 for sock in self.protected.sockets:
                     loop.add_reader(sock.fileno(), self._guarded, self._receive_protected, sock)
             self.datapath.reconcile(wanted)
+            if self.protected is not None:
+                self.protected.follow(wanted)
             self.feed.publish(wanted)
             self.role.changes()
             self._reconcile_routes()
@@ -391,6 +393,8 @@ class Agent:
             repairs = self.datapath.reconcile(self.role.forwarding())
             logger.warning("the kernel's state was not ours any more (%s): %d repairs", error, repairs)
             self._happened("datapath-repaired", reason=str(error), repairs=repairs)
+        if self.protected is not None:
+            self.protected.follow(changes)
 
     def _optimise(
         self, changes: dict[Pair, RouteOptimisation | None], held: list[Transmission], now: float

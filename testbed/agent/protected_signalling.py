@@ -6,16 +6,18 @@ from typing import Any
 
 from testbed.agent.packet_filter import ICMPV6, MOBILITY
 from testbed.agent.protected_socket import ProtectedSocket
-from testbed.datapath.protection import Keys, Protection
-from testbed.mobility.forwarding import Side
+from testbed.datapath.protection import Keys, Protection, Sequences
+from testbed.mobility.forwarding import HomeBinding, Path, Side
 from testbed.wire.icmpv6 import Icmpv6Message, MobilePrefixAdvertisement, MobilePrefixSolicitation
+from testbed.wire.message import HomeTestInit
 from testbed.wire.packet import Packet
 
 _IPV6_OCTETS, _EXTENSION_OCTETS = 40, 24
 
 
 class ProtectedSignalling:
-    """Mobility Header messages, and those of prefix discovery, between home addresses and their home agent.
+    """Mobility Header messages, and those of prefix discovery, between home addresses and their home agent;
+    in a tunnel between the two, Home Test Init and Home Test, where there are keys for that.
 
     `address`: this node's end, its home address or that of the home agent. Raises DatapathError where the
     kernel cannot do it.
@@ -28,12 +30,18 @@ class ProtectedSignalling:
         self._pairs = {(each.home_address, each.home_agent) for each in keys}
         self._protection = Protection(side, keys)
         self._sockets: dict[int, ProtectedSocket] = {}
-        self._restored: dict[IPv6Address, tuple[int, int, int]] = {}
+        self._restored: dict[IPv6Address, Sequences] = {}
+        self._with_tunnel = {each.home_address for each in keys if each.tunnel_to_home_agent}
+        #: The tunnels that are in use, by home address.
+        self._tunnels: dict[IPv6Address, Path] = {}
 
     def restore(self, saved: Mapping[str, Any]) -> None:
         """Take up what `snapshot` of an earlier life has told, before `open`. Raises ValueError."""
         try:
-            self._restored = {IPv6Address(home): _triple(*numbers) for home, numbers in saved.items()}
+            self._restored = {
+                IPv6Address(home): (_triple(*transport), _triple(*tunnel))
+                for home, (transport, tunnel) in saved.items()
+            }
         except (TypeError, AttributeError) as error:
             raise ValueError(f"not what IPsec has to remember: {error!r}") from error
 
@@ -49,6 +57,25 @@ class ProtectedSignalling:
         self._sockets[MOBILITY] = ProtectedSocket(self._address, peers, MOBILITY)
         self._sockets[ICMPV6] = ProtectedSocket(self._address, peers, ICMPV6, (kind.icmp_type,))
 
+    def follow(self, changes: Mapping[IPv6Address, HomeBinding | None]) -> None:
+        """Have the tunnels of these home addresses where they are now (RFC 3776 §4.3). Raises
+        DatapathError."""
+        for home_address, binding in changes.items():
+            if home_address not in self._with_tunnel:
+                continue
+            paths = binding.paths if binding is not None else ()
+            path = next((path for path in paths if path.bid == binding.default_bid), None)
+            if path is None or path.on_link is not None:
+                self._tunnels.pop(home_address, None)
+                self._protection.tunnel(home_address, None)
+            else:
+                self._protection.tunnel(home_address, path.local if self._mobile else path.remote)
+                self._tunnels[home_address] = path
+
+    def _is_tunnelled(self, packet: Packet) -> bool:
+        own = self._mobile and packet.home_address is None and packet.source in self._tunnels
+        return own and isinstance(packet.message, HomeTestInit)
+
     @property
     def sockets(self) -> Collection[ProtectedSocket]:
         """What to receive from; the kernel has dropped what was not protected."""
@@ -57,6 +84,8 @@ class ProtectedSignalling:
     def covers(self, packet: Packet) -> bool:
         """Whether this packet has to be sent by `send`."""
         message = packet.message
+        if self._is_tunnelled(packet):
+            return True
         if isinstance(message, Icmpv6Message):
             if not isinstance(message, MobilePrefixSolicitation | MobilePrefixAdvertisement):
                 return False
@@ -71,6 +100,9 @@ class ProtectedSignalling:
     def send(self, packet: Packet, data: bytes, interface: str | None, hardware: bytes | None = None) -> None:
         """Send `packet`, whose octets are `data`, by an interface; on the home link, to this link-layer
         address. Raises OSError or DatapathError."""
+        if self._is_tunnelled(packet):
+            path = self._tunnels[packet.source]
+            return self._sockets[MOBILITY].send(data[_IPV6_OCTETS:], packet.destination, path.interface)
         home_address, home_agent = self._ends(packet)
         if self._mobile:
             away, care_of_address = packet.home_address is not None, packet.source

@@ -325,7 +325,10 @@ class Classifier:
         signalling += here + compare(NOT_EQUAL, self._detour_exit)
         if self._tunnel_device is not None:  # what came out of a tunnel has not been seen by the agent
             signalling += compare(NOT_EQUAL, self._tunnel_device)
+        # also what our own rules would take for a packet to a home address (see `exemption`)
+        left_alone = mark_is(mark.value(mark.LEFT_ALONE), mark.NUMBER_MASK) + verdict(ACCEPT)
         return (
+            *((Rule(left_alone, "for IPsec"),) if self._anchor else ()),
             Rule(here + compare(EQUAL, self._detour_exit) + verdict(JUMP, "detour")),
             Rule(signalling + verdict(JUMP, "signalling")),
             Rule(protocol_is(IPV6) + verdict(JUMP, "tunnel")),

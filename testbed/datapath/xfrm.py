@@ -168,9 +168,16 @@ class State:
         """Give a state of the same key, which is there, this care-of address."""
         return _UPDATE_STATE, 0, self._body()
 
-    def remove(self) -> Message:
+    def _identity(self) -> bytes:
         identity = self.destination.packed + self._spi + struct.pack("=HBx", socket.AF_INET6, self.protocol)
-        return _DELETE_STATE, 0, identity + self._marked() + attribute(_SOURCE, self.source.packed)
+        return identity + self._marked() + attribute(_SOURCE, self.source.packed)
+
+    def remove(self) -> Message:
+        return _DELETE_STATE, 0, self._identity()
+
+    def ask(self) -> tuple[int, bytes]:
+        """The request for what the kernel has of it."""
+        return _GET_STATE, self._identity()
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,25 +248,26 @@ def _marks(found: dict[int, bytes]) -> tuple[int, int]:
 
 def dump_states(netlink: Netlink) -> list[State]:
     """Our states, as far as these classes can say what they are: without selectors and keys."""
-    states = []
-    for body in netlink.dump(_GET_STATE, bytes(40)):
-        destination, spi, protocol = _identity.unpack_from(body, 56)
-        source = body[80:96]
-        _, request, family, mode = struct.unpack_from("=IIHB", body, 204)
-        if family != socket.AF_INET6 or not FIRST_REQUEST <= request <= LAST_REQUEST:
-            continue
-        found = attributes(body, _STATE_OCTETS)
-        addresses = IPv6Address(source), IPv6Address(destination)
-        esp = Esp(int.from_bytes(spi, "big"), b"") if protocol == ESP else None
-        care_of = found.get(_CARE_OF_ADDRESS)
-        states.append(
-            State(
-                *addresses, protocol, mode, request, esp=esp, mark=_marks(found),
-                care_of_address=IPv6Address(care_of) if care_of else None,
-                sequence=_replay.unpack(found[_REPLAY]) if _REPLAY in found else (0, 0, 0),
-            )
-        )  # fmt: skip
-    return states
+    states = map(_parse_state, netlink.dump(_GET_STATE, bytes(40)))
+    return [state for state in states if state is not None]
+
+
+def _parse_state(body: bytes) -> State | None:
+    """None: not one of ours."""
+    destination, spi, protocol = _identity.unpack_from(body, 56)
+    source = body[80:96]
+    _, request, family, mode = struct.unpack_from("=IIHB", body, 204)
+    if family != socket.AF_INET6 or not FIRST_REQUEST <= request <= LAST_REQUEST:
+        return None
+    found = attributes(body, _STATE_OCTETS)
+    addresses = IPv6Address(source), IPv6Address(destination)
+    esp = Esp(int.from_bytes(spi, "big"), b"") if protocol == ESP else None
+    care_of = found.get(_CARE_OF_ADDRESS)
+    return State(
+        *addresses, protocol, mode, request, esp=esp, mark=_marks(found),
+        care_of_address=IPv6Address(care_of) if care_of else None,
+        sequence=_replay.unpack(found[_REPLAY]) if _REPLAY in found else (0, 0, 0),
+    )  # fmt: skip
 
 
 def dump_policies(netlink: Netlink) -> list[TransformPolicy]:
@@ -291,6 +299,15 @@ class Transformations:
         """What the kernel has of them."""
         policies = [policy for policy in dump_policies(self._netlink) if policy.priority in self._requests]
         return [*policies, *(s for s in dump_states(self._netlink) if s.request in self._requests)]
+
+    def now(self, state: State) -> State | None:
+        """What the kernel has of this one, if it has it."""
+        try:
+            return _parse_state(self._netlink.request(*state.ask()))
+        except NetlinkError as error:
+            if error.errno != errno.ESRCH:
+                raise
+            return None
 
     def clean(self) -> None:
         """Remove what an earlier life has left."""

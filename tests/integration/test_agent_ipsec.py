@@ -9,10 +9,10 @@ from ipaddress import IPv6Address
 
 import ipsec
 import pytest
-from agent_network import HOME, HOME_ADDRESS, HOME_AGENT, MOBILE_NODE, ROOT, Agent, AgentNetwork
-from datapath_network import Capture, send_raw, wait_for
+from agent_network import HOME_ADDRESS, HOME_AGENT, ROOT, AgentNetwork
+from datapath_network import send_raw, wait_for
+from ipsec import OTHER_HOME, Wire, decrypted, home_agent, mobile_node, registered, state, statistics
 from ipv6_ready import case
-from scapy.utils import PcapWriter
 from signalling import BA, BRR, BU, binding_identifier, ipv6_packet, mobility_header, with_options
 
 from testbed.datapath.protection import why_not
@@ -21,8 +21,7 @@ requirement = pytest.mark.requirement
 esp = pytest.mark.backend("signalling", "ESP")
 
 ESP, ROUTING, OPTIONS, MOBILITY = 50, 43, 60, 135
-OTHER_HOME, NO_HOME = (str(IPv6Address(HOME_ADDRESS) + n) for n in (1, 2))
-LINKTYPE_IPV6 = 229
+NO_HOME = str(IPv6Address(HOME_ADDRESS) + 2)
 
 
 @pytest.fixture(scope="module")
@@ -43,83 +42,11 @@ def forgetful(request):
             node.shell("ip xfrm state flush; ip xfrm policy flush")
 
 
-def home_agent(network, folder, encrypted=True, **more):
-    table = "".join(
-        f'[[ipsec]]\nhome_address = "{home}"\n{ipsec.tables(encrypted, other)}'
-        for home, other in ((HOME_ADDRESS, 0), (OTHER_HOME, 0x100))
-    )
-    return Agent(network.ha, folder, table, text=without_keys(HOME), **more)
-
-
-def mobile_node(network, folder, encrypted=True):
-    table = f"[ipsec]\n{ipsec.tables(encrypted)}"
-    return Agent(network.mn, folder, table, text=without_keys(MOBILE_NODE))
-
-
-def without_keys(text):
-    return "".join(line for line in text.splitlines(True) if not line.startswith("security"))
-
-
-def registered(mn):
-    bindings, flows = mn.ask("bindings"), mn.ask("flows")
-    return all(b["registered"] == b["care_of_address"] for b in bindings) and all(
-        flow["state"] == "registered" for flow in flows
-    )
-
-
-def state(*agents):
-    """What the agents have, but for what time alone changes."""
-    bindings = [agent.ask("bindings") for agent in agents]
-    for binding in (binding for each in bindings for binding in each):
-        binding.pop("remaining_s")
-    return bindings, [agent.ask("flows") for agent in agents]
-
-
-def statistics(node):
-    """The kernel's counters of what IPsec has dropped."""
-    lines = node.shell("cat /proc/thread-self/net/xfrm_stat").splitlines()
-    return {name: int(value) for name, value in map(str.split, lines)}
-
-
-class Wire:
-    """What passes the access router: messages between mobile node and home agent, in the order of arrival."""
-
-    def __init__(self, network):
-        self.captures = [Capture(network.ar, name) for name in ("wlan", "cellular", "core")]
-
-    def packets(self):
-        found = [data for capture in self.captures for data in capture.packets()]
-        return [data for data in found if data[6] in (ROUTING, OPTIONS, ESP, MOBILITY)]
-
-    def close(self):
-        for capture in self.captures:
-            capture.close()
-
-
 @pytest.fixture
 def wire(network):
     wire = Wire(network)
     yield wire
     wire.close()
-
-
-def decrypted(packets, path):
-    """What tshark finds in the packets: (Mobility Header type, care-of address of the IPv6 header)."""
-    with PcapWriter(str(path), linktype=LINKTYPE_IPV6) as file:
-        for packet in packets:
-            file.write(packet)
-    associations = []
-    for _, spi, key, encryption in (ipsec.TO_HOME_AGENT, ipsec.TO_MOBILE_NODE):
-        algorithms = f'"AES-CBC [RFC3602]","0x{encryption}","HMAC-SHA-256-128 [RFC4868]","0x{key}"'
-        associations += ["-o", f'uat:esp_sa:"IPv6","*","*","{spi:#010x}",{algorithms}']
-    fields = ("mip6.mhtype", "mip6.bi.coa_ipv6", "mip6.acoa.acoa", "esp.icv_bad", "esp.icv_good")
-    done = subprocess.run(
-        ["tshark", "-n", "-r", str(path), "-T", "fields", "-E", "separator=|", "-E", "occurrence=a"]
-        + ["-o", "esp.enable_encryption_decode:TRUE", "-o", "esp.enable_authentication_check:TRUE"]
-        + associations + [part for field in fields for part in ("-e", field)],
-        check=True, capture_output=True, text=True,
-    )  # fmt: skip
-    return [line.split("|") for line in done.stdout.splitlines()]
 
 
 @esp
