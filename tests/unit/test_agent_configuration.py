@@ -360,6 +360,12 @@ MOBILE_BY_IPSEC = {key: value for key, value in MOBILE_NODE.items() if key != "s
 HOME_IPSEC = IPSEC | {"home_address": "2001:db8:100::101"}
 
 
+TUNNEL = {
+    "tunnel_to_home_agent": {"spi": 0x1003, "key": "44" * 32, "encryption_key": "55" * 16},
+    "tunnel_to_mobile_node": {"spi": 0x1004, "key": "66" * 32, "encryption_key": "77" * 32},
+}
+
+
 def test_ipsec():
     file = check(MOBILE_BY_IPSEC)
     keys = ipsec_keys(file.ipsec, file.home_address, file.home_agent)
@@ -371,6 +377,18 @@ def test_ipsec():
     assert [str(table.home_address) for table in file.ipsec] == ["2001:db8:100::101"]
     alone = {key: value for key, value in HOME_AGENT.items() if key != "security_association"}
     check(alone | {"ipsec": [HOME_IPSEC]})
+
+
+def test_ipsec_of_the_home_test():
+    file = check(MOBILE_BY_IPSEC | {"ipsec": IPSEC | TUNNEL})
+    keys = ipsec_keys(file.ipsec, file.home_address, file.home_agent)
+    assert keys.tunnel_to_home_agent == Esp(0x1003, b"\x44" * 32, b"\x55" * 16)
+    assert keys.tunnel_to_mobile_node == Esp(0x1004, b"\x66" * 32, b"\x77" * 32)
+    check(HOME_AGENT | {"ipsec": [HOME_IPSEC | TUNNEL]})
+
+
+def with_tunnel(key, **changes):
+    return MOBILE_BY_IPSEC | {"ipsec": IPSEC | TUNNEL | {key: TUNNEL[key] | changes}}
 
 
 def with_association(**changes):
@@ -387,6 +405,15 @@ def with_association(**changes):
      "ipsec.to_home_agent.key_file: /nowhere cannot be read: No such file or directory"),
     (with_association(spi=0x1002),
      "ipsec.to_mobile_node.spi: expected another than that of to_home_agent"),
+    (with_tunnel("tunnel_to_home_agent", encryption_key=""),
+     "ipsec.tunnel_to_home_agent.encryption_key: is missing; a Home Test has to be encrypted (RFC 3776 §4.3)"),
+    (MOBILE_BY_IPSEC | {"ipsec": IPSEC | {"tunnel_to_home_agent": TUNNEL["tunnel_to_home_agent"]}},
+     "ipsec.tunnel_to_mobile_node: is missing; a tunnel has two directions"),
+    (with_tunnel("tunnel_to_mobile_node", spi=0x1001),
+     "ipsec.tunnel_to_mobile_node.spi: expected another than that of to_home_agent"),
+    (HOME_AGENT | {"ipsec": [HOME_IPSEC | TUNNEL, HOME_IPSEC | {
+        "home_address": "2001:db8:100::102", "to_home_agent": ASSOCIATION | {"spi": 0x1003}}]},
+     "ipsec[1].to_home_agent.spi: 4099 is used already"),
     (MOBILE_NODE | {"ipsec": IPSEC}, "security: does not go with [ipsec]"),
     (MOBILE_BY_IPSEC | {"hierarchical": True}, "hierarchical: does not go with [ipsec]"),
     ({key: value for key, value in MOBILE_BY_IPSEC.items() if key != "home_agent"}
