@@ -29,6 +29,7 @@ from testbed.agent.garbage import collect_rarely  # noqa: E402
 from testbed.agent.mobility_socket import MobilitySocket  # noqa: E402
 from testbed.emulation.agent import Agent, home_agent_configuration  # noqa: E402
 from testbed.emulation.link_probe import private_namespaces  # noqa: E402
+from testbed.emulation.security import shared_keys  # noqa: E402
 from testbed.experiment import bench  # noqa: E402
 from testbed.experiment.bench import Figure  # noqa: E402
 from testbed.isolation import isolate  # noqa: E402
@@ -207,7 +208,7 @@ class AgentBench:
     def running(self, folder: Path) -> Iterator["AgentBench"]:
         with private_namespaces(2) as (agent, mobile):
             self._connect(agent, mobile)
-            keys = {str(home_address(node)): KEY.key.hex() for node in range(self.nodes)}
+            keys = shared_keys({str(home_address(node)): KEY.key.hex() for node in range(self.nodes)})
             configuration = home_agent_configuration("ha", HOME_AGENT, "home0", [HOME_PREFIX], keys)
             configuration["control"] = {"socket": str(folder / "ha.sock")}
             self.events = folder / "events.jsonl"

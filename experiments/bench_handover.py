@@ -66,6 +66,7 @@ def main() -> int:
         access_networks=command_line.access_networks(arguments),
         link_backend=arguments.link_backend,
         tunnel_backend=arguments.tunnel_backend,
+        security=arguments.security,
         seed=arguments.seed,
     )
     folder = command_line.begin(arguments, "bench-handover")

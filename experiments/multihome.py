@@ -208,6 +208,7 @@ def network(arguments, seed: int) -> MultihomeTopology:
         access_networks=command_line.access_networks(arguments),
         link_backend=arguments.link_backend,
         tunnel_backend=arguments.tunnel_backend,
+        security=arguments.security,
         seed=seed,
     )
 

@@ -147,6 +147,7 @@ def network(arguments, seed: int) -> SdnTopology:
         access_networks=command_line.access_networks(arguments),
         link_backend=arguments.link_backend,
         tunnel_backend=arguments.tunnel_backend,
+        security=arguments.security,
         seed=seed,
     )
 

@@ -14,8 +14,8 @@ ar4                         one in the domain of map2; ar5: one without any anch
 from collections.abc import Iterable, Mapping
 from ipaddress import IPv6Network
 
-from testbed.emulation.agent import SPI
 from testbed.emulation.node import HomeAgent
+from testbed.emulation.security import METHODS, SPI
 from topologies.multihome import CORE_PREFIXES, MultihomeTopology, access_prefix
 
 REGIONAL_INTERFACE = "region0"
@@ -35,6 +35,8 @@ class HierarchicalTopology(MultihomeTopology):
 
     def build(self, *arguments, **parameters) -> None:
         super().build(*arguments, **parameters)
+        if self.security.method != METHODS[0]:
+            raise ValueError(f"security: {self.security.method} does not go with anchor points")
         if len(self.access_networks) != 2:
             raise ValueError(f"access_networks: {len(self.access_networks)} given, expected 2")
         for number in _SPARE_ROUTERS:

@@ -14,7 +14,6 @@ Classes: `AccessNetwork`, `MultihomeTopology`. For Mininet's own command, too:
 """
 
 import re
-import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
@@ -25,6 +24,7 @@ from testbed.emulation.agent import home_agent_configuration, mobile_node_config
 from testbed.emulation.link import LinkParameters, ShapedLink
 from testbed.emulation.node import AccessRouter, CorrespondentNode, HomeAgent, MobileNode, Router
 from testbed.emulation.node import Host as HomeNode
+from testbed.emulation.security import METHODS, Security
 
 MAX_ACCESS_NETWORKS = 254
 MAX_MOBILE_NODES = 999
@@ -100,7 +100,9 @@ class MultihomeTopology(Topo):
     AccessNetwork.parse); mobile_nodes: how many ("mn", "mn2", "mn3", ...), each with an interface in every
     access network; link_backend: how the access links get their parameters; tunnel_backend: of the agents;
     agents: start them with the network, without flow bindings; seed: of the access links' loss and jitter;
-    home_advertisements: Router Advertisements on the home link, for mobile nodes that are to come there.
+    home_advertisements: Router Advertisements on the home link, for mobile nodes that are to come there;
+    security: what protects the messages between mobile nodes and home agent, "mobility-options" (RFC 4285) or
+    "ipsec" (RFC 3776, where the kernel has it).
 
     Raises ValueError that names the parameter.
     """
@@ -110,12 +112,13 @@ class MultihomeTopology(Topo):
 
     def build(self, access_networks: Iterable[AccessNetwork] | str = DEFAULT_ACCESS_NETWORKS,
               mobile_nodes: int = 1, link_backend: str = "auto", tunnel_backend: str = "auto",
-              agents: bool = False, seed: int | None = None, home_advertisements: bool = False) -> None:
+              agents: bool = False, seed: int | None = None, home_advertisements: bool = False,
+              security: str = METHODS[0]) -> None:
         if isinstance(access_networks, str):
             access_networks = [AccessNetwork.parse(text) for text in access_networks.split("+")]
         self.access_networks = tuple(access_networks)
         self.tunnel_backend = tunnel_backend
-        self._keys: dict[str, str] = {}
+        self.security = Security(security)
         names = [network.name for network in self.access_networks]
         if not 2 <= len(names) <= MAX_ACCESS_NETWORKS:
             raise ValueError(f"access_networks: {len(names)} given, expected 2 to {MAX_ACCESS_NETWORKS}")
@@ -190,8 +193,8 @@ class MultihomeTopology(Topo):
 
     def home_agent_configuration(self, **more: object) -> dict:
         """The configuration of the home agent's agent; `more` adds or replaces keys."""
-        keys = {str(self.home_addresses[name]): self.key(name) for name in self.home_addresses}
-        return home_agent_configuration("ha", HOME_AGENT, HOME_INTERFACE, [HOME_PREFIX], keys,
+        return home_agent_configuration("ha", HOME_AGENT, HOME_INTERFACE, [HOME_PREFIX],
+                                        self.security.of_home_agent(self.home_addresses),
                                         tunnel_backend=self.tunnel_backend) | more
 
     def mobile_node_configuration(self, name: str | None = None, preferred: str | None = None,
@@ -209,12 +212,8 @@ class MultihomeTopology(Topo):
                        "priority": 10 if network == (preferred or names[-1]) else 20}
                       for bid, network in enumerate(names, start=1)]
         return mobile_node_configuration(name, self.home_addresses[name], HOME_AGENT, interfaces,
-                                         self.key(name), flows,
+                                         self.security.of_mobile_node(name), flows,
                                          tunnel_backend=self.tunnel_backend) | more
-
-    def key(self, name: str) -> str:
-        """What a mobile node shares with the home agent, made for this network: 32 hexadecimal digits."""
-        return self._keys.setdefault(name, secrets.token_hex(16))
 
     def draw(self) -> str:
         """The network as text, with addresses and the parameters of the access links."""

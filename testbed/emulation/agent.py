@@ -16,25 +16,22 @@ from pathlib import Path
 from testbed.agent.control import Client, ControlError
 from testbed.emulation.process import EmulationError, wait_until
 
-#: The index of the keys that mobile nodes share with the home agent (RFC 4285 §5.1).
-SPI = 1000
-
 
 def mobile_node_configuration(
     name: str,
     home_address: str,
     home_agent: str,
     interfaces: Iterable[Mapping],
-    key: str,
+    security: Mapping,
     flows: Iterable[Mapping] = (),
     lifetime_s: int = 60,
     tunnel_backend: str = "auto",
 ) -> dict:
     """The configuration of a mobile node's agent.
 
-    `interfaces`: mappings with `name`, `bid`, `priority` (the lowest is the default binding); `key`: shared
-    with the home agent, 32 hexadecimal digits; `flows`: mappings with `fid`, `priority`, `action`, `bids`
-    and selector keys.
+    `interfaces`: mappings with `name`, `bid`, `priority` (the lowest is the default binding); `security`: the
+    tables of what it shares with the home agent (see `testbed.emulation.security`); `flows`: mappings with
+    `fid`, `priority`, `action`, `bids` and selector keys.
     """
     return {
         "role": "mobile-node",
@@ -43,7 +40,7 @@ def mobile_node_configuration(
         "home_agent": str(home_agent),
         "lifetime_s": lifetime_s,
         "interface": [dict(interface) for interface in interfaces],
-        "security": {"spi": SPI, "key": key},
+        **security,
         "flow": [dict(flow) for flow in flows],
         "datapath": {"tunnel_backend": tunnel_backend},
     }
@@ -54,20 +51,18 @@ def home_agent_configuration(
     address: str,
     home_interface: str,
     home_prefixes: Sequence[str],
-    keys: Mapping[str, str],
+    security: Mapping,
     max_lifetime_s: int = 420,
     tunnel_backend: str = "auto",
 ) -> dict:
-    """The configuration of a home agent's agent. `keys`: those of the mobile nodes, by home address."""
+    """The configuration of a home agent's agent. `security`: the tables of what mobile nodes share with it."""
     return {
         "role": "home-agent",
         "name": name,
         "address": str(address),
         "home_interface": home_interface,
         "home_prefixes": [str(prefix) for prefix in home_prefixes],
-        "security_association": [
-            {"home_address": str(home_address), "spi": SPI, "key": key} for home_address, key in keys.items()
-        ],
+        **security,
         "max_lifetime_s": max_lifetime_s,
         "duplicate_address_detection": False,  # nor do the nodes: it would hold everything back for a second
         "datapath": {"tunnel_backend": tunnel_backend},
@@ -75,7 +70,8 @@ def home_agent_configuration(
 
 
 def to_toml(configuration: Mapping) -> str:
-    """`configuration` as TOML: plain values first, then tables, then arrays of tables (one level deep)."""
+    """`configuration` as TOML: plain values first, then tables, then arrays of tables; what is a
+    table within a table is written in line."""
     plain, tables = [], []
     for key, value in configuration.items():
         if isinstance(value, Mapping):
@@ -89,6 +85,8 @@ def to_toml(configuration: Mapping) -> str:
 
 
 def _toml_value(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{key} = {_toml_value(each)}" for key, each in value.items()) + " }"
     if isinstance(value, bool) or isinstance(value, str):
         return json.dumps(value)  # JSON's strings and booleans are valid TOML
     if isinstance(value, (list, tuple)):

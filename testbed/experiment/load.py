@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from testbed.emulation.process import wait_until
+from testbed.emulation.security import METHODS
 from testbed.experiment.narrator import Narrator
 from testbed.experiment.profile import access_networks, load_link
 from testbed.experiment.run import Run
@@ -38,6 +39,7 @@ def run_load(
         mobile_nodes=nodes,
         link_backend=parameters.get("link_backend", "auto"),
         tunnel_backend=parameters.get("tunnel_backend", "auto"),
+        security=parameters.get("security", METHODS[0]),
         seed=seed,
     )
     first, second = (network.name for network in topology.access_networks[:2])

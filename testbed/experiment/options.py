@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from testbed.emulation.link import BACKENDS as LINK_BACKENDS
+from testbed.emulation.security import METHODS
 from testbed.isolation import isolate
 from topologies.multihome import DEFAULT_ACCESS_NETWORKS, AccessNetwork
 
@@ -85,11 +86,22 @@ def parser(program: str, description: str, epilog: str, duration_s: float, quick
         action="store_true",
         help="the result as one JSON document on standard output, all else on standard error",
     )
+    _add_choices(made)
+    return made
+
+
+def _add_choices(made: Parser) -> None:
+    """How the network is made."""
     made.add_argument("--link-backend", choices=LINK_BACKENDS, default="auto", help="who shapes the links")
     made.add_argument(
         "--tunnel-backend", choices=TUNNEL_BACKENDS, default="auto", help="who encapsulates packets"
     )
-    return made
+    made.add_argument(
+        "--security",
+        choices=METHODS,
+        default=METHODS[0],
+        help="what protects the signalling with the home agent: RFC 4285, or ESP where the kernel has it",
+    )
 
 
 def add_repeat_options(made: Parser) -> None:
@@ -143,10 +155,7 @@ def series_parser(
     made.add_argument(
         "--share-machine", action="store_true", help="measure although another series does so on this machine"
     )
-    made.add_argument("--link-backend", choices=LINK_BACKENDS, default="auto", help="who shapes the links")
-    made.add_argument(
-        "--tunnel-backend", choices=TUNNEL_BACKENDS, default="auto", help="who encapsulates packets"
-    )
+    _add_choices(made)
     return made
 
 
@@ -158,8 +167,8 @@ def repetitions(options: argparse.Namespace) -> int:
 def common_parameters(options: argparse.Namespace) -> dict:
     """The parameters that all cases of a series share: only those that are not the default ones."""
     found = {"pace": options.quick_pace} if options.quick else {}
-    for name in ("link_backend", "tunnel_backend"):
-        if getattr(options, name) != "auto":
+    for name, default in (("link_backend", "auto"), ("tunnel_backend", "auto"), ("security", METHODS[0])):
+        if getattr(options, name) != default:
             found[name] = getattr(options, name)
     return found
 

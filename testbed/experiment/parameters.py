@@ -10,6 +10,7 @@ from msgspec import Meta, Struct
 
 from testbed.agent.validation import validation_sentence
 from testbed.emulation.link import BACKENDS as LINK_BACKENDS
+from testbed.emulation.security import METHODS
 from testbed.experiment.options import TUNNEL_BACKENDS
 from testbed.experiment.profile import ProfileError, load_link, load_scenario
 
@@ -24,6 +25,7 @@ class _Parameters(Struct, forbid_unknown_fields=True, kw_only=True):
     pace: Annotated[float, Meta(gt=0, le=100)] = 1.0
     link_backend: Literal[tuple(LINK_BACKENDS)] = "auto"  # type: ignore[valid-type]
     tunnel_backend: Literal[TUNNEL_BACKENDS] = "auto"  # type: ignore[valid-type]
+    security: Literal[METHODS] = METHODS[0]  # type: ignore[valid-type]
 
 
 class SteeringParameters(_Parameters, kw_only=True):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from testbed.emulation.process import wait_until
+from testbed.emulation.security import METHODS
 from testbed.experiment.narrator import Narrator
 from testbed.experiment.profile import (
     FlowProfile,
@@ -265,6 +266,7 @@ def _network(
         "access_networks": access_networks(links),
         "link_backend": parameters.get("link_backend", "auto"),
         "tunnel_backend": parameters.get("tunnel_backend", "auto"),
+        "security": parameters.get("security", METHODS[0]),
         "seed": seed,
     }
     distances = {name: parameters.get(name, 0.0) for name in ("ha_distance_ms", "cn_distance_ms")}
@@ -273,6 +275,8 @@ def _network(
         strategy.carrier is Carrier.SWITCHES and any(distances.values())
     ):
         raise RunError(f"{strategy.name}: it has no network with a mobile router or with distances")
+    if strategy.carrier is Carrier.ANCHOR_POINT and common["security"] != METHODS[0]:
+        raise RunError(f"{strategy.name}: {common['security']} does not go with anchor points")
     if strategy.carrier is Carrier.SWITCHES:
         return SwitchedRun(
             SdnTopology(**common), folder, narrator, mirrored=True, whole_packets=whole_packets

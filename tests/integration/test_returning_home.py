@@ -154,7 +154,7 @@ def start_with_same_identifier(network, **mobile_node):
     """A home address with the interface identifier of mn-wlan: link-local address, home address, agents."""
     own = link_local(network)
     home = str(IPv6Address(int(HOME_PREFIX.network_address) | int(IPv6Address(own)) & (1 << 64) - 1))
-    key = {"home_address": home, "spi": 1000, "key": network.topo.key("mn")}
+    key = {"home_address": home, "spi": 1000, "key": network.topo.security.key("mn")}
     ha = network["ha"].start_agent(network.topo.home_agent_configuration(security_association=[key]))
     mn = network["mn"].start_agent(
         network.topo.mobile_node_configuration(home_address=home, **mobile_node))

@@ -406,7 +406,8 @@ def with_association(**changes):
     (with_association(spi=0x1002),
      "ipsec.to_mobile_node.spi: expected another than that of to_home_agent"),
     (with_tunnel("tunnel_to_home_agent", encryption_key=""),
-     "ipsec.tunnel_to_home_agent.encryption_key: is missing; a Home Test has to be encrypted (RFC 3776 §4.3)"),
+     "ipsec.tunnel_to_home_agent.encryption_key: is missing; a Home Test has to be encrypted "
+     "(RFC 3776 §4.3)"),
     (MOBILE_BY_IPSEC | {"ipsec": IPSEC | {"tunnel_to_home_agent": TUNNEL["tunnel_to_home_agent"]}},
      "ipsec.tunnel_to_mobile_node: is missing; a tunnel has two directions"),
     (with_tunnel("tunnel_to_mobile_node", spi=0x1001),

@@ -113,3 +113,18 @@ def test_configurations_are_what_agents_read(tmp_path):
     assert isinstance(home_agent, HomeAgentFile)
     assert (str(home_agent.address), home_agent.home_interface) == ("2001:db8:100::1", "home0")
     assert [str(prefix) for prefix in home_agent.home_prefixes] == ["2001:db8:100::/64"]
+
+
+def test_agents_share_the_associations_of_ipsec(tmp_path):
+    topology = MultihomeTopology(mobile_nodes=2, security="ipsec")
+    file = tmp_path / "agent.toml"
+    file.write_text(to_toml(topology.home_agent_configuration()))
+    home_agent = load(str(file))
+    assert home_agent.security_association == []
+    for name, table in zip(topology.home_addresses, home_agent.ipsec, strict=True):
+        file.write_text(to_toml(topology.mobile_node_configuration(name)))
+        mobile_node = load(str(file))
+        assert mobile_node.home_address == table.home_address and mobile_node.security is None
+        assert mobile_node.ipsec.associations == table.associations and len(table.associations) == 4
+    assert home_agent.ipsec[0].to_home_agent.key != home_agent.ipsec[1].to_home_agent.key
+    assert MultihomeTopology().mobile_node_configuration()["security"]["spi"] == 1000
