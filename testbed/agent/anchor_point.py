@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from testbed.agent.configuration import AnchorPointFile, association, policy
+from testbed.agent.configuration import AnchorPointFile, association, map_keys, policy
 from testbed.agent.home_agent import HomeAgentAgent
+from testbed.agent.protected_signalling import ProtectedSignalling
 from testbed.agent.security import time_of_day
 from testbed.mobility.anchor_point import AnchorPoint, AnchorPointConfiguration
 
@@ -28,7 +29,11 @@ class AnchorPointAgent(HomeAgentAgent):
             max_refusals_per_sender_per_s=file.max_refusals_per_sender_per_s,
             local_prefixes=tuple(file.local_prefixes),
             keys=tuple(association(table) for table in file.security_association),
+            by_ipsec=frozenset(table.regional_address for table in file.ipsec),
         )
+        if file.ipsec:
+            keys = [map_keys(table, file.address) for table in file.ipsec]
+            self.protected = ProtectedSignalling(self.side, keys)
         return AnchorPoint(configuration, self.started, self.codec, time_of_day)
 
     def join_home_link(self) -> None:

@@ -182,6 +182,25 @@ class HomeIpsec(Ipsec, kw_only=True):
     home_address: IPv6Address
 
 
+class AnchorIpsec(Table, kw_only=True):
+    """The same of a regional address with a mobility anchor point (RFC 5380 §12.1), at the latter."""
+
+    regional_address: IPv6Address
+    to_anchor_point: EspTable
+    to_mobile_node: EspTable
+
+    @property
+    def associations(self) -> dict[str, EspTable]:
+        """By key."""
+        return {key: getattr(self, key) for key in ("to_anchor_point", "to_mobile_node")}
+
+
+class MapIpsec(AnchorIpsec, kw_only=True):
+    """The same at the mobile node, for each anchor point."""
+
+    anchor_point: IPv6Address
+
+
 class Correspondent(Table):
     """A node to which the route is to be optimised."""
 
@@ -238,6 +257,7 @@ class MobileNodeFile(AgentTables, tag_field="role", tag="mobile-node", kw_only=T
     returning_home: Literal["complete", "simultaneous"] = "complete"
     hierarchical: bool = False
     map_security: Security | None = None
+    map_ipsec: list[MapIpsec] = []
 
 
 class HomeAgentFile(RegistrarTables, tag_field="role", tag="home-agent", kw_only=True):
@@ -260,6 +280,7 @@ class AnchorPointFile(RegistrarTables, tag_field="role", tag="anchor-point", kw_
     regional_prefixes: Annotated[list[IPv6Network], Meta(min_length=1)]
     local_prefixes: list[IPv6Network] = []
     security_association: list[Security] = []
+    ipsec: list[AnchorIpsec] = []
 
     @property
     def home_interface(self) -> str:
@@ -326,7 +347,16 @@ def check(tables: dict[str, Any]) -> AgentFile:
         _check_home_ipsec(file)
     elif isinstance(file, AnchorPointFile):
         _check_unique("security_association", file.security_association, "spi")
-        _check_keys("security_association", list(enumerate(file.security_association)), file)
+        if file.security_association or not file.ipsec:
+            _check_keys("security_association", list(enumerate(file.security_association)), file)
+        _check_unique("ipsec", file.ipsec, "regional_address")
+        _check_associations("ipsec", file.ipsec, "to_anchor_point")
+        for index, table in enumerate(file.ipsec):
+            if not any(table.regional_address in prefix for prefix in file.regional_prefixes):
+                raise ConfigurationError(
+                    f"ipsec[{index}].regional_address: expected one of regional_prefixes, "
+                    f"not {table.regional_address}"
+                )
     return file
 
 
@@ -358,21 +388,34 @@ def _check_mobile_node(file: MobileNodeFile) -> None:
             ("hierarchical", not file.hierarchical),
             ("mobile_network", file.mobile_network is None),
             ("multiple_care_of_addresses = false", file.multiple_care_of_addresses),
-            ("[ipsec]", file.ipsec is None),
         ):
             if not alone:
                 raise ConfigurationError(f'returning_home: "simultaneous" does not go with {key}')
     if file.ipsec is None:
         _check_keys("security", [(None, file.security)] if file.security else [], file)
     else:
-        for key in ("security", "hierarchical"):
-            if getattr(file, key):
-                raise ConfigurationError(f"{key}: does not go with [ipsec]")
+        if file.security:
+            raise ConfigurationError("security: does not go with [ipsec]")
+        if file.hierarchical:
+            raise ConfigurationError(
+                "hierarchical: does not go with [ipsec], as the kernel would send from a regional address "
+                "outside of the anchor point's tunnel; [[map_ipsec]] is for anchor points"
+            )
         if file.home_agent is None:
-            raise ConfigurationError("home_agent: is missing; [ipsec] is with one home agent")
+            raise ConfigurationError(
+                "home_agent: is missing; [ipsec] is with one home agent, as several would disturb each "
+                "other's sequence numbers"
+            )
         _check_ipsec("ipsec", file.ipsec)
+        _check_tunnel("ipsec", file.ipsec)
     if file.hierarchical:
-        _check_keys("map_security", [(None, file.map_security)] if file.map_security else [], file)
+        if file.map_security or not file.map_ipsec:
+            _check_keys("map_security", [(None, file.map_security)] if file.map_security else [], file)
+    elif file.map_ipsec:
+        raise ConfigurationError("map_ipsec: does not go without hierarchical = true")
+    for key in ("anchor_point", "regional_address"):
+        _check_unique("map_ipsec", file.map_ipsec, key)
+    _check_associations("map_ipsec", file.map_ipsec, "to_mobile_node")
     for index, flow in enumerate(file.flow):
         try:
             flow_binding(flow, file.interface)
@@ -405,20 +448,27 @@ def _check_keys(
 
 def _check_home_ipsec(file: HomeAgentFile) -> None:
     other_homes = [table.home_address for table in file.security_association]
-    used: set[int] = set()
+    _check_associations("ipsec", file.ipsec, "to_home_agent")
     for index, table in enumerate(file.ipsec):
-        name = f"ipsec[{index}]"
-        _check_ipsec(name, table)
+        _check_tunnel(f"ipsec[{index}]", table)
         if table.home_address in other_homes:
-            raise ConfigurationError(f"{name}.home_address: has a [[security_association]] already")
-        arriving = {key: each.spi for key, each in table.associations.items() if key.endswith("home_agent")}
-        for key, spi in arriving.items():
+            raise ConfigurationError(f"ipsec[{index}].home_address: has a [[security_association]] already")
+
+
+def _check_associations(name: str, tables: list[Ipsec | AnchorIpsec], arriving: str) -> None:
+    """`arriving`: the end of the names of those of which the receiver, who is the same for all, has one SPI
+    each."""
+    used: set[int] = set()
+    for index, table in enumerate(tables):
+        _check_ipsec(f"{name}[{index}]", table)
+        spis = {key: each.spi for key, each in table.associations.items() if key.endswith(arriving)}
+        for key, spi in spis.items():
             if spi in used:
-                raise ConfigurationError(f"{name}.{key}.spi: {spi} is used already")
-        used.update(arriving.values())
+                raise ConfigurationError(f"{name}[{index}].{key}.spi: {spi} is used already")
+        used.update(spis.values())
 
 
-def _check_ipsec(name: str, table: Ipsec) -> None:
+def _check_tunnel(name: str, table: Ipsec) -> None:
     tables = table.associations
     for key in ("tunnel_to_home_agent", "tunnel_to_mobile_node"):
         if key not in tables and len(tables) > 2:
@@ -427,8 +477,11 @@ def _check_ipsec(name: str, table: Ipsec) -> None:
             raise ConfigurationError(
                 f"{name}.{key}.encryption_key: is missing; a Home Test has to be encrypted (RFC 3776 §4.3)"
             )
+
+
+def _check_ipsec(name: str, table: Ipsec | AnchorIpsec) -> None:
     used: dict[int, str] = {}
-    for key, each in tables.items():
+    for key, each in table.associations.items():
         try:
             association_of(each)
         except ValueError as error:
@@ -470,6 +523,13 @@ def ipsec_keys(table: Ipsec, home_address: IPv6Address, home_agent: IPv6Address)
     return Keys(home_address, home_agent, **associations)
 
 
+def map_keys(table: AnchorIpsec, anchor_point: IPv6Address) -> Keys:
+    """The same with an anchor point, which is to a regional address what a home agent is to a home address
+    (draft §9)."""
+    associations = (association_of(table.to_anchor_point), association_of(table.to_mobile_node))
+    return Keys(table.regional_address, anchor_point, *associations)
+
+
 def key_files(file: AgentFile) -> list[str]:
     """The files beside the configuration itself that keys are in."""
     names = ("key_file", "encryption_key_file")
@@ -487,7 +547,8 @@ def _tables_with_keys(file: AgentFile) -> list[Security | EspTable]:
     tables = [getattr(file, "security", None), getattr(file, "map_security", None)]
     tables += getattr(file, "security_association", ())
     ipsec = getattr(file, "ipsec", None) or ()
-    for each in [ipsec] if isinstance(ipsec, Ipsec) else ipsec:
+    of_maps = getattr(file, "map_ipsec", ())
+    for each in [*([ipsec] if isinstance(ipsec, Ipsec) else ipsec), *of_maps]:
         tables += each.associations.values()
     return [table for table in tables if table is not None]
 

@@ -81,7 +81,7 @@ class Agent:
         self._home_link = getattr(file, "home_interface", None)
         carrier = "none" if self.side is Side.ANCHOR else choose_carrier(file.datapath.route_carrier)
         self.routes = self.make_routes(carrier)
-        by_kernel = carrier == "xfrm" or bool(getattr(file, "ipsec", None))
+        by_kernel = carrier == "xfrm" or any(getattr(file, key, None) for key in ("ipsec", "map_ipsec"))
         self.datapath = self.make_datapath(kernel_mobility=by_kernel)
         self.feed = Feed()
         self.control = ControlServer(socket_path(file), self.handle, self.events, self.feed)

@@ -79,7 +79,7 @@ class HomeAgentAgent(Agent):
         ipsec = file.ipsec
         if ipsec:
             keys = [ipsec_keys(table, table.home_address, file.address) for table in ipsec]
-            self.protected = ProtectedSignalling(self.side, file.address, keys)
+            self.protected = ProtectedSignalling(self.side, keys)
         configuration = replace(
             configuration,
             associations={table.home_address: association(table) for table in file.security_association},

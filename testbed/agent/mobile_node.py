@@ -21,6 +21,7 @@ from testbed.agent.configuration import (
     association,
     flow_binding,
     ipsec_keys,
+    map_keys,
     mobile_network,
 )
 from testbed.agent.daemon import Agent, AgentError
@@ -115,9 +116,11 @@ class MobileNodeAgent(Agent):
             self.networks = IngressFilter(
                 file.mobile_network.prefixes, file.mobile_network.interfaces, [i.name for i in file.interface]
             )
+        keys = [map_keys(table, table.anchor_point) for table in file.map_ipsec]
         if file.ipsec is not None:
-            keys = ipsec_keys(file.ipsec, file.home_address, file.home_agent)
-            self.protected = ProtectedSignalling(self.side, file.home_address, [keys])
+            keys.append(ipsec_keys(file.ipsec, file.home_address, file.home_agent))
+        if keys:
+            self.protected = ProtectedSignalling(self.side, keys)
         self._access = AccessLinks(
             [interface.name for interface in file.interface],
             file.home_address,
@@ -150,7 +153,10 @@ class MobileNodeAgent(Agent):
         if not self.file.hierarchical:
             return MobileNode(configuration, self.started, **common)
         key = association(self.file.map_security) if self.file.map_security else None
-        return HierarchicalMobileNode(configuration, self.started, local_association=key, **common)
+        by_ipsec = {table.anchor_point: table.regional_address for table in self.file.map_ipsec}
+        return HierarchicalMobileNode(
+            configuration, self.started, local_association=key, by_ipsec=by_ipsec, **common
+        )
 
     def make_mobility_socket(self) -> MobilitySocket:
         return MobilitySocket(tunnelled=self.file.hierarchical)
@@ -231,7 +237,7 @@ class MobileNodeAgent(Agent):
 
     def _receive_tunnelled(self) -> None:
         for datagram in self._tunnelled.receive():
-            if self.protected is None or datagram.data[8:24] != self.mobile.home_agent.packed:
+            if self.file.ipsec is None or datagram.data[8:24] != self.mobile.home_agent.packed:
                 self._guarded(super()._take, datagram)  # others have come by the protected socket
 
     def _take(self, datagram: Datagram) -> None:

@@ -19,17 +19,17 @@ class ProtectedSignalling:
     """Mobility Header messages, and those of prefix discovery, between home addresses and their home agent;
     in a tunnel between the two, Home Test Init and Home Test, where there are keys for that.
 
-    `address`: this node's end, its home address or that of the home agent. Raises DatapathError where the
-    kernel cannot do it.
+    An anchor point is a home agent, too, to regional addresses. Raises DatapathError where the kernel cannot
+    do it.
     """
 
-    def __init__(self, side: Side, address: IPv6Address, keys: Iterable[Keys]) -> None:
+    def __init__(self, side: Side, keys: Iterable[Keys]) -> None:
         self._mobile = side is Side.MOBILE
-        self._address = address
         keys = tuple(keys)
         self._pairs = {(each.home_address, each.home_agent) for each in keys}
         self._protection = Protection(side, keys)
-        self._sockets: dict[int, ProtectedSocket] = {}
+        #: By protocol and our end of the associations.
+        self._sockets: dict[tuple[int, IPv6Address], ProtectedSocket] = {}
         self._restored: dict[IPv6Address, Sequences] = {}
         self._with_tunnel = {each.home_address for each in keys if each.tunnel_to_home_agent}
         #: The tunnels that are in use, by home address.
@@ -53,9 +53,11 @@ class ProtectedSignalling:
         """Put everything into the kernel."""
         self._protection.open(self._restored)
         kind = MobilePrefixAdvertisement if self._mobile else MobilePrefixSolicitation
-        peers = frozenset(agent if self._mobile else home for home, agent in self._pairs)
-        self._sockets[MOBILITY] = ProtectedSocket(self._address, peers, MOBILITY)
-        self._sockets[ICMPV6] = ProtectedSocket(self._address, peers, ICMPV6, (kind.icmp_type,))
+        ends = [pair if self._mobile else pair[::-1] for pair in self._pairs]
+        for own in {own for own, _ in ends}:
+            peers = frozenset(peer for end, peer in ends if end == own)
+            self._sockets[MOBILITY, own] = ProtectedSocket(own, peers, MOBILITY)
+            self._sockets[ICMPV6, own] = ProtectedSocket(own, peers, ICMPV6, (kind.icmp_type,))
 
     def follow(self, changes: Mapping[IPv6Address, HomeBinding | None]) -> None:
         """Have the tunnels of these home addresses where they are now (RFC 3776 §4.3). Raises
@@ -102,7 +104,8 @@ class ProtectedSignalling:
         address. Raises OSError or DatapathError."""
         if self._is_tunnelled(packet):
             path = self._tunnels[packet.source]
-            return self._sockets[MOBILITY].send(data[_IPV6_OCTETS:], packet.destination, path.interface)
+            sock = self._sockets[MOBILITY, packet.source]
+            return sock.send(data[_IPV6_OCTETS:], packet.destination, path.interface)
         home_address, home_agent = self._ends(packet)
         if self._mobile:
             away, care_of_address = packet.home_address is not None, packet.source
@@ -111,10 +114,10 @@ class ProtectedSignalling:
         self._protection.towards(home_address, care_of_address if away else None)
         message = data[_IPV6_OCTETS + (_EXTENSION_OCTETS if away else 0) :]
         protocol = ICMPV6 if isinstance(packet.message, Icmpv6Message) else MOBILITY
-        destination = home_agent if self._mobile else home_address
+        own, destination = (home_address, home_agent) if self._mobile else (home_agent, home_address)
         if hardware is not None:
             self._protection.neighbour(destination, interface, hardware)
-        self._sockets[protocol].send(message, destination, interface)
+        self._sockets[protocol, own].send(message, destination, interface)
 
     def close(self) -> None:
         """Remove everything from the kernel. Raises DatapathError."""

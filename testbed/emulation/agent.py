@@ -55,7 +55,7 @@ def home_agent_configuration(
     max_lifetime_s: int = 420,
     tunnel_backend: str = "auto",
 ) -> dict:
-    """The configuration of a home agent's agent. `security`: the tables of what mobile nodes share with it."""
+    """The configuration of a home agent's agent. `security`: tables of what mobile nodes share with it."""
     return {
         "role": "home-agent",
         "name": name,

@@ -3,7 +3,7 @@
 Classes: `AnchorPointConfiguration`, `AnchorPoint`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
 
@@ -24,7 +24,7 @@ class AnchorPointConfiguration(HomeAgentConfiguration):
 
     `local_prefixes`: the access networks whose care-of addresses are taken (RFC 5380 §6.2), any if there are
     none. `keys`: the security associations of mobile nodes. Their regional addresses are not known before:
-    the SPI says which key is meant.
+    the SPI says which key is meant. Those that IPsec protects, `by_ipsec`, are.
     """
 
     local_prefixes: tuple[IPv6Network, ...] = ()
@@ -40,8 +40,9 @@ class SpiVerifier(Verifier):
         accept_unauthenticated: bool,
         time_of_day: Callable[[float], float],
         codec: Codec,
+        by_ipsec: Collection[IPv6Address] = (),
     ) -> None:
-        super().__init__({}, accept_unauthenticated, time_of_day, codec)
+        super().__init__({}, accept_unauthenticated, time_of_day, codec, by_ipsec)
         self._keys = {key.spi: key for key in keys}
 
     def association(self, packet: Packet, home: IPv6Address) -> SecurityAssociation | None:
@@ -71,6 +72,7 @@ class AnchorPoint(HomeAgent):
             configuration.accept_unauthenticated,
             time_of_day,
             codec or Codec(configuration.dialect),
+            configuration.by_ipsec,
         )
         self.configuration: AnchorPointConfiguration = configuration
 

@@ -3,12 +3,13 @@
 Class: `HierarchicalMobileNode`.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from ipaddress import IPv6Address
+from types import MappingProxyType
 from typing import Any
 
-from testbed.mobility.authentication import SecurityAssociation, Signer
+from testbed.mobility.authentication import IpsecSigner, SecurityAssociation, Signer, unprotected
 from testbed.mobility.binding import NO_BID, wanted_rules
 from testbed.mobility.forwarding import HomeBinding, Path
 from testbed.mobility.known_anchors import KnownAnchors
@@ -45,10 +46,14 @@ class HierarchicalMobileNode(MobileNode):
         now: float,
         *arguments: Any,
         local_association: SecurityAssociation | None = None,
+        by_ipsec: Mapping[IPv6Address, IPv6Address] = MappingProxyType({}),
         codec: Codec | None = None,
         **keywords: Any,
     ) -> None:
-        """`local_association`: the key shared with MAPs; the rest as for MobileNode."""
+        """`local_association`: the key shared with MAPs; `by_ipsec`: MAPs with which IPsec protects the
+        messages instead, each with the regional address that its associations are for (RFC 5380 §12.1); the
+        rest as for MobileNode."""
+        self._by_ipsec = by_ipsec
         self.local: Registration | None = None
         self.former: list[Registration] = []
         self.anchors = KnownAnchors()
@@ -156,7 +161,8 @@ class HierarchicalMobileNode(MobileNode):
         """A registration with a MAP that knows nothing of us."""
         if self._identifier is None:
             self._identifier = int(self.attachments.away()[0].care_of_address) & _IDENTIFIER
-        regional = IPv6Address(int(anchor) & ~_IDENTIFIER | self._identifier)
+        formed = IPv6Address(int(anchor) & ~_IDENTIFIER | self._identifier)
+        regional = self._by_ipsec.get(anchor, formed)
         signalling = self._regional_signalling(regional)
         registration = Registration(
             anchor,
@@ -288,6 +294,8 @@ class HierarchicalMobileNode(MobileNode):
         if isinstance(message, BindingAcknowledgement):
             signalling = self._regional_signalling(registration.home_address)
             self._acknowledged(packet, signalling, registration, now)
+        elif registration.peer in self._by_ipsec and (reason := unprotected(packet)) is not None:
+            self._drop(packet, reason)
         elif isinstance(message, BindingRefreshRequest):
             registration.refresh(now, [option.bid for option in message.all_options(BindingIdentifier)])
         else:
@@ -372,7 +380,8 @@ class HierarchicalMobileNode(MobileNode):
 
     def _regional_signalling(self, regional: IPv6Address) -> Signalling:
         """With a MAP: from an on-link care-of address, which it binds (RFC 5380 §6.1)."""
-        return Signalling(regional, self._local_signer, self.attachments, self._send)
+        signer = IpsecSigner() if regional in self._by_ipsec.values() else self._local_signer
+        return Signalling(regional, signer, self.attachments, self._send)
 
     # -- what it wants
 

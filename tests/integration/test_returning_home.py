@@ -5,6 +5,7 @@ import os
 import time
 from ipaddress import IPv6Address
 
+import ipsec
 import pytest
 
 from testbed.emulation.network import Network
@@ -18,9 +19,13 @@ HOME_ADDRESS = "2001:db8:100::100"
 FLOWS = [{"fid": 1, "bids": ["wlan"], "next_header": "icmpv6", "source_address": "2001:db8:300::2"}]
 
 
-@pytest.fixture(scope="module")
-def network(tmp_path_factory):
-    topology = MultihomeTopology("wlan:100:1+cellular:100:1+other:100:1", home_advertisements=True)
+@pytest.fixture(scope="module", params=ipsec.METHODS)
+def network(request, tmp_path_factory):
+    topology = MultihomeTopology(
+        "wlan:100:1+cellular:100:1+other:100:1",
+        home_advertisements=True,
+        security=ipsec.needed(request.param),
+    )
     with Network(topology, tmp_path_factory.mktemp("logs")) as network:
         network["mn"].await_care_of_addresses()
         yield network
@@ -154,8 +159,8 @@ def start_with_same_identifier(network, **mobile_node):
     """A home address with the interface identifier of mn-wlan: link-local address, home address, agents."""
     own = link_local(network)
     home = str(IPv6Address(int(HOME_PREFIX.network_address) | int(IPv6Address(own)) & (1 << 64) - 1))
-    key = {"home_address": home, "spi": 1000, "key": network.topo.security.key("mn")}
-    ha = network["ha"].start_agent(network.topo.home_agent_configuration(security_association=[key]))
+    keys = network.topo.security.of_home_agent({"mn": home})
+    ha = network["ha"].start_agent(network.topo.home_agent_configuration(**keys))
     mn = network["mn"].start_agent(
         network.topo.mobile_node_configuration(home_address=home, **mobile_node))
     wait_until(lambda: registered(network), 10, "the registration")

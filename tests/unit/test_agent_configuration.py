@@ -14,6 +14,7 @@ from testbed.agent.configuration import (
     has_keys,
     ipsec_keys,
     load,
+    map_keys,
     mobile_network,
     policy,
     socket_path,
@@ -387,6 +388,34 @@ def test_ipsec_of_the_home_test():
     check(HOME_AGENT | {"ipsec": [HOME_IPSEC | TUNNEL]})
 
 
+MAP_IPSEC = {
+    "regional_address": "2001:db8:500::100",
+    "to_anchor_point": ASSOCIATION,
+    "to_mobile_node": IPSEC["to_mobile_node"],
+}
+OF_ONE_MAP = MAP_IPSEC | {"anchor_point": "2001:db8:500::1"}
+OF_ANOTHER_MAP = MAP_IPSEC | {"anchor_point": "2001:db8:600::1", "regional_address": "2001:db8:600::100"}
+OTHER_SPI = {"to_mobile_node": IPSEC["to_mobile_node"] | {"spi": 0x1004}}
+HIERARCHICAL = MOBILE_NODE | {"hierarchical": True}
+ANCHOR_POINT = {
+    "role": "anchor-point",
+    "name": "map1",
+    "address": "2001:db8:500::1",
+    "regional_interface": "region0",
+    "regional_prefixes": ["2001:db8:500::/64"],
+}
+
+
+def test_ipsec_with_anchor_points():
+    file = check(HIERARCHICAL | {"map_ipsec": [OF_ONE_MAP, OF_ANOTHER_MAP | OTHER_SPI]})
+    keys = map_keys(file.map_ipsec[0], file.map_ipsec[0].anchor_point)
+    assert (str(keys.home_address), str(keys.home_agent)) == ("2001:db8:500::100", "2001:db8:500::1")
+    assert keys.to_home_agent == Esp(0x1001, b"\x11" * 32, b"\x22" * 16)
+    assert keys.tunnel_to_home_agent is None
+    file = check(ANCHOR_POINT | {"ipsec": [MAP_IPSEC]})
+    assert map_keys(file.ipsec[0], file.address) == keys and has_keys(file)
+
+
 def with_tunnel(key, **changes):
     return MOBILE_BY_IPSEC | {"ipsec": IPSEC | TUNNEL | {key: TUNNEL[key] | changes}}
 
@@ -415,10 +444,23 @@ def with_association(**changes):
     (HOME_AGENT | {"ipsec": [HOME_IPSEC | TUNNEL, HOME_IPSEC | {
         "home_address": "2001:db8:100::102", "to_home_agent": ASSOCIATION | {"spi": 0x1003}}]},
      "ipsec[1].to_home_agent.spi: 4099 is used already"),
+    (MOBILE_NODE | {"map_ipsec": [OF_ONE_MAP]}, "map_ipsec: does not go without hierarchical = true"),
+    (HIERARCHICAL | {"map_ipsec": [OF_ONE_MAP, OF_ANOTHER_MAP]},
+     "map_ipsec[1].to_mobile_node.spi: 4098 is used already"),
+    (HIERARCHICAL | {"map_ipsec": [OF_ONE_MAP, OF_ONE_MAP]},
+     "map_ipsec[1].anchor_point: '2001:db8:500::1' is used already"),
+    (ANCHOR_POINT | {"ipsec": [MAP_IPSEC | {"regional_address": "2001:db8:600::1"}]},
+     "ipsec[0].regional_address: expected one of regional_prefixes, not 2001:db8:600::1"),
+    (ANCHOR_POINT | {"ipsec": [MAP_IPSEC, MAP_IPSEC | {"regional_address": "2001:db8:500::101"}]},
+     "ipsec[1].to_anchor_point.spi: 4097 is used already"),
     (MOBILE_NODE | {"ipsec": IPSEC}, "security: does not go with [ipsec]"),
-    (MOBILE_BY_IPSEC | {"hierarchical": True}, "hierarchical: does not go with [ipsec]"),
+    (MOBILE_BY_IPSEC | {"hierarchical": True},
+     "hierarchical: does not go with [ipsec], as the kernel would send from a regional address outside of "
+     "the anchor point's tunnel; [[map_ipsec]] is for anchor points"),
     ({key: value for key, value in MOBILE_BY_IPSEC.items() if key != "home_agent"}
-     | {"home_prefix": "2001:db8:100::/64"}, "home_agent: is missing; [ipsec] is with one home agent"),
+     | {"home_prefix": "2001:db8:100::/64"},
+     "home_agent: is missing; [ipsec] is with one home agent, as "
+     "several would disturb each other's sequence numbers"),
     (HOME_AGENT | {"ipsec": [HOME_IPSEC, HOME_IPSEC]},
      "ipsec[1].home_address: '2001:db8:100::101' is used already"),
     (HOME_AGENT | {"ipsec": [HOME_IPSEC, HOME_IPSEC | {"home_address": "2001:db8:100::102"}]},

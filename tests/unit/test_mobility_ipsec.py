@@ -1,15 +1,30 @@
 """Messages that IPsec protects, as the roles see them: what they take, and what has to be inside of ESP."""
 
-import pytest
-from simulation import CELLULAR, HOME_ADDRESS, HOME_AGENT, HOME_PREFIX, INTERFACES, ROUTER, WLAN, Simulation
+from ipaddress import IPv6Address, IPv6Network
 
+import pytest
+from simulation import (
+    CELLULAR,
+    HOME_ADDRESS,
+    HOME_AGENT,
+    HOME_PREFIX,
+    INTERFACES,
+    KEY,
+    ROUTER,
+    WLAN,
+    Simulation,
+)
+
+from testbed.mobility.anchor_point import AnchorPoint, AnchorPointConfiguration
+from testbed.mobility.hierarchical_node import HierarchicalMobileNode
 from testbed.mobility.home_agent import HomeAgent, HomeAgentConfiguration
 from testbed.mobility.mobile_node import MobileNode
 from testbed.mobility.mobile_node_configuration import MobileNodeConfiguration
 from testbed.wire.icmpv6 import MobilePrefixAdvertisement, MobilePrefixSolicitation
-from testbed.wire.message import BindingRefreshRequest, BindingUpdate
+from testbed.wire.message import BindingAcknowledgement, BindingRefreshRequest, BindingUpdate
 from testbed.wire.option import AlternateCareOfAddress, BindingIdentifier
 from testbed.wire.packet import Packet
+from testbed.wire.router_advertisement import MobilityAnchorPoint
 
 requirement = pytest.mark.requirement
 
@@ -91,3 +106,31 @@ def test_source_address():
         assert "says elsewhere" in update(agent, HOME_ADDRESS, None, option)
     assert update(agent, CELLULAR, HOME_ADDRESS, AlternateCareOfAddress(WLAN)) is None
     assert [binding["care_of_address"] for binding in agent.bindings(0.0)] == [str(WLAN)]
+
+
+MAP, REGION = IPv6Address("2001:db8:500::1"), IPv6Network("2001:db8:500::/64")
+REGIONAL = REGION[0x100]
+
+
+@requirement("RFC 5380 §12.1: Binding Updates to the MAP are protected by ESP in transport mode")
+def test_anchor_point():
+    simulation = Simulation()
+    home = HomeAgentConfiguration(HOME_AGENT, (HOME_PREFIX,), associations={HOME_ADDRESS: KEY})
+    simulation.add("ha", HomeAgent(home, simulation.now), HOME_AGENT)
+    anchor = AnchorPoint(AnchorPointConfiguration(MAP, (REGION,), by_ipsec=frozenset({REGIONAL})), 0.0)
+    simulation.add("map", anchor, MAP)
+    mobile = MobileNodeConfiguration(HOME_ADDRESS, HOME_AGENT, INTERFACES, association=KEY)
+    node = HierarchicalMobileNode(mobile, simulation.now, by_ipsec={MAP: REGIONAL})
+    simulation.add("mn", node, WLAN, CELLULAR, REGIONAL)
+    for interface in ("wlan", "cellular"):
+        node.anchors_advertised(interface, [MobilityAnchorPoint(MAP, distance=2)], simulation.now)
+    attach(simulation, node)
+    assert anchor.bindings(simulation.now) == [] and not node.registered  # nothing is protected
+    simulation.protecting = True
+    simulation.run(60)
+    bound = {binding["home_address"] for binding in anchor.bindings(simulation.now)}
+    assert bound == {str(REGIONAL)} and node.registered
+    simulation.settle()
+    for message in (BindingRefreshRequest(), BindingAcknowledgement(0, 1, 60)):
+        node.receive(Packet(MAP, WLAN, message, None, REGIONAL), "wlan", simulation.now)
+        assert dropped(node) == ["not protected by ESP (RFC 6275 §5.1)"] and node.transmissions() == []
