@@ -23,13 +23,13 @@ import socket
 import struct
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv6Address, IPv6Network
 
 from testbed.datapath import mark, xfrm
-from testbed.datapath.classifier import ICMPV6, MOBILITY_HEADER
+from testbed.datapath.classifier import EMPTY, ICMPV6, MOBILITY_HEADER
 from testbed.datapath.error import DatapathError
-from testbed.datapath.exemption import HOME_TEST, HOME_TEST_INIT, Exemption
+from testbed.datapath.exemption import HOME_TEST_INIT, Exemption, tunnelled
 from testbed.datapath.netlink import CREATE, NETFILTER, REPLACE, ROUTE, Netlink, NetlinkError, attribute
 from testbed.datapath.probe import in_private_namespace
 from testbed.datapath.route import HomeAddress, LinkIndices, PolicyRule
@@ -127,15 +127,14 @@ class Protection:
         self._transformations = Transformations(_REQUEST)
         self._ruleset = Ruleset(self._filter, self._name, "owned by flowbind (IPsec)")
         home_agents = {keys.home_agent for keys in self._keys.values()}
-        tested = [home for home, keys in self._keys.items() if keys.tunnel_to_home_agent]
-        exemption = Exemption(self._name, self._mobile, home_agents, tested)
-        self._ruleset.classifier = exemption
+        tunnels = any(keys.tunnel_to_home_agent for keys in self._keys.values())
+        self._ruleset.classifier = Exemption(self._name, self._mobile, home_agents, tunnels)
         self._opened = True
         try:
             before = [o for o in self._transformations.there() if isinstance(o, State) and o.protocol == ESP]
             self._sequences = self._begin(sequences or {}, before)
             self._transformations.clean()
-            self._ruleset.repair({None: exemption.elements()})
+            self._ruleset.repair({None: EMPTY})
             error = self._route.attempt([_BY_MAIN_TABLE.install(LinkIndices())])[0]
             if error is not None and error.errno != errno.EEXIST:
                 raise error
@@ -167,13 +166,17 @@ class Protection:
             return
         if self._tunnelled.get(home_address) == care_of_address:
             return
+        there, nothing = {home_address: tunnelled(home_address)}, {home_address: EMPTY}
         try:
             if care_of_address is None:
+                self._ruleset.change(there, nothing)
                 for policy in self._tunnel_policies(keys, UNSPECIFIED):
                     self._transformations.drop(policy.key)
                 del self._tunnelled[home_address]
             else:
                 self._move_tunnel(keys, care_of_address)
+                if home_address not in self._tunnelled:
+                    self._ruleset.change(nothing, there)
                 self._tunnelled[home_address] = care_of_address
         except OSError as error:
             raise DatapathError(f"the kernel refused IPsec: {_words(error)}.") from error
@@ -273,11 +276,10 @@ class Protection:
         return State(source, destination, ESP, TRANSPORT, _REQUEST, selector, esp, sequence=sequence)
 
     def _tested(self, keys: Keys, direction: int) -> Selector:
-        """What goes through a tunnel in that direction."""
+        """What may go through a tunnel in that direction."""
         home = IPv6Network(keys.home_address)
-        if (direction == OUT) == self._mobile:
-            return Selector(home, ANY, MOBILITY_HEADER, HOME_TEST_INIT)
-        return Selector(ANY, home, MOBILITY_HEADER, HOME_TEST)
+        ends = (home, ANY) if (direction == OUT) == self._mobile else (ANY, home)
+        return Selector(*ends, MOBILITY_HEADER)
 
     def _tunnel_ends(
         self, keys: Keys, direction: int, care_of_address: IPv6Address
@@ -300,14 +302,19 @@ class Protection:
         )  # fmt: skip
 
     def _tunnel_policies(self, keys: Keys, care_of_address: IPv6Address) -> Iterator[TransformPolicy]:
-        """What a mobile node sends and gets, a home agent forwards, while there is this care-of address."""
-        for direction, kind in ((OUT, OUT), (IN, IN if self._mobile else FORWARD)):
-            ends = (UNSPECIFIED, UNSPECIFIED)
-            if direction == OUT:
-                ends = self._tunnel_ends(keys, OUT, care_of_address)
-            esp = self._ends(keys, direction, TUNNEL)[2]
-            template = Template(ESP, TUNNEL, _TUNNEL_REQUEST, *ends, spi=esp.spi)
-            yield TransformPolicy(kind, self._tested(keys, direction), (template,), _TUNNEL_REQUEST)
+        """What goes through the tunnel while there is this care-of address, and what may come out of it.
+        That nothing comes without is seen to by nf_tables (see `exemption`)."""
+        out, into = self._tested(keys, OUT), self._tested(keys, IN)
+        ends, marked = self._tunnel_ends(keys, OUT, care_of_address), (0, 0)
+        if self._mobile:
+            out = replace(out, kind=HOME_TEST_INIT)
+        else:
+            marked = (mark.value(mark.LEFT_ALONE), mark.NUMBER_MASK)
+        leaving, arriving = (self._ends(keys, direction, TUNNEL)[2].spi for direction in (OUT, IN))
+        template = Template(ESP, TUNNEL, _TUNNEL_REQUEST, *ends, spi=leaving)
+        yield TransformPolicy(OUT, out, (template,), _TUNNEL_REQUEST, marked)
+        template = Template(ESP, TUNNEL, _TUNNEL_REQUEST, spi=arriving, optional=True)
+        yield TransformPolicy(IN if self._mobile else FORWARD, into, (template,), _TUNNEL_REQUEST)
 
     def _parts(self, keys: Keys) -> Iterator[State | TransformPolicy]:
         sent, received, bitmap = self._sequences[keys.home_address][0]
