@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from results import Outcome, address, read
+from outcomes import Outcome, address, read
 
 HEADER = """\
 # Conformance: requirement, test, result
@@ -100,7 +100,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_DESELECTED] = []
 
 
-#: By test, as `results.address` has it.
+#: By test, as `outcomes.address` has it.
 _RESULTS: pytest.StashKey[dict[str, Outcome]] = pytest.StashKey()
 #: What -k and -m have left out: it has its rows all the same.
 _DESELECTED: pytest.StashKey[list[pytest.Item]] = pytest.StashKey()

@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from backend import BACKENDS  # noqa: E402
-from results import Outcome, read  # noqa: E402
+from outcomes import Outcome, read  # noqa: E402
 
 BEGIN, END = "<!-- results -->\n", "<!-- end of results -->\n"
 EVERYTHING = "all integration tests"

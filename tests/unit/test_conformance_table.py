@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from conformance import name, requirements, row, verdict
-from results import address
+from outcomes import address
 
 TABLE = Path(__file__).parents[2] / "docs" / "conformance.md"
 
