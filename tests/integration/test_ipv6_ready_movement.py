@@ -3,6 +3,8 @@
 A case is named by its number; docs/ipv6-ready.md has all of them.
 """
 
+import os
+import signal
 from ipaddress import IPv6Address
 
 import pytest
@@ -83,6 +85,37 @@ def test_another_router(network, agents, solicited):
     network.ar.shell("ping -c 5 -i 1 2001:db8:ff01::1")  # longer than a router takes to be lost
     assert bound(ha).startswith(OLD) and not mn.events("router-lost")
     assert all(NEW not in str(event["bids"]) for event in mn.events("binding-update-sent"))
+
+
+@pytest.mark.requirement("RFC 6275 §11.5.1: advertisements that do not come: is the router still reachable?")
+def test_a_router_that_falls_silent(network, tmp_path, agents, solicited):
+    ha, mn = agents
+    before = bound(ha)
+    assert not solicited()
+    os.kill(int((tmp_path / "radvd.pid").read_text()), signal.SIGKILL)
+    wait_for(solicited)
+    assert bound(ha) == before and not mn.events("router-lost")  # it answers
+
+
+@pytest.mark.requirement("RFC 6275 §11.5.1: after the link was lost, the router is asked before it is used")
+def test_a_link_that_is_back(network, agents, solicited):
+    ha, mn = agents
+    before = bound(ha)
+    assert not solicited()
+    network.set_link("wlan", False)
+    wait_for(lambda: bound(ha) != before)
+    network.set_link("wlan", True)
+    wait_for(lambda: bound(ha) == before)
+    assert solicited()
+    # in another network, the old care-of address is not announced
+    network.set_link("wlan", False)
+    wait_for(lambda: bound(ha) != before)
+    network.plug("wlan", "other")
+    since = mn.events("care-of-address-lost")[-1]["t"]
+    network.set_link("wlan", True)
+    wait_for(lambda: bound(ha).startswith(NEW), 15)
+    sent = mn.events("binding-update-sent", since=since)
+    assert all(before not in event["bids"].values() for event in sent)
 
 
 @pytest.mark.requirement("RFC 6275 §11.5.1: a router that does not answer is left, and taken again")
