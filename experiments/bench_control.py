@@ -325,6 +325,7 @@ def measure_agent(others: int, moves: int, repetitions: int, idle_s: float) -> l
             latencies = agent.ready_ms(skip)
             medians.append(bench.quantile(latencies, 0.5))
             tails.append(bench.quantile(latencies, 0.99))
+        for _ in range(repetitions):  # at last: new bindings are told on the home link for seconds
             before = agent.cpu_s(), time.perf_counter()
             time.sleep(idle_s)  # what is measured is that nothing happens
             idle.append(100 * (agent.cpu_s() - before[0]) / (time.perf_counter() - before[1]))
