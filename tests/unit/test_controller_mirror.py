@@ -341,6 +341,7 @@ def test_unknown_datapaths_are_left_alone():
     assert world.mirror.outputs() == []
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 2), max_size=25), st.sampled_from([0.0, 0.25, 3.0, 60.0]))
 def test_withdrawal_removes_everything_whatever_is_under_way(steps, seconds):
     world = World()
