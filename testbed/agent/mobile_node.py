@@ -261,6 +261,10 @@ class MobileNodeAgent(Agent):
         if ends in self._regional_tunnels() and inner[6] == ROUTING:
             super()._take(replace(datagram, data=inner))
 
+    def is_ours(self, address: IPv6Address) -> bool:
+        """Regional addresses are before the kernel has told that it has them."""
+        return super().is_ours(address) or any(address == own for _, own in self._regional_tunnels())
+
     def _regional_tunnels(self) -> set[tuple[IPv6Address, IPv6Address]]:
         """Anchor points that have bound a regional address for us, with that address."""
         return self.mobile.regional_tunnels() if isinstance(self.mobile, HierarchicalMobileNode) else set()

@@ -54,7 +54,7 @@ def settled(network, anchor="map1"):
     """The mobile node is registered with this anchor point and with the home agent; its care-of addresses."""
     mn, ha = network["mn"].agent, network["ha"].agent
     status, bindings = mn.ask("status"), mn.ask("bindings")
-    if status.get("anchor_point") != str(REGIONS[anchor][1]):
+    if status.get("anchor_point") != str(REGIONS[anchor][1]) or not status["registered"]:
         return None
     if not all(b["registered"] == b["care_of_address"] is not None for b in bindings):
         return None
@@ -90,6 +90,7 @@ def test_registration_and_both_directions(network, agents):
     addresses = {1: str(network["mn"].care_of_address("mn-wlan")),
                  2: str(network["mn"].care_of_address("mn-cellular"))}
     assert settled(network) == bound(first) == addresses
+    assert events(network, "mn", "binding-update-unanswered") == []  # those to the home agent neither
     regional = mn.ask("status")["regional_address"]
     assert [flow["home_address"] for flow in first.ask("flows")] == [regional] and ha.ask("flows") == []
     assert second.ask("bindings") == []
