@@ -388,6 +388,7 @@ def _check_mobile_node(file: MobileNodeFile) -> None:
             ("hierarchical", not file.hierarchical),
             ("mobile_network", file.mobile_network is None),
             ("multiple_care_of_addresses = false", file.multiple_care_of_addresses),
+            ("[ipsec]", file.ipsec is None),
         ):
             if not alone:
                 raise ConfigurationError(f'returning_home: "simultaneous" does not go with {key}')

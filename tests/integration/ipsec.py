@@ -20,8 +20,6 @@ from signalling import checksummed
 
 from testbed.datapath.protection import why_not
 
-#: What may protect the signalling of an emulated network, for a fixture that tries each.
-METHODS = "mobility-options", pytest.param("ipsec", marks=pytest.mark.backend("signalling", "ESP"))
 #: Name, SPI, authentication key, encryption key.
 TO_HOME_AGENT = "to_home_agent", 0x1001, "11" * 32, "33" * 16
 TO_MOBILE_NODE = "to_mobile_node", 0x1002, "22" * 32, "44" * 16
@@ -35,12 +33,11 @@ _LINKTYPE_IPV6 = 229
 _FIELDS = "mip6.mhtype", "mip6.bi.coa_ipv6", "mip6.acoa.acoa", "esp.icv_bad", "esp.icv_good"
 
 
-def needed(method: str = "ipsec") -> str:
-    """Skip the test where this kernel cannot protect signalling so; returns the method."""
-    missing = why_not() if method == "ipsec" else None
+def needed() -> None:
+    """Skip the test where this kernel cannot protect signalling."""
+    missing = why_not()
     if missing is not None:
         pytest.skip(missing)
-    return method
 
 
 def tables(encrypted: bool = True, other: int = 0, tunnel: bool = False) -> str:

@@ -5,7 +5,6 @@ import os
 import time
 from ipaddress import IPv6Address
 
-import ipsec
 import pytest
 
 from testbed.emulation.network import Network
@@ -19,13 +18,9 @@ HOME_ADDRESS = "2001:db8:100::100"
 FLOWS = [{"fid": 1, "bids": ["wlan"], "next_header": "icmpv6", "source_address": "2001:db8:300::2"}]
 
 
-@pytest.fixture(scope="module", params=ipsec.METHODS)
-def network(request, tmp_path_factory):
-    topology = MultihomeTopology(
-        "wlan:100:1+cellular:100:1+other:100:1",
-        home_advertisements=True,
-        security=ipsec.needed(request.param),
-    )
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    topology = MultihomeTopology("wlan:100:1+cellular:100:1+other:100:1", home_advertisements=True)
     with Network(topology, tmp_path_factory.mktemp("logs")) as network:
         network["mn"].await_care_of_addresses()
         yield network

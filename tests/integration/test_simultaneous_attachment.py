@@ -2,7 +2,6 @@
 
 import time
 
-import ipsec
 import pytest
 
 from testbed.emulation.network import Network
@@ -22,13 +21,9 @@ def to(bid, fid=1):
     return {"fid": fid, "bids": [bid], "next_header": "icmpv6", "source_address": CORRESPONDENT}
 
 
-@pytest.fixture(scope="module", params=ipsec.METHODS)
-def network(request, tmp_path_factory):
-    topology = MultihomeTopology(
-        "wlan:100:1+cellular:100:1+other:100:1",
-        home_advertisements=True,
-        security=ipsec.needed(request.param),
-    )
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    topology = MultihomeTopology("wlan:100:1+cellular:100:1+other:100:1", home_advertisements=True)
     with Network(topology, tmp_path_factory.mktemp("logs")) as network:
         network["mn"].await_care_of_addresses()
         yield network
