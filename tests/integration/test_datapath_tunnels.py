@@ -53,6 +53,7 @@ def test_care_of_address_leaves_by_its_interface(bed: Bed):
 @pytest.mark.requirement(
     "RFC 6275 §10.4.5: a home agent checks the outer source of reverse tunnelled packets"
 )
+@pytest.mark.requirement("RFC 6275 §11.3.3: a mobile node takes tunnelled packets of its home agent only")
 def test_spoofed_tunnel_packets_are_rejected(bed: Bed):
     bed.bind(default=1)
     with bed.cn.socket() as receiver:

@@ -321,6 +321,18 @@ def test_options_that_make_the_message_invalid(options, reason):
     assert caught.value.pointer is None
 
 
+@pytest.mark.requirement(
+    "RFC 6275 §9.5.1: Binding Authorization Data MUST be the last option, without trailing padding"
+)
+@pytest.mark.parametrize("behind", ["00" * 8, "01 06 000000000000", "01 02 0000 04 02 0000"])
+def test_nothing_comes_behind_binding_authorization_data(behind):
+    option = "04 04 00010002 01 06 000000000000 05 0c" + "00" * 12
+    (*_, last) = parse(update(option)).options
+    assert type(last).__name__ == "BindingAuthorizationData"
+    with pytest.raises(ParseError, match="BindingAuthorizationData is not the last option"):
+        parse(update(option + behind))
+
+
 @pytest.mark.requirement("RFC 5648 §4.4: MCOA MALFORMED (164) answers a Binding Identifier of wrong length")
 @pytest.mark.parametrize("length", sorted(set(range(24)) - {4, 8, 20}))
 def test_binding_identifier_of_wrong_length(length):

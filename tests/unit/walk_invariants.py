@@ -31,8 +31,9 @@ from testbed.wire.packet import Packet
 WINDOW_S = 7.0
 #: Sentences by name, as the page has them.
 SENTENCES: dict[str, str] = {}
-#: Binding Updates in a minute in which nothing happens: refreshes, of each of two BIDs to each receiver.
-MAX_REFRESHES = 40
+#: Binding Updates in a minute in which nothing happens: refreshes, of each of two BIDs to each of four
+#: receivers, with lifetimes as short as what is left of those that they depend on.
+MAX_REFRESHES = 60
 #: Elements of all tables of a role: far more than three mobile nodes with a few flow bindings need.
 MAX_ELEMENTS = 1500
 
