@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from testbed.agent.configuration import AnchorPointFile, association, map_keys, policy
+from testbed.agent.configuration import AnchorPointFile, association, policy
 from testbed.agent.home_agent import HomeAgentAgent
+from testbed.agent.ipsec_tables import map_keys
 from testbed.agent.protected_signalling import ProtectedSignalling
 from testbed.agent.security import time_of_day
 from testbed.mobility.anchor_point import AnchorPoint, AnchorPointConfiguration

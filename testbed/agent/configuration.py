@@ -1,8 +1,8 @@
 """The configuration of an agent: one TOML file, validated.
 
 Classes: `MobileNodeFile`, `HomeAgentFile` and their tables. Functions: `load`, `check`, `flow_binding`,
-`policy`, `association`, `ipsec_keys`, `resolve_bids`, `socket_path`. Exception: `ConfigurationError`. The
-keys are described in docs/configuration.md.
+`policy`, `association`, `resolve_bids`, `socket_path`. Exception: `ConfigurationError`. The keys are
+described in docs/configuration.md.
 """
 
 from dataclasses import fields
@@ -10,13 +10,21 @@ from ipaddress import IPv6Address, IPv6Network
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta, Struct, field
+from msgspec import Meta, field
 
-from testbed.agent.security import esp, security_association
+from testbed.agent.ipsec_tables import (
+    AnchorIpsec,
+    EspTable,
+    HomeIpsec,
+    Ipsec,
+    MapIpsec,
+    check_associations,
+    check_ipsec,
+    check_tunnel,
+)
+from testbed.agent.security import security_association
 from testbed.agent.selector_text import SELECTOR_KEYS, parse_selector
-from testbed.agent.validation import decode_address, validation_sentence
-from testbed.datapath.protection import Keys
-from testbed.datapath.xfrm import Esp
+from testbed.agent.validation import ConfigurationError, Table, decode_address, validation_sentence
 from testbed.mobility.authentication import SecurityAssociation
 from testbed.mobility.binding import FlowBinding
 from testbed.mobility.forwarding import Action
@@ -43,14 +51,6 @@ Text = str | int
 
 #: The priority of a flow binding for which none is given.
 DEFAULT_FLOW_PRIORITY = 10
-
-
-class ConfigurationError(Exception):
-    """The configuration cannot be used; the text is one sentence that names file and key."""
-
-
-class Table(Struct, forbid_unknown_fields=True, frozen=True):
-    """A TOML table in which every key is known."""
 
 
 class Interface(Table):
@@ -147,58 +147,6 @@ class HomeSecurity(Security, kw_only=True):
     """The same at the home agent, for each home address."""
 
     home_address: IPv6Address
-
-
-class EspTable(Table):
-    """A security association in one direction (RFC 3776): HMAC-SHA-256-128, and AES-CBC where there is an
-    encryption key; keys in hexadecimal digits, here or in files."""
-
-    spi: Annotated[int, Meta(ge=256, le=0xFFFFFFFF)]
-    key: str = ""
-    key_file: str = ""
-    encryption_key: str = ""
-    encryption_key_file: str = ""
-
-
-class Ipsec(Table, kw_only=True):
-    """What IPsec protects the messages between mobile node and home agent with, in place of RFC 4285; in a
-    tunnel, Home Test Init and Home Test."""
-
-    to_home_agent: EspTable
-    to_mobile_node: EspTable
-    tunnel_to_home_agent: EspTable | None = None
-    tunnel_to_mobile_node: EspTable | None = None
-
-    @property
-    def associations(self) -> dict[str, EspTable]:
-        """Those that there are, by key."""
-        tables = ((key, getattr(self, key)) for key in Ipsec.__struct_fields__)
-        return {key: table for key, table in tables if table is not None}
-
-
-class HomeIpsec(Ipsec, kw_only=True):
-    """The same at the home agent, for each home address."""
-
-    home_address: IPv6Address
-
-
-class AnchorIpsec(Table, kw_only=True):
-    """The same of a regional address with a mobility anchor point (RFC 5380 §12.1), at the latter."""
-
-    regional_address: IPv6Address
-    to_anchor_point: EspTable
-    to_mobile_node: EspTable
-
-    @property
-    def associations(self) -> dict[str, EspTable]:
-        """By key."""
-        return {key: getattr(self, key) for key in ("to_anchor_point", "to_mobile_node")}
-
-
-class MapIpsec(AnchorIpsec, kw_only=True):
-    """The same at the mobile node, for each anchor point."""
-
-    anchor_point: IPv6Address
 
 
 class Correspondent(Table):
@@ -350,7 +298,7 @@ def check(tables: dict[str, Any]) -> AgentFile:
         if file.security_association or not file.ipsec:
             _check_keys("security_association", list(enumerate(file.security_association)), file)
         _check_unique("ipsec", file.ipsec, "regional_address")
-        _check_associations("ipsec", file.ipsec, "to_anchor_point")
+        check_associations("ipsec", file.ipsec, "to_anchor_point")
         for index, table in enumerate(file.ipsec):
             if not any(table.regional_address in prefix for prefix in file.regional_prefixes):
                 raise ConfigurationError(
@@ -407,8 +355,8 @@ def _check_mobile_node(file: MobileNodeFile) -> None:
                 "home_agent: is missing; [ipsec] is with one home agent, as several would disturb each "
                 "other's sequence numbers"
             )
-        _check_ipsec("ipsec", file.ipsec)
-        _check_tunnel("ipsec", file.ipsec)
+        check_ipsec("ipsec", file.ipsec)
+        check_tunnel("ipsec", file.ipsec)
     if file.hierarchical:
         if file.map_security or not file.map_ipsec:
             _check_keys("map_security", [(None, file.map_security)] if file.map_security else [], file)
@@ -416,7 +364,7 @@ def _check_mobile_node(file: MobileNodeFile) -> None:
         raise ConfigurationError("map_ipsec: does not go without hierarchical = true")
     for key in ("anchor_point", "regional_address"):
         _check_unique("map_ipsec", file.map_ipsec, key)
-    _check_associations("map_ipsec", file.map_ipsec, "to_mobile_node")
+    check_associations("map_ipsec", file.map_ipsec, "to_mobile_node")
     for index, flow in enumerate(file.flow):
         try:
             flow_binding(flow, file.interface)
@@ -449,47 +397,11 @@ def _check_keys(
 
 def _check_home_ipsec(file: HomeAgentFile) -> None:
     other_homes = [table.home_address for table in file.security_association]
-    _check_associations("ipsec", file.ipsec, "to_home_agent")
+    check_associations("ipsec", file.ipsec, "to_home_agent")
     for index, table in enumerate(file.ipsec):
-        _check_tunnel(f"ipsec[{index}]", table)
+        check_tunnel(f"ipsec[{index}]", table)
         if table.home_address in other_homes:
             raise ConfigurationError(f"ipsec[{index}].home_address: has a [[security_association]] already")
-
-
-def _check_associations(name: str, tables: list[Ipsec | AnchorIpsec], arriving: str) -> None:
-    """`arriving`: the end of the names of those of which the receiver, who is the same for all, has one SPI
-    each."""
-    used: set[int] = set()
-    for index, table in enumerate(tables):
-        _check_ipsec(f"{name}[{index}]", table)
-        spis = {key: each.spi for key, each in table.associations.items() if key.endswith(arriving)}
-        for key, spi in spis.items():
-            if spi in used:
-                raise ConfigurationError(f"{name}[{index}].{key}.spi: {spi} is used already")
-        used.update(spis.values())
-
-
-def _check_tunnel(name: str, table: Ipsec) -> None:
-    tables = table.associations
-    for key in ("tunnel_to_home_agent", "tunnel_to_mobile_node"):
-        if key not in tables and len(tables) > 2:
-            raise ConfigurationError(f"{name}.{key}: is missing; a tunnel has two directions")
-        if key in tables and not (tables[key].encryption_key or tables[key].encryption_key_file):
-            raise ConfigurationError(
-                f"{name}.{key}.encryption_key: is missing; a Home Test has to be encrypted (RFC 3776 §4.3)"
-            )
-
-
-def _check_ipsec(name: str, table: Ipsec | AnchorIpsec) -> None:
-    used: dict[int, str] = {}
-    for key, each in table.associations.items():
-        try:
-            association_of(each)
-        except ValueError as error:
-            raise ConfigurationError(f"{name}.{key}.{error}") from None
-        if each.spi in used:  # or messages could be sent back to their sender
-            raise ConfigurationError(f"{name}.{key}.spi: expected another than that of {used[each.spi]}")
-        used[each.spi] = key
 
 
 def _check_mobile_network(file: MobileNodeFile) -> None:
@@ -511,24 +423,6 @@ def _check_mobile_network(file: MobileNodeFile) -> None:
 def association(table: Security) -> SecurityAssociation:
     """The association that a table describes. Raises ValueError, "key: what was expected"."""
     return security_association(table.spi, table.key, table.key_file, table.window_s)
-
-
-def association_of(table: EspTable) -> Esp:
-    """The same of IPsec."""
-    return esp(table.spi, table.key, table.key_file, table.encryption_key, table.encryption_key_file)
-
-
-def ipsec_keys(table: Ipsec, home_address: IPv6Address, home_agent: IPv6Address) -> Keys:
-    """The security associations between these two."""
-    associations = {key: association_of(each) for key, each in table.associations.items()}
-    return Keys(home_address, home_agent, **associations)
-
-
-def map_keys(table: AnchorIpsec, anchor_point: IPv6Address) -> Keys:
-    """The same with an anchor point, which is to a regional address what a home agent is to a home address
-    (draft §9)."""
-    associations = (association_of(table.to_anchor_point), association_of(table.to_mobile_node))
-    return Keys(table.regional_address, anchor_point, *associations)
 
 
 def key_files(file: AgentFile) -> list[str]:

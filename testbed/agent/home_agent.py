@@ -15,9 +15,10 @@ from typing import Any
 
 from testbed.agent import requests
 from testbed.agent.anycast import AnycastAddress
-from testbed.agent.configuration import HomeAgentFile, association, ipsec_keys, policy
+from testbed.agent.configuration import HomeAgentFile, association, policy
 from testbed.agent.daemon import Agent, AgentError
 from testbed.agent.duplicate_address import DuplicateAddressDetection
+from testbed.agent.ipsec_tables import ipsec_keys
 from testbed.agent.neighbour_discovery import MAX_NEIGHBOR_ADVERTISEMENT, RETRANS_TIMER_S
 from testbed.agent.presentation import flow_to_json
 from testbed.agent.protected_signalling import ProtectedSignalling

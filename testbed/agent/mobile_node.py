@@ -16,18 +16,12 @@ from typing import Any
 from testbed.agent import requests
 from testbed.agent.access_links import AccessLinks
 from testbed.agent.complaints import Complaints
-from testbed.agent.configuration import (
-    MobileNodeFile,
-    association,
-    flow_binding,
-    ipsec_keys,
-    map_keys,
-    mobile_network,
-)
+from testbed.agent.configuration import MobileNodeFile, association, flow_binding, mobile_network
 from testbed.agent.daemon import Agent, AgentError
 from testbed.agent.home_agent_lookup import HomeAgentLookup
 from testbed.agent.home_presence import HomePresence
 from testbed.agent.icmp_errors import IcmpErrorSocket, Outbox
+from testbed.agent.ipsec_tables import ipsec_keys, map_keys
 from testbed.agent.mobile_node_commands import MobileNodeCommands
 from testbed.agent.mobile_node_status import mobile_node_status
 from testbed.agent.mobility_socket import Datagram, MobilitySocket

@@ -1,6 +1,6 @@
 """One clear sentence for what does not fit its type: in a configuration file, in a control command.
 
-Functions: `decode_address`, `validation_sentence`.
+Class: `Table`. Functions: `decode_address`, `validation_sentence`. Exception: `ConfigurationError`.
 """
 
 import difflib
@@ -9,6 +9,15 @@ from ipaddress import AddressValueError, IPv6Address, IPv6Network, NetmaskValueE
 from typing import Any
 
 import msgspec
+from msgspec import Struct
+
+
+class ConfigurationError(Exception):
+    """The configuration cannot be used; the text is one sentence that names file and key."""
+
+
+class Table(Struct, forbid_unknown_fields=True, frozen=True):
+    """A TOML table in which every key is known."""
 
 
 def decode_address(kind: type, value: Any) -> Any:

@@ -12,13 +12,12 @@ from testbed.agent.configuration import (
     check,
     flow_binding,
     has_keys,
-    ipsec_keys,
     load,
-    map_keys,
     mobile_network,
     policy,
     socket_path,
 )
+from testbed.agent.ipsec_tables import ipsec_keys, map_keys
 from testbed.agent.security import readable_by_others
 from testbed.datapath.xfrm import Esp
 from testbed.mobility.authentication import SecurityAssociation
