@@ -120,9 +120,11 @@ def show(collection: Collection, metrics: Sequence[str], narrator: Narrator) -> 
 
 
 def summary(collection: Collection) -> dict:
-    """Median, confidence interval and values of each metric of each case."""
+    """Median, confidence interval and values of each metric of each case; how many runs these rest on
+    (`runs`), and in how many of all its runs the machine was too busy (`busy`)."""
     found = []
-    for entries in collection.groups().values():
+    all_groups = collection.all_groups()
+    for group, entries in collection.groups().items():
         figures = {}
         for metric in METRICS:
             values = [value for entry in entries if (value := metric.of(entry.result)) is not None]
@@ -132,6 +134,6 @@ def summary(collection: Collection) -> dict:
                 }  # fmt: skip
         found.append({
             "kind": entries[0].kind, "parameters": dict(entries[0].parameters), "runs": len(entries),
-            "busy": sum(not entry.trusted for entry in entries), "metrics": figures,
+            "busy": sum(not entry.trusted for entry in all_groups[group]), "metrics": figures,
         })  # fmt: skip
     return {"cases": found, "skipped": collection.skipped, "failed": collection.failed}

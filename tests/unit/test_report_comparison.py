@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 import pytest
 from test_report_sample import sample
 
+from testbed.experiment.matrix import summary
 from testbed.report.collection import read_collection
 from testbed.report.command import main
 from testbed.report.compare import compare
@@ -19,7 +20,7 @@ from testbed.report.statistics import cliffs_delta, holm, interval, mann_whitney
 from testbed.report.table import comparison_table
 
 
-def run(folder, strategy, repetition, gap_ms, scenario="link-loss", lost=2):
+def run(folder, strategy, repetition, gap_ms, scenario="link-loss", lost=2, busy=False):
     """A result of a case, as a series leaves it."""
     result = sample()
     result.metadata |= {
@@ -27,7 +28,8 @@ def run(folder, strategy, repetition, gap_ms, scenario="link-loss", lost=2):
                  "parameters": {"strategy": strategy, "scenario": scenario, "links": ["wlan", "4g"]}},
         "goal": {"interruption_ms": 200.0, "lost_percent": 5.0},
     }  # fmt: skip
-    result.busy.clear()
+    if not busy:
+        result.busy.clear()
     result.windows = {
         name: {
             flow.name: WindowFigures(
@@ -53,6 +55,16 @@ def series(tmp_path):
                 "outcomes": [{"key": "balanced-1", "state": "failed", "reason": "it has died"}]}  # fmt: skip
     (tmp_path / "series.json").write_text(json.dumps(document))
     return tmp_path
+
+
+def test_the_summary_counts_busy_runs_beside_those_that_its_figures_rest_on(tmp_path):
+    run(tmp_path, "static", 1, 100.0)
+    run(tmp_path, "static", 2, 900.0, busy=True)
+    run(tmp_path, "none", 1, 2000.0, busy=True)
+    cases = {case["parameters"]["strategy"]: case for case in summary(read_collection([tmp_path]))["cases"]}
+    assert {name: (case["runs"], case["busy"]) for name, case in cases.items()} == {
+        "static": (1, 1), "none": (1, 1)}  # fmt: skip
+    assert cases["static"]["metrics"]["interruption_ms"]["values"] == [100.0]
 
 
 # -- statistics
