@@ -54,13 +54,9 @@ def of(item: pytest.Item) -> set[tuple[str, str]]:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
+        # Results in a file (--junitxml) say of which kernel they are: each, as workers hand on no others.
+        item.user_properties.append(("kernel", os.uname().release))
         for kind, name in sorted(of(item)):
             item.user_properties.append(("backend", f"{kind}: {name}"))
             if (kind, name) in DISTRIBUTION:
                 item.add_marker(pytest.mark.distribution_kernel)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def kernel_in_results(record_testsuite_property) -> None:
-    """Results in a file (--junitxml) say of which kernel they are."""
-    record_testsuite_property("kernel", os.uname().release)
