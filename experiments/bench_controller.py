@@ -126,13 +126,7 @@ def main() -> int:
     arguments = parser.parse_args()
     repeat = arguments.repeat or (10 if arguments.quick else 50)
     deaths = arguments.deaths or (1 if arguments.quick else 5)
-    topology = SdnTopology(
-        access_networks=command_line.access_networks(arguments),
-        link_backend=arguments.link_backend,
-        tunnel_backend=arguments.tunnel_backend,
-        security=arguments.security,
-        seed=arguments.seed,
-    )
+    topology = command_line.network(SdnTopology, arguments, arguments.seed)
     folder = command_line.begin(arguments, "bench-controller")
     with SwitchedRun(topology, folder, Narrator(sys.stderr), mirrored=True) as run:
         ports = ((1, STAYS, "udp"), (2, MOVES, "udp"), (3, BOTH_WAYS, "tcp"))

@@ -62,13 +62,7 @@ def main() -> int:
     parser.add_argument("--repeat", type=int, metavar="N", help="link losses (default 20; 5 with --quick)")
     arguments = parser.parse_args()
     repeat = arguments.repeat or (5 if arguments.quick else 20)
-    topology = MultihomeTopology(
-        access_networks=command_line.access_networks(arguments),
-        link_backend=arguments.link_backend,
-        tunnel_backend=arguments.tunnel_backend,
-        security=arguments.security,
-        seed=arguments.seed,
-    )
+    topology = command_line.network(MultihomeTopology, arguments, arguments.seed)
     folder = command_line.begin(arguments, "bench-handover")
     narrator = Narrator(sys.stderr)
     first, second = (network.name for network in topology.access_networks[:2])

@@ -181,7 +181,7 @@ def show(result: Result, folder: Path, narrator: Narrator) -> None:
 
 def once(case: Case, seed: int, folder: Path, arguments, narrator: Narrator) -> Result:
     """One run: network, scenario, result, its files in `folder`."""
-    topology = network(arguments, seed)
+    topology = command_line.network(MultihomeTopology, arguments, seed)
     narrator.say(topology.draw())
     with Run(topology, folder, narrator, whole_packets=arguments.pcap) as run:
         scenario(run, narrator, arguments, seed)
@@ -202,25 +202,10 @@ def once(case: Case, seed: int, folder: Path, arguments, narrator: Narrator) -> 
     return result
 
 
-def network(arguments, seed: int) -> MultihomeTopology:
-    """Raises ValueError that names the option."""
-    return MultihomeTopology(
-        access_networks=command_line.access_networks(arguments),
-        link_backend=arguments.link_backend,
-        tunnel_backend=arguments.tunnel_backend,
-        security=arguments.security,
-        seed=seed,
-    )
-
-
 def main() -> int:
     parser = command_line.parser("multihome", DESCRIPTION, EPILOG, duration_s=45, quick_s=18)
     command_line.add_repeat_options(parser)
-    arguments = parser.parse_args()
-    try:
-        network(arguments, arguments.seed)
-    except ValueError as error:
-        parser.error(str(error).replace("access_networks:", "--access:"))
+    arguments = command_line.parse(parser, MultihomeTopology)
     folder = command_line.begin(arguments, "multihome")
     narrator = Narrator(sys.stderr if arguments.json else sys.stdout)
     runs = run_repeatedly(

@@ -123,7 +123,7 @@ def passed_by(planes: dict[str, dict]) -> Check:
 def once(case: Case, seed: int, folder: Path, arguments, narrator: Narrator) -> Result:
     """One run under one plane, its files in `folder`."""
     plane = case.parameters["steering"]
-    topology = network(arguments, seed)
+    topology = command_line.network(SdnTopology, arguments, seed)
     narrator.say(topology.draw())
     narrator.say(f"\n=== Steering by the {plane} ===")
     mirrored, whole = PLANES[plane], arguments.pcap
@@ -141,25 +141,10 @@ def once(case: Case, seed: int, folder: Path, arguments, narrator: Narrator) -> 
     return result
 
 
-def network(arguments, seed: int) -> SdnTopology:
-    """Raises ValueError that names the option."""
-    return SdnTopology(
-        access_networks=command_line.access_networks(arguments),
-        link_backend=arguments.link_backend,
-        tunnel_backend=arguments.tunnel_backend,
-        security=arguments.security,
-        seed=seed,
-    )
-
-
 def main() -> int:
     parser = command_line.parser("sdn", DESCRIPTION, EPILOG, duration_s=30, quick_s=12)
     command_line.add_repeat_options(parser)
-    arguments = parser.parse_args()
-    try:
-        network(arguments, arguments.seed)
-    except ValueError as error:
-        parser.error(str(error).replace("access_networks:", "--access:"))
+    arguments = command_line.parse(parser, SdnTopology)
     folder = command_line.begin(arguments, "sdn")
     narrator = Narrator(sys.stderr if arguments.json else sys.stdout)
     runs = run_repeatedly(

@@ -1,18 +1,21 @@
-"""The command line of experiments. Functions: `parser`, `access_networks`, `traffic_seconds`, `begin`,
-`add_repeat_options`; of series `series_parser`, `positive`, `seed`, `repetitions`, `common_parameters`,
-`series_folder`."""
+"""The command line of experiments. Functions: `parser`, `parse`, `network`, `access_networks`,
+`traffic_seconds`, `begin`, `add_repeat_options`; of series `series_parser`, `positive`, `seed`,
+`repetitions`, `common_parameters`, `series_folder`."""
 
 import argparse
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from testbed.emulation.link import BACKENDS as LINK_BACKENDS
 from testbed.emulation.security import METHODS
 from testbed.isolation import isolate
 from topologies.multihome import DEFAULT_ACCESS_NETWORKS, AccessNetwork
+
+Network = TypeVar("Network")
 
 TUNNEL_BACKENDS = ("auto", "seg6", "ip6tnl")
 #: A repetition's seed is this number's thousandfold and more, and fits 64 bits.
@@ -198,6 +201,28 @@ def positive(text: str) -> int:
 def access_networks(options: argparse.Namespace) -> Sequence[AccessNetwork]:
     """Those given, or the default ones."""
     return options.access or DEFAULT_ACCESS_NETWORKS
+
+
+def network(kind: Callable[..., Network], options: argparse.Namespace, seed: int) -> Network:
+    """The topology of this kind that the options describe. Raises ValueError that names the parameter."""
+    return kind(
+        access_networks=access_networks(options),
+        link_backend=options.link_backend,
+        tunnel_backend=options.tunnel_backend,
+        security=options.security,
+        seed=seed,
+    )
+
+
+def parse(made: Parser, kind: Callable[..., Network]) -> argparse.Namespace:
+    """The options of an experiment on a network of this kind; exits with status 2 and a sentence where there
+    is none such."""
+    options = made.parse_args()
+    try:
+        network(kind, options, options.seed)
+    except ValueError as error:
+        made.error(str(error).replace("access_networks:", "--access:"))
+    return options
 
 
 def traffic_seconds(options: argparse.Namespace) -> float:

@@ -8,8 +8,10 @@ from backend import backends
 
 pytest.register_assert_rewrite("datapath_bed", "machine")
 
+from agent_network import AgentNetwork  # noqa: E402
 from datapath_bed import Bed  # noqa: E402
 from datapath_network import needed  # noqa: E402
+from ipv6_ready_mobile_node import Correspondent  # noqa: E402
 from machine import assert_untouched, snapshot  # noqa: E402
 
 
@@ -32,3 +34,20 @@ def bed(request: pytest.FixtureRequest) -> Iterator[Bed]:
     bed = Bed(needed(request.param))
     yield bed
     bed.close()
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentNetwork]:
+    """A mobile node, a home agent, a correspondent node. Files about other networks have one of their own."""
+    network = AgentNetwork(tmp_path_factory.mktemp("network"))
+    network.add_correspondent()
+    yield network
+    network.close()
+
+
+@pytest.fixture
+def cn(network: AgentNetwork) -> Iterator[Correspondent]:
+    """A tester in the correspondent node's place. Files in which it is an agent have one of their own."""
+    cn = Correspondent(network)
+    yield cn
+    cn.close()

@@ -6,7 +6,7 @@ import struct
 from ipaddress import IPv6Address, IPv6Network
 
 import pytest
-from agent_network import CORRESPONDENT, HOME_ADDRESS, HOME_AGENT, KEY, Agent, AgentNetwork
+from agent_network import CORRESPONDENT, HOME_ADDRESS, HOME_AGENT, KEY, Agent
 from datapath_network import ipv6, wait_for
 from signalling import (
     BA,
@@ -52,14 +52,6 @@ duplicate_address_detection = false
 #: The flags of the Binding Updates that each role takes: A and H, A and M.
 FLAGS = {"ha": 0xC000, "map": 0x8800}
 _numbers = itertools.count()
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory):
-    network = AgentNetwork(tmp_path_factory.mktemp("network"))
-    network.add_correspondent()
-    yield network
-    network.close()
 
 
 class Bench:

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from agent_network import CORRESPONDENT, HOME_ADDRESS, Agent, AgentNetwork
+from agent_network import CORRESPONDENT, HOME_ADDRESS, Agent
 from datapath_network import Capture, wait_for
 from scapy.layers.inet6 import IPv6
 from scapy.utils import wrpcap
@@ -14,14 +14,6 @@ from testbed.agent.control import Refused
 from testbed.scapy import MIP6OptFlowIdentificationRFC6089, MIP6OptFlowSummary
 
 DIALECT = 'dialect = "rfc6089"\n'
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory):
-    network = AgentNetwork(tmp_path_factory.mktemp("network"))
-    network.add_correspondent()
-    yield network
-    network.close()
 
 
 def settled(mn):

@@ -6,30 +6,15 @@ A case is named by its number; docs/ipv6-ready.md has all of them.
 import time
 
 import pytest
-from agent_network import CORRESPONDENT, HOME_AGENT, Agent, AgentNetwork
+from agent_network import CORRESPONDENT, HOME_AGENT, Agent
 from datapath_network import wait_for
 from ipv6_ready import Tester, case
-from ipv6_ready_mobile_node import Correspondent, HomeAgent, icmp_error
+from ipv6_ready_mobile_node import HomeAgent, icmp_error
 from signalling import BRR, BU, COTI, HOTI
 
 UNREACHABLE, PROBLEM = 1, 4
 UNKNOWN_HEADER, UNKNOWN_OPTION = 1, 2
 OPTIMISED = f'[[correspondent]]\naddress = "{CORRESPONDENT}"\n'
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory):
-    network = AgentNetwork(tmp_path_factory.mktemp("network"))
-    network.add_correspondent()
-    yield network
-    network.close()
-
-
-@pytest.fixture
-def cn(network):
-    cn = Correspondent(network)
-    yield cn
-    cn.close()
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ A case is named by its number; docs/ipv6-ready.md has all of them.
 from ipaddress import IPv6Address
 
 import pytest
-from agent_network import CORRESPONDENT, HOME_ADDRESS, HOME_AGENT, Agent, AgentNetwork
+from agent_network import CORRESPONDENT, HOME_ADDRESS, HOME_AGENT, Agent
 from datapath_network import Capture, both_headers, ipv6, wait_for
 from ipv6_ready import Tester, case
 from ipv6_ready_mobile_node import Correspondent
@@ -73,14 +73,6 @@ class Peer(Tester):
         plain = self.echo(AWAY, CORRESPONDENT)
         routing = bytes((60, 2, 2, 1, 0, 0, 0, 0)) + IPv6Address(HOME_ADDRESS).packed
         return ipv6(AWAY, care_of_address, 43, routing + plain[40:])
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory):
-    network = AgentNetwork(tmp_path_factory.mktemp("network"))
-    network.add_correspondent()
-    yield network
-    network.close()
 
 
 @pytest.fixture

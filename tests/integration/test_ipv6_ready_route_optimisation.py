@@ -8,29 +8,13 @@ import struct
 from ipaddress import IPv6Address
 
 import pytest
-from agent_network import CORRESPONDENT, HOME_ADDRESS, Agent, AgentNetwork
+from agent_network import CORRESPONDENT, HOME_ADDRESS, Agent
 from datapath_network import Capture, wait_for
 from ipv6_ready import case
-from ipv6_ready_mobile_node import Correspondent
 from signalling import BU, COTI, HOTI, ipv6_packet, mobility_header
 
 OPTIMISED = f'[[correspondent]]\naddress = "{CORRESPONDENT}"\n'
 REFRESH_ADVICE = (2, 2, 0, struct.pack("!H", 1))
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory):
-    network = AgentNetwork(tmp_path_factory.mktemp("network"))
-    network.add_correspondent()
-    yield network
-    network.close()
-
-
-@pytest.fixture
-def cn(network):
-    cn = Correspondent(network)
-    yield cn
-    cn.close()
 
 
 @pytest.fixture

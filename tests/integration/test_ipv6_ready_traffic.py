@@ -7,30 +7,14 @@ A case is named by its number; docs/ipv6-ready.md has all of them.
 from ipaddress import IPv6Address
 
 import pytest
-from agent_network import CORRESPONDENT, HOME_ADDRESS, HOME_AGENT, Agent, AgentNetwork
+from agent_network import CORRESPONDENT, HOME_ADDRESS, HOME_AGENT, Agent
 from datapath_network import Capture, ipv6, send_raw, wait_for
 from ipv6_ready import case
-from ipv6_ready_mobile_node import Correspondent
 from signalling import BU, COTI, HOTI
 
 BY_TRAFFIC = 'optimise = "traffic"\n'
 NEIGHBOUR = "2001:db8:100::2"
 ROUTING = bytes((2, 2, 1, 0, 0, 0, 0)) + IPv6Address(HOME_ADDRESS).packed
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory):
-    network = AgentNetwork(tmp_path_factory.mktemp("network"))
-    network.add_correspondent()
-    yield network
-    network.close()
-
-
-@pytest.fixture
-def cn(network):
-    cn = Correspondent(network)
-    yield cn
-    cn.close()
 
 
 @pytest.fixture
