@@ -1,6 +1,7 @@
 """What all tests share: integration tests run as root in private namespaces that vanish with the test run."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -36,3 +37,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if any(map(needs_namespaces, session.items)):
         with session.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
             isolate()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what was left out by reason: with every place, it would hide what failed."""
+    skipped = [report.longrepr for report in terminalreporter.stats.get("skipped", ())]
+    reasons = Counter(told[2].removeprefix("Skipped: ") for told in skipped if isinstance(told, tuple))
+    if reasons:
+        terminalreporter.section("left out")
+    for reason, count in reasons.most_common():
+        terminalreporter.line(f"{count:4}  {reason}")

@@ -14,6 +14,7 @@ from pathlib import Path
 from datapath_network import Namespace, wait_for
 
 from testbed.agent.control import Client
+from testbed.measure.events import read_events
 
 ROOT = Path(__file__).resolve().parents[2]
 HOME_AGENT, HOME_ADDRESS = "2001:db8:100::1", "2001:db8:100::100"
@@ -233,6 +234,5 @@ class Agent:
 
     def events(self, name: str, since: float = 0.0) -> list[dict]:
         """What it has recorded under this name."""
-        lines = (self.folder / "events.jsonl").read_text().splitlines()
-        events = [json.loads(line) for line in lines]
+        events = read_events([self.folder / "events.jsonl"])
         return [e for e in events if e["node"] == self.name and e["event"] == name and e["t"] >= since]

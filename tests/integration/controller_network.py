@@ -1,7 +1,6 @@
 """A network with switches, agents and a controller for tests. Class: `ControllerNetwork`."""
 
 import importlib.util
-import json
 import shutil
 import time
 
@@ -12,6 +11,7 @@ from testbed.emulation.openvswitch import choose_datapath
 from testbed.emulation.process import EmulationError, wait_until
 from testbed.emulation.switched_network import SwitchedNetwork
 from testbed.measure.accounting import Received, Sent, account
+from testbed.measure.events import read_events
 from testbed.measure.probe_log import read_probe_log
 from testbed.measure.traffic import Host, UdpProbe, start_traffic, stop_traffic
 from topologies.sdn import SdnTopology
@@ -146,6 +146,5 @@ class ControllerNetwork:
         return found
 
     def events(self, node=None):
-        lines = (self.folder / "events.jsonl").read_text().splitlines()
-        found = [json.loads(line) for line in lines]
+        found = read_events([self.folder / "events.jsonl"])
         return [event for event in found if node in (None, event["node"])]

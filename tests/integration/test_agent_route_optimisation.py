@@ -48,9 +48,15 @@ def ping(network, count=3):
 def test_the_first_test_of_a_start_is_not_lost(network, tmp_path):
     """It goes through a tunnel that the same acknowledgement brings about."""
     more = f'[[correspondent]]\naddress = "{CORRESPONDENT}"\n'
-    with Agent(network.ha, tmp_path), Agent(network.cn, tmp_path), Agent(network.mn, tmp_path, more) as mn:
+    with (
+        Agent(network.ha, tmp_path),
+        Agent(network.cn, tmp_path) as cn,
+        Agent(network.mn, tmp_path, more) as mn,
+    ):
         wait_for(lambda: mn.events("home-test-received"))
-        assert len(mn.events("home-test-init-sent")) == 1 and mn.events("message-not-sent") == []
+        assert mn.events("message-not-sent") == []
+        # each has been answered: on a slow machine there may be a second one before the first one's answer
+        wait_for(lambda: len(cn.events("home-test-sent")) == len(mn.events("home-test-init-sent")))
 
 
 @requirement("RFC 6275 §11.6, §9.4: return routability over real links, the home test through the tunnel")
