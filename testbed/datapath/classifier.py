@@ -186,9 +186,8 @@ class Classifier:
         if self._reassembly:
             if self._anchor:
                 chains["fragments"] = ("filter", PREROUTING, -450), self._fragments()
-            never = protocol_is(TCP) + load(NETWORK, 8, 1) + compare(EQUAL, b"\xff")
-            rule = Rule(never + reassemble(), "never true; makes the kernel put fragments together")
-            chains["reassembly"] = ("filter", PREROUTING, -350), (rule,)
+            rule = Rule(protocol_is(TCP) + reassemble(), "never reached; it is enough that it is there")
+            chains["reassembly"] = None, (rule,)
         return chains
 
     def base_sets(self) -> list[tuple]:

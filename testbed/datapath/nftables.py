@@ -228,8 +228,8 @@ def duplicate() -> bytes:
 def reassemble() -> bytes:
     """Have the kernel put fragments together before prerouting and output (nf_defrag_ipv6).
 
-    It does so in every network namespace that has a rule with this expression. As a condition it must
-    stand behind one that is never true.
+    It does so in every network namespace that has a rule with this expression, in whatever chain. It must
+    stand behind the condition that the protocol is TCP or UDP, and where no packet comes.
     """
     return (
         immediate(bytes(15) + b"\1")
