@@ -177,6 +177,7 @@ def finish(name: str, options: argparse.Namespace, figures: Sequence[Figure], **
         "processors": about["processors"],
         "processor": about["processor"],
         "commit": about["commit"],
+        "code": about["code"],
         "time": about["time"],
         "load": load,
         "others_percent": others,

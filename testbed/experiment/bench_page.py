@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from testbed.experiment.bench import Figure, digits
+from testbed.measure.checkout import named
 
 _MARK = re.compile(r"<!-- (bench|figure|circumstances) (\w+)(?:: ([^<>]*?))? -->(.*?)<!-- end -->", re.DOTALL)
 _NOT_MEASURED = "(not measured)"
@@ -62,11 +63,9 @@ def _content(kind: str, document: dict, what: str) -> str:
 
 
 def _circumstances(document: dict) -> str:
-    commit = str(document["commit"])
-    changed = "with changes, " if commit.endswith("+") else ""
     return (
         f"Median (lowest – highest) of {document['repetitions']}; {document['time'][:10]}, "
-        f"commit {commit[:10]}, {changed}Linux {document['kernel']}, {document['processors']} × "
+        f"commit {named(document)}, Linux {document['kernel']}, {document['processors']} × "
         f"{document['processor']}, Python {document['python']}; others used "
         f"{document['others_percent']:.0f} % of the processors."
     )

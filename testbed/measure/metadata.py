@@ -9,12 +9,13 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from testbed.measure import checkout
+
 PACKAGES = ("mininet", "pyroute2", "pip-nftables", "iperf3", "msgspec", "numpy", "matplotlib", "scapy")
 SYSCTLS = ("net.ipv4.tcp_congestion_control", "net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem", "net.core.rmem_max",
            "net.core.wmem_max", "net.core.default_qdisc", "net.ipv6.conf.all.forwarding",
            "net.ipv6.conf.default.accept_dad", "net.ipv6.conf.default.dad_transmits",
            "net.ipv4.tcp_no_metrics_save", "net.ipv4.tcp_timestamps")
-_PROJECT = Path(__file__).resolve().parents[2]
 
 
 def metadata(**facts: object) -> dict:
@@ -22,7 +23,8 @@ def metadata(**facts: object) -> dict:
     return {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "kernel": platform.release(),
             "machine": platform.machine(), "system": _system(), "processors": os.cpu_count(),
             "processor": _processor(), "memory_mib": _memory_mib(), "versions": _versions(),
-            "commit": _commit(), "command": [Path(sys.argv[0]).name, *sys.argv[1:]], **facts}
+            "commit": checkout.commit(), "code": checkout.digest(),
+            "command": [Path(sys.argv[0]).name, *sys.argv[1:]], **facts}
 
 
 def host_metadata(pid: int, interfaces: Iterable[str] = (), tool: Iterable[str] = ("nsenter",)) -> dict:
@@ -57,32 +59,6 @@ def _versions() -> Mapping[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def _commit() -> str | None:
-    """The commit of this checkout, "+" if files differ from it; None outside git (also: git not installed).
-    """
-    git = ["git", "-c", f"safe.directory={_PROJECT}", "-C", str(_PROJECT)]
-    commit = _output([*git, "rev-parse", "HEAD"])
-    if not commit:
-        return _commit_without_git()
-    changed = _output([*git, "status", "--porcelain", "--untracked-files=no"])
-    return commit.strip() + ("+" if changed and changed.strip() else "")
-
-
-def _commit_without_git() -> str | None:
-    """The commit from git's own files; whether the checkout differs from it cannot be told, hence "?"."""
-    try:
-        head = (_PROJECT / ".git/HEAD").read_text().strip()
-        if head.startswith("ref: "):
-            reference = head.removeprefix("ref: ")
-            loose = _PROJECT / ".git" / reference
-            packed = _PROJECT / ".git/packed-refs"
-            head = loose.read_text().strip() if loose.exists() else next(
-                line.split()[0] for line in packed.read_text().splitlines() if line.endswith(" " + reference))
-    except (OSError, StopIteration):
-        return None
-    return head + "?"
 
 
 def _system() -> str | None:

@@ -10,8 +10,10 @@ written anew; SELECTION chooses cases by the values of their parameters (`Collec
 
 import re
 import statistics
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from testbed.measure.checkout import named
 from testbed.report.collection import Collection
 from testbed.report.markdown import markdown_table
 from testbed.report.metric import METRICS, Metric, by_name
@@ -84,17 +86,19 @@ def _runs(found: Collection) -> str:
     if not found.entries:
         return _NOT_MEASURED
 
-    def facts(name: str) -> str:
-        length = 10 if name in ("commit", "time") else None
-        values = (str(entry.result.metadata.get(name))[:length] for entry in found.entries)
-        return ", ".join(dict.fromkeys(values))
+    def facts(of: Callable[[dict], object]) -> str:
+        return ", ".join(dict.fromkeys(str(of(entry.result.metadata)) for entry in found.entries))
+
+    def fact(name: str) -> str:
+        return facts(lambda data: data.get(name))
 
     busy = sum(not entry.trusted for entry in found.entries)
     backends = {tuple((entry.result.metadata.get("backends") or {}).items()) for entry in found.entries}
     used = sorted({f"{part} by {name}" for pairs in backends for part, name in pairs if name != "none"})
     return (
-        f"{len(found.entries)} runs of {len(found.groups())} cases on {facts('time')}, "
-        f"commit {facts('commit')}; kernel {facts('kernel')}, {facts('system')}, "
-        f"{facts('processors')} × {facts('processor')}; {', '.join(used)}. "
+        f"{len(found.entries)} runs of {len(found.groups())} cases on "
+        f"{facts(lambda data: str(data.get('time'))[:10])}, "
+        f"commit {facts(named)}; kernel {fact('kernel')}, {fact('system')}, "
+        f"{fact('processors')} × {fact('processor')}; {', '.join(used)}. "
         f"In {busy} of them the machine was too busy."
     )

@@ -13,6 +13,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from testbed.measure.checkout import named
 from testbed.report.collection import Collection, Entry, read_collection, text_of
 from testbed.report.comparison_plot import comparison_figures
 from testbed.report.html_style import SCRIPT, STYLESHEET
@@ -106,7 +107,7 @@ def _provenance(collection: Collection) -> str:
         data = entry.result.metadata
         backends = data.get("backends") or {}
         for name, value in (
-            ("commit", str(data.get("commit"))[:13]),
+            ("commit", named(data)),
             ("kernel", data.get("kernel")),
             ("system", data.get("system")),
             ("processor", f"{data.get('processors')} × {data.get('processor')}"),
