@@ -19,6 +19,8 @@ from testbed.measure.events import read_events
 ROOT = Path(__file__).resolve().parents[2]
 HOME_AGENT, HOME_ADDRESS = "2001:db8:100::1", "2001:db8:100::100"
 CORRESPONDENT = "2001:db8:300::2"
+#: What has a mobile node optimise its route to the correspondent node.
+OPTIMISED = f'[[correspondent]]\naddress = "{CORRESPONDENT}"\n'
 KEY = "00112233445566778899aabbccddeeff"
 PREFIXES = {"wlan": "2001:db8:201::", "cellular": "2001:db8:202::", "other": "2001:db8:203::"}
 

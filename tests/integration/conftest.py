@@ -2,17 +2,21 @@
 
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from backend import backends
 
 pytest.register_assert_rewrite("datapath_bed", "machine")
 
-from agent_network import AgentNetwork  # noqa: E402
+from agent_network import OPTIMISED, Agent, AgentNetwork  # noqa: E402
 from datapath_bed import Bed  # noqa: E402
 from datapath_network import needed  # noqa: E402
 from ipv6_ready_mobile_node import Correspondent  # noqa: E402
 from machine import assert_untouched, snapshot  # noqa: E402
+
+from testbed.datapath.error import DatapathError  # noqa: E402
+from testbed.datapath.optimisation import choose_carrier  # noqa: E402
 
 
 @pytest.fixture
@@ -36,6 +40,16 @@ def bed(request: pytest.FixtureRequest) -> Iterator[Bed]:
     bed.close()
 
 
+@pytest.fixture(params=backends("route optimisation"))
+def carrier(request: pytest.FixtureRequest) -> str:
+    """Each way to put in the headers of route optimisation that this kernel has."""
+    try:
+        choose_carrier(request.param)
+    except DatapathError as error:
+        pytest.skip(str(error))
+    return request.param
+
+
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentNetwork]:
     """A mobile node, a home agent, a correspondent node. Files about other networks have one of their own."""
@@ -51,3 +65,17 @@ def cn(network: AgentNetwork) -> Iterator[Correspondent]:
     cn = Correspondent(network)
     yield cn
     cn.close()
+
+
+@pytest.fixture
+def home(network: AgentNetwork, tmp_path: Path) -> Iterator[Agent]:
+    """The home agent's agent."""
+    with Agent(network.ha, tmp_path) as ha:
+        yield ha
+
+
+@pytest.fixture
+def mn(network: AgentNetwork, tmp_path: Path, home: Agent, cn: Correspondent) -> Iterator[Agent]:
+    """The mobile node's agent, which optimises its route to the correspondent node."""
+    with Agent(network.mn, tmp_path, OPTIMISED) as mn:
+        yield mn

@@ -238,6 +238,27 @@ def send_raw(node: Namespace, packet: bytes) -> None:
         raw.sendto(packet, (str(IPv6Address(packet[24:40])), 0))
 
 
+def exchange(
+    client_node: Namespace,
+    client_address: IPv6Address,
+    server_node: Namespace,
+    server_address: IPv6Address,
+    port: int,
+    question: bytes,
+    answer: bytes,
+) -> None:
+    """A datagram from one node to `port` of another, and one back; both come from whom they seem to."""
+    with server_node.socket() as server, client_node.socket() as client:
+        server.bind((str(server_address), port))
+        client.bind((str(client_address), 0))
+        client.sendto(question, (str(server_address), port))
+        data, peer = server.recvfrom(65535)
+        assert (data, peer[0]) == (question, str(client_address))
+        server.sendto(answer, peer)
+        data, peer = client.recvfrom(65535)
+        assert (data, peer[0]) == (answer, str(server_address))
+
+
 class Capture:
     """Packets as they come in (or go out) by an interface: whole IPv6 packets."""
 

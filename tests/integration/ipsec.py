@@ -67,13 +67,6 @@ def without_keys(text):
     return "".join(line for line in text.splitlines(True) if not line.startswith("security"))
 
 
-def registered(mn):
-    bindings, flows = mn.ask("bindings"), mn.ask("flows")
-    return all(b["registered"] == b["care_of_address"] for b in bindings) and all(
-        flow["state"] == "registered" for flow in flows
-    )
-
-
 def state(*agents):
     """What the agents have, but for what time alone changes."""
     bindings = [agent.ask("bindings") for agent in agents]

@@ -13,6 +13,7 @@ from ipaddress import IPv6Address
 
 from agent_network import CORRESPONDENT, HOME_ADDRESS, HOME_AGENT
 from datapath_network import Capture, ipv6, send_raw, wait_for
+from observations import registered
 from signalling import (
     BA,
     BE,
@@ -153,12 +154,6 @@ def answers(update):
             fixed = struct.pack("!BHBBB", option.priority, option.fid, option.action, 0, int(option.pro) << 4)
             found.append((18, 2, 0, fixed))
     return found
-
-
-def registered(mn):
-    return all(b["registered"] == b["care_of_address"] for b in mn.ask("bindings")) and all(
-        f["state"] == "registered" for f in mn.ask("flows")
-    )
 
 
 def _icmp(kind: int, data: bytes, destination: str, routing_address: str | None = None) -> bytes:

@@ -10,17 +10,11 @@ import threading
 import time
 
 import pytest
-from agent_network import HOME_ADDRESS, ROOT, Agent, AgentNetwork
+from agent_network import HOME_ADDRESS, ROOT, Agent
 from datapath_network import Capture, wait_for
+from observations import bound, registered
 
 ROUTING = 43
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory):
-    network = AgentNetwork(tmp_path_factory.mktemp("network"))
-    yield network
-    network.close()
 
 
 @pytest.fixture
@@ -40,19 +34,8 @@ def agents(network, tmp_path):
         yield ha, mn
 
 
-def registered(mn):
-    bindings, flows = mn.ask("bindings"), mn.ask("flows")
-    return all(b["registered"] == b["care_of_address"] is not None for b in bindings) and all(
-        flow["state"] == "registered" for flow in flows
-    )
-
-
 def fids(agent):
     return sorted(flow["fid"] for flow in agent.ask("flows"))
-
-
-def bound(agent):
-    return {b["bid"]: b["care_of_address"] for b in agent.ask("bindings")}
 
 
 @pytest.mark.requirement("RFC 6275 §10.3.1: what was acknowledged is so, whatever becomes of the agent")

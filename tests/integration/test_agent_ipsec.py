@@ -11,8 +11,9 @@ import ipsec
 import pytest
 from agent_network import HOME_ADDRESS, HOME_AGENT, ROOT, AgentNetwork
 from datapath_network import send_raw, wait_for
-from ipsec import OTHER_HOME, Wire, decrypted, home_agent, mobile_node, registered, state, statistics
+from ipsec import OTHER_HOME, Wire, decrypted, home_agent, mobile_node, state, statistics
 from ipv6_ready import case
+from observations import registered
 from signalling import BA, BRR, BU, binding_identifier, ipv6_packet, mobility_header, with_options
 
 from testbed.datapath.protection import why_not

@@ -9,8 +9,9 @@ import pytest
 from agent_network import CORRESPONDENT, HOME_ADDRESS, HOME_AGENT, Agent, AgentNetwork
 from backend import backends
 from datapath_network import Capture, ipv6, needed, send_raw, wait_for
-from ipsec import Wire, decrypted, home_agent, mobile_node, registered, statistics
+from ipsec import Wire, decrypted, home_agent, mobile_node, statistics
 from ipv6_ready import case
+from observations import registered
 from signalling import FIXED, HOT, HOTI, checksummed, mobility_header
 
 requirement = pytest.mark.requirement

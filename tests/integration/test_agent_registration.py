@@ -6,17 +6,11 @@ import statistics
 import time
 
 import pytest
-from agent_network import HOME_ADDRESS, Agent, AgentNetwork
+from agent_network import HOME_ADDRESS, Agent
 from datapath_network import wait_for
+from observations import bound
 
 from testbed.agent.control import Client, Refused
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory):
-    network = AgentNetwork(tmp_path_factory.mktemp("network"))
-    yield network
-    network.close()
 
 
 @pytest.fixture
@@ -32,10 +26,6 @@ def registered(mn):
     settled = all(b["registered"] and b["registered"] == b["care_of_address"] for b in bindings)
     settled = settled and all(flow["state"] == "registered" for flow in flows)
     return {b["bid"]: b["registered"] for b in bindings} if settled else None
-
-
-def bound(ha):
-    return {b["bid"]: b["care_of_address"] for b in ha.ask("bindings")}
 
 
 def test_both_care_of_addresses_are_registered(network, agents):

@@ -6,7 +6,7 @@ import sys
 from ipaddress import IPv6Address
 
 import pytest
-from agent_network import HOME_ADDRESS, HOME_AGENT, ROOT, Agent, AgentNetwork
+from agent_network import HOME_ADDRESS, HOME_AGENT, ROOT, Agent
 from datapath_network import wait_for
 from signalling import BU, ipv6_packet, sign
 
@@ -14,13 +14,6 @@ from testbed.agent.mobility_socket import MobilitySocket
 from testbed.wire.codec import Codec
 from testbed.wire.message import Status, UnknownMessage
 from testbed.wire.packet import Packet, build_packet, parse_packet
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory):
-    network = AgentNetwork(tmp_path_factory.mktemp("network"))
-    yield network
-    network.close()
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from agent_network import CORRESPONDENT, HOME_ADDRESS, Agent, AgentNetwork
+from agent_network import CORRESPONDENT, HOME_ADDRESS, OPTIMISED, Agent, AgentNetwork
 from backend import backends
 from datapath_network import wait_for
 
@@ -47,11 +47,10 @@ def ping(network, count=3):
 
 def test_the_first_test_of_a_start_is_not_lost(network, tmp_path):
     """It goes through a tunnel that the same acknowledgement brings about."""
-    more = f'[[correspondent]]\naddress = "{CORRESPONDENT}"\n'
     with (
         Agent(network.ha, tmp_path),
         Agent(network.cn, tmp_path) as cn,
-        Agent(network.mn, tmp_path, more) as mn,
+        Agent(network.mn, tmp_path, OPTIMISED) as mn,
     ):
         wait_for(lambda: mn.events("home-test-received"))
         assert mn.events("message-not-sent") == []
@@ -157,11 +156,10 @@ def test_host_without_agent(network, tmp_path):
 
 
 def test_configured_correspondent(network, tmp_path):
-    more = f'[[correspondent]]\naddress = "{CORRESPONDENT}"\n'
     with (
         Agent(network.ha, tmp_path),
         Agent(network.cn, tmp_path) as cn,
-        Agent(network.mn, tmp_path, more) as mn,
+        Agent(network.mn, tmp_path, OPTIMISED) as mn,
     ):
         wait_for(lambda: len(cn.ask("bindings")) == 2)
         assert "goes straight" in mn.flowbind("optimise", CORRESPONDENT).stdout

@@ -8,21 +8,15 @@ import time
 from ipaddress import IPv6Address
 
 import pytest
-from agent_network import HOME_ADDRESS, HOME_AGENT, KEY, ROOT, Agent, AgentNetwork
+from agent_network import HOME_ADDRESS, HOME_AGENT, KEY, ROOT, Agent
 from datapath_network import Capture, send_raw, wait_for
+from observations import registered
 from signalling import BA, BRR, BU, SPI, Signaller, binding_identifier, checksummed, ipv6_packet, sign
 
 from testbed.wire.message import BindingAcknowledgement, Status
 
 requirement = pytest.mark.requirement
 OTHER_KEY = "ff" * 16
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory):
-    network = AgentNetwork(tmp_path_factory.mktemp("network"))
-    yield network
-    network.close()
 
 
 @pytest.fixture
@@ -46,13 +40,6 @@ def messages(agent):
 
 def seen_by(agent):
     return messages(agent)["received"]
-
-
-def registered(mn):
-    flows = mn.ask("flows")
-    return all(b["registered"] == b["care_of_address"] for b in mn.ask("bindings")) and all(
-        flow["state"] == "registered" for flow in flows
-    )
 
 
 class Recorder:

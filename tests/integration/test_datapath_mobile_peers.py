@@ -5,7 +5,6 @@ import struct
 from ipaddress import IPv6Address
 
 import pytest
-from backend import backends
 from datapath_network import (
     CELLULAR,
     HOME_ADDRESS,
@@ -17,14 +16,14 @@ from datapath_network import (
     Network,
     binding,
     both_headers,
+    exchange,
     ipv6,
     send_raw,
     wait_for,
 )
 
 from testbed.datapath.datapath import Datapath, DatapathConfiguration
-from testbed.datapath.error import DatapathError
-from testbed.datapath.optimisation import OptimisedRoutes, choose_carrier
+from testbed.datapath.optimisation import OptimisedRoutes
 from testbed.datapath.rejected import Rejected
 from testbed.mobility.forwarding import Action, FlowRule, HomeBinding, Path, RouteOptimisation, Side
 from testbed.wire.selector import IPv6TrafficSelector
@@ -106,15 +105,7 @@ class Bed:
 
     def exchange(self, port, payload=b"question", answer=b"answer"):
         """A datagram from `mn` to `port` of `mn2` and one back, by their home addresses."""
-        with self.mn2.socket() as server, self.mn.socket() as client:
-            server.bind((str(HOME_ADDRESS_2), port))
-            client.bind((str(HOME_ADDRESS), 0))
-            client.sendto(payload, (str(HOME_ADDRESS_2), port))
-            data, peer = server.recvfrom(65535)
-            assert (data, peer[0]) == (payload, str(HOME_ADDRESS))
-            server.sendto(answer, peer)
-            data, peer = client.recvfrom(65535)
-            assert (data, peer[0]) == (answer, str(HOME_ADDRESS_2))
+        exchange(self.mn, HOME_ADDRESS, self.mn2, HOME_ADDRESS_2, port, payload, answer)
 
     def sent(self):
         """What `mn` has sent since the last call: BID -> packets, without Neighbour Discovery."""
@@ -130,13 +121,9 @@ class Bed:
         self.network.close()
 
 
-@pytest.fixture(params=backends("route optimisation"))
-def bed(request):
-    try:
-        choose_carrier(request.param)
-    except DatapathError as error:
-        pytest.skip(str(error))
-    bed = Bed(request.param)
+@pytest.fixture
+def bed(carrier):
+    bed = Bed(carrier)
     yield bed
     bed.close()
 

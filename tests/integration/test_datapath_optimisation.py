@@ -5,7 +5,6 @@ import struct
 from ipaddress import IPv6Address
 
 import pytest
-from backend import backends
 from datapath_bed import udp
 from datapath_network import (
     CELLULAR,
@@ -15,6 +14,7 @@ from datapath_network import (
     Capture,
     Network,
     binding,
+    exchange,
     ipv6,
     send_raw,
     wait_for,
@@ -22,7 +22,7 @@ from datapath_network import (
 
 from testbed.datapath.datapath import Datapath, DatapathConfiguration
 from testbed.datapath.error import DatapathError
-from testbed.datapath.optimisation import OptimisedRoutes, choose_carrier
+from testbed.datapath.optimisation import OptimisedRoutes
 from testbed.datapath.rejected import Rejected
 from testbed.mobility.forwarding import Action, FlowRule, Path, RouteOptimisation, Side
 from testbed.wire.selector import IPv6TrafficSelector
@@ -78,15 +78,7 @@ class Bed:
     def exchange(self, port, payload=b"question", answer=b"answer"):
         """A datagram from the mobile node to `port` of the correspondent node, and one back."""
         self.on_wire()
-        with self.cn.socket() as server, self.mn.socket() as client:
-            server.bind((str(CORRESPONDENT), port))
-            client.bind((str(HOME_ADDRESS), 0))
-            client.sendto(payload, (str(CORRESPONDENT), port))
-            data, peer = server.recvfrom(65535)
-            assert (data, peer[0]) == (payload, str(HOME_ADDRESS))
-            server.sendto(answer, peer)
-            data, peer = client.recvfrom(65535)
-            assert (data, peer[0]) == (answer, str(CORRESPONDENT))
+        exchange(self.mn, HOME_ADDRESS, self.cn, CORRESPONDENT, port, payload, answer)
 
     def on_wire(self):
         """What came from the mobile node since the last call: BID -> packets with an outer header."""
@@ -105,13 +97,9 @@ class Bed:
         self.network.close()
 
 
-@pytest.fixture(params=backends("route optimisation"))
-def bed(request):
-    try:
-        choose_carrier(request.param)
-    except DatapathError as error:
-        pytest.skip(str(error))
-    bed = Bed(request.param)
+@pytest.fixture
+def bed(carrier):
+    bed = Bed(carrier)
     yield bed
     bed.close()
 

@@ -8,11 +8,11 @@ import pytest
 from backend import backends
 from datapath_bed import udp
 from datapath_network import ipv6, needed
+from observations import answered, bound, events
 
 from testbed.emulation.network import Network
 from testbed.emulation.node import AccessRouter
 from testbed.emulation.process import wait_until
-from testbed.measure.events import read_events
 from topologies.hierarchical import REGIONS, HierarchicalTopology
 
 requirement = pytest.mark.requirement
@@ -65,22 +65,8 @@ def settled(network, anchor="map1"):
     return {b["bid"]: b["registered"] for b in bindings}
 
 
-def bound(agent):
-    return {b["bid"]: b["care_of_address"] for b in agent.ask("bindings")}
-
-
-def answered(node, destination, *arguments):
-    return " 0% packet loss" in node.execute(
-        "sh", "-c", f"ping -6 -c3 -i0.1 -W2 {' '.join(arguments)} {destination} || true")
-
-
 def counted(agent, address):
     return {c["fid"]: c["packets"] for c in agent.ask("counters")["flows"] if c["home_address"] == address}
-
-
-def events(network, node, name):
-    return [e for e in read_events([network.log_directory / "events.jsonl"])
-            if e["node"] == node and e["event"] == name and e["t"] > network.test_began]
 
 
 @requirement("RFC 5380 §6.1, §6.2: regional address at the home agent, on-link addresses at the MAP")

@@ -4,10 +4,10 @@ import signal
 import time
 
 import pytest
+from observations import answered, events, registered
 
 from testbed.emulation.network import Network
 from testbed.emulation.process import EmulationError, wait_until
-from testbed.measure.events import read_events
 from topologies.multihome import MultihomeTopology
 
 requirement = pytest.mark.requirement
@@ -42,23 +42,6 @@ def agents(network):
         node.stop_agent()
 
 
-def events(network, node, name, since=0.0):
-    """What a node has recorded under this name since the test began, or later."""
-    since = max(since, network.test_began)
-    path = network.log_directory / "events.jsonl"
-    return [e for e in read_events([path]) if e["node"] == node and e["event"] == name and e["t"] > since]
-
-
-def registered(node):
-    bindings, flows = node.agent.ask("bindings"), node.agent.ask("flows")
-    return all(b["registered"] == b["care_of_address"] is not None for b in bindings) and all(
-        flow["state"] == "registered" for flow in flows)
-
-
-def answered(node, destination):
-    return " 0% packet loss" in node.execute("sh", "-c", f"ping -6 -c2 -i0.1 -W2 {destination} || true")
-
-
 @requirement("RFC 6275 §10.3.1: duplicate address detection before the first Binding Acknowledgement")
 @requirement("RFC 6275 §10.3.1: status 134, the complete Binding Update is refused")
 def test_an_address_in_use_on_the_home_link_is_refused(network, agents):
@@ -72,7 +55,7 @@ def test_an_address_in_use_on_the_home_link_is_refused(network, agents):
     network["mn"].stop_agent()
     hn.execute("ip", "address", "del", f"{HOME_ADDRESS}/64", "dev", "hn-ha")
     network["mn"].start_agent(network.topo.mobile_node_configuration())
-    wait_until(lambda: registered(network["mn"]), 10, "the registration")
+    wait_until(lambda: registered(network["mn"].agent), 10, "the registration")
     assert len(ha.ask("bindings")) == 2
     # now it is the home agent's: nobody else gets it
     hn.execute("sh", "-e", input="echo 1 >/proc/sys/net/ipv6/conf/hn-ha/accept_dad\n"
@@ -92,7 +75,7 @@ def test_an_address_in_use_on_the_home_link_is_refused(network, agents):
 def test_the_first_registration_takes_the_time_of_the_detection(network, agents):
     agents("ha", duplicate_address_detection=True)
     mn = agents("mn2")
-    wait_until(lambda: registered(network["mn2"]), 10, "the registration")
+    wait_until(lambda: registered(network["mn2"].agent), 10, "the registration")
     started = events(network, "mn2", "binding-update-sent")[0]["t"]
     accepted = events(network, "mn2", "binding-acknowledgement-received")[0]
     assert accepted["status"] == 0 and 0.9 < accepted["t"] - started < 5
@@ -106,7 +89,7 @@ def test_many_mobile_nodes(network, agents):
     ha = agents("ha")
     nodes = {name: agents(name) for name in network.topo.home_addresses}
     for number, (name, mn) in enumerate(nodes.items()):
-        wait_until(lambda name=name: registered(network[name]), 10, "the registration")
+        wait_until(lambda name=name: registered(network[name].agent), 10, "the registration")
         mn.ask("flow-add", fid=1, bids=[1 + number % 2], next_header="icmpv6")
     assert len(ha.ask("bindings")) == 2 * MOBILE_NODES
     assert {(f["home_address"], f["bids"][0]) for f in ha.ask("flows")} == {
@@ -122,7 +105,7 @@ def test_many_mobile_nodes(network, agents):
 def test_a_mobile_node_that_is_late_is_asked_to_refresh(network, agents):
     ha = agents("ha")
     mn = agents("mn", lifetime_s=8, flows=[{"fid": 1, "bids": ["wlan"], "source_port": 22}])
-    wait_until(lambda: registered(network["mn"]), 10, "the registration")
+    wait_until(lambda: registered(network["mn"].agent), 10, "the registration")
     assert events(network, "ha", "binding-refresh-request-sent") == []
     mn.process.send_signal(signal.SIGSTOP)
     try:
@@ -140,7 +123,7 @@ def test_a_mobile_node_that_is_late_is_asked_to_refresh(network, agents):
 def test_a_mobile_node_that_vanishes_is_forgotten(network, agents):
     ha = agents("ha")
     agents("mn", lifetime_s=4, flows=[{"fid": 1, "bids": ["wlan"], "source_port": 22}])
-    wait_until(lambda: registered(network["mn"]), 10, "the registration")
+    wait_until(lambda: registered(network["mn"].agent), 10, "the registration")
     network["mn"].kill_agent()
     wait_until(lambda: ha.ask("bindings") == [], 10, "the end of the bindings")
     assert ha.ask("flows") == []
@@ -154,7 +137,7 @@ def test_a_mobile_node_that_vanishes_is_forgotten(network, agents):
 def test_the_home_agent_is_discovered(network, agents):
     agents("ha", preference=7)
     mn = agents("mn", home_agent=None, home_prefix="2001:db8:100::/64")
-    wait_until(lambda: registered(network["mn"]), 10, "the registration")
+    wait_until(lambda: registered(network["mn"].agent), 10, "the registration")
     assert mn.ask("status")["home_agent"] == "2001:db8:100::1"
     assert events(network, "mn", "home-agents-discovered")[0]["addresses"] == ["2001:db8:100::1"]
     assert answered(network["cn"], HOME_ADDRESS)
@@ -178,7 +161,7 @@ def test_home_agents_hear_each_other(network, agents):
                    "the other home agent in the list")
         mn = agents("mn", home_agent=None, home_prefix="2001:db8:100::/64")
         # the first of the list does not answer: it is no home agent after all
-        wait_until(lambda: registered(network["mn"]), 20, "the registration with the second")
+        wait_until(lambda: registered(network["mn"].agent), 20, "the registration with the second")
         assert mn.ask("status")["home_agent"] == "2001:db8:100::1"
         tried = [event["peer"] for event in events(network, "mn", "binding-update-sent")]
         assert tried[0] == "2001:db8:100::2"
@@ -193,7 +176,7 @@ def test_home_agents_hear_each_other(network, agents):
 def test_mobile_nodes_are_told_that_the_home_prefix_ends(network, agents):
     ha = agents("ha", prefix_interval_s=[0, 1])
     mn = agents("mn")
-    wait_until(lambda: registered(network["mn"]), 10, "the registration")
+    wait_until(lambda: registered(network["mn"].agent), 10, "the registration")
     assert mn.ask("status")["home_prefixes"] == []
     told = network["ha"].execute("flowbind", "home-prefix", "2001:db8:100::/64", "--valid", "3600",
                                  "--preferred", "30")
@@ -222,7 +205,7 @@ FORBIDDEN = {"prefix_selectors": False, "port_selectors": False, "flow_label_sel
 def test_policy_refuses_flow_bindings(network, agents, policy, refusals):
     ha = agents("ha", policy=policy)
     mn = agents("mn")
-    wait_until(lambda: registered(network["mn"]), 10, "the registration")
+    wait_until(lambda: registered(network["mn"].agent), 10, "the registration")
     for fid, (flow, status) in enumerate(refusals, start=1):
         with pytest.raises(EmulationError, match=rf"refused flow binding {fid}: .*\(status {status}\)"):
             mn.ask("flow-add", **{"fid": fid, "bids": [1], **flow})

@@ -14,19 +14,6 @@ from signalling import BRR, BU, COTI, HOTI
 
 UNREACHABLE, PROBLEM = 1, 4
 UNKNOWN_HEADER, UNKNOWN_OPTION = 1, 2
-OPTIMISED = f'[[correspondent]]\naddress = "{CORRESPONDENT}"\n'
-
-
-@pytest.fixture
-def home(network, tmp_path):
-    with Agent(network.ha, tmp_path) as ha:
-        yield ha
-
-
-@pytest.fixture
-def mn(network, tmp_path, home, cn):
-    with Agent(network.mn, tmp_path, OPTIMISED) as mn:
-        yield mn
 
 
 def optimised(mn):

@@ -4,10 +4,11 @@ A case is named by its number; docs/ipv6-ready.md has all of them.
 """
 
 import pytest
-from agent_network import CORRESPONDENT, Agent, AgentNetwork
+from agent_network import CORRESPONDENT, OPTIMISED, Agent, AgentNetwork
 from datapath_network import wait_for
 from ipv6_ready import case
-from ipv6_ready_mobile_node import Correspondent, HomeAgent, registered
+from ipv6_ready_mobile_node import Correspondent, HomeAgent
+from observations import registered
 from signalling import BU
 
 VALID_S = 40
@@ -86,7 +87,7 @@ def test_correspondents_are_told(network, tmp_path, carrier):
     addresses = [network.address("mn-wlan"), network.address("mn-cellular")]
     for address, name in zip(addresses, ("mn-wlan", "mn-cellular"), strict=True):
         network.mn.shell(f"ip -6 addr change {address}/64 dev {name} valid_lft 3000 preferred_lft 3000")
-    more = f'[[correspondent]]\naddress = "{CORRESPONDENT}"\n[datapath]\nroute_carrier = "{carrier}"\n'
+    more = f'{OPTIMISED}[datapath]\nroute_carrier = "{carrier}"\n'
     try:
         with (
             Agent(network.ha, tmp_path, first="prefix_interval_s = [0, 1]\n") as ha,

@@ -8,21 +8,15 @@ import time
 from ipaddress import IPv6Address
 
 import pytest
-from agent_network import HOME_ADDRESS, HOME_AGENT, Agent, AgentNetwork
+from agent_network import HOME_ADDRESS, HOME_AGENT, Agent
 from datapath_network import wait_for
 from ipv6_ready import case
-from ipv6_ready_mobile_node import HomeAgent, answers, registered
+from ipv6_ready_mobile_node import HomeAgent, answers
+from observations import registered
 from signalling import BA, BE, BRR, BU, ipv6_packet, mobility_header, parameter_problems, sign, with_options
 
 from testbed.wire.address import link_local_of
 from testbed.wire.option import BindingIdentifier, MessageIdentifier
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory):
-    network = AgentNetwork(tmp_path_factory.mktemp("network"))
-    yield network
-    network.close()
 
 
 @pytest.fixture

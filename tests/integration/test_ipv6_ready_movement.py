@@ -11,7 +11,7 @@ import pytest
 from agent_network import Agent, AgentNetwork
 from datapath_network import Capture, wait_for
 from ipv6_ready import case
-from ipv6_ready_mobile_node import registered
+from observations import registered
 
 OLD, NEW = "2001:db8:201:", "2001:db8:203:"
 ROUTER = "2001:db8:201::1"

@@ -8,25 +8,12 @@ import struct
 from ipaddress import IPv6Address
 
 import pytest
-from agent_network import CORRESPONDENT, HOME_ADDRESS, Agent
+from agent_network import CORRESPONDENT, HOME_ADDRESS, OPTIMISED, Agent
 from datapath_network import Capture, wait_for
 from ipv6_ready import case
 from signalling import BU, COTI, HOTI, ipv6_packet, mobility_header
 
-OPTIMISED = f'[[correspondent]]\naddress = "{CORRESPONDENT}"\n'
 REFRESH_ADVICE = (2, 2, 0, struct.pack("!H", 1))
-
-
-@pytest.fixture
-def home(network, tmp_path):
-    with Agent(network.ha, tmp_path) as ha:
-        yield ha
-
-
-@pytest.fixture
-def mn(network, tmp_path, home, cn):
-    with Agent(network.mn, tmp_path, OPTIMISED) as mn:
-        yield mn
 
 
 def optimised(mn, bids=2):

@@ -81,16 +81,23 @@ def test_cut_is_heard_at_once(namespaces, backend):
     assert sorted(took)[2] < 0.05
 
 
+@contextmanager
+def sender_and_receiver(namespaces):
+    """Sockets for datagrams at both ends of a link; the receiver does not wait."""
+    with namespaces[0].entered():
+        sender = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    with namespaces[1].entered():
+        receiver = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    with sender, receiver:
+        receiver.bind(("::", PORT))
+        receiver.setblocking(False)
+        yield sender, receiver
+
+
 def test_nothing_passes_a_cut_link(namespaces, backend):
     with connect(namespaces, backend, shaped(backend)) as cable:
         assert measure_delays(cable, 10, 0.002).numbers == list(range(10))
-        with namespaces[0].entered():
-            sender = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-        with namespaces[1].entered():
-            receiver = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-        with sender, receiver:
-            receiver.bind(("::", PORT))
-            receiver.setblocking(False)
+        with sender_and_receiver(namespaces) as (sender, receiver):
             cable.set_carrier(False)
             for _ in range(10):
                 sender.sendto(b"lost", (ADDRESSES[1], PORT))
@@ -102,13 +109,7 @@ def test_packets_on_the_link_are_lost_when_it_is_cut(namespaces, backend):
     if backend == "veth":
         pytest.skip("nothing is ever on a plain cable")
     with connect(namespaces, backend, LinkParameters(delay_ms=500)) as cable:
-        with namespaces[0].entered():
-            sender = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-        with namespaces[1].entered():
-            receiver = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-        with sender, receiver:
-            receiver.bind(("::", PORT))
-            receiver.setblocking(False)
+        with sender_and_receiver(namespaces) as (sender, receiver):
             for _ in range(10):
                 sender.sendto(b"lost", (ADDRESSES[1], PORT))
             cable.set_carrier(False)

@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+from observations import answered, registered
 
 from testbed.emulation.network import Network
 from testbed.emulation.process import wait_until
@@ -23,15 +24,8 @@ def network(request, tmp_path_factory):
         network["mr"].await_care_of_addresses()
         network["ha"].start_agent(topology.home_agent_configuration())
         network["mr"].start_agent(topology.mobile_node_configuration(flows=FLOWS))
-        wait_until(lambda: registered(network), 10, "the registration")
+        wait_until(lambda: registered(network["mr"].agent), 10, "the registration")
         yield network
-
-
-def registered(network):
-    bindings = network["mr"].agent.ask("bindings")
-    flows = network["mr"].agent.ask("flows")
-    return all(b["registered"] == b["care_of_address"] is not None for b in bindings) and all(
-        flow["state"] == "registered" for flow in flows)
 
 
 def node_address(network):
@@ -39,11 +33,6 @@ def node_address(network):
     found = wait_until(lambda: network["mnn"].global_addresses("mnn-mr"), 10, "an address of mnn")
     assert found[0] in MOBILE_NETWORK
     return str(found[0])
-
-
-def answered(node, destination, *arguments):
-    return " 0% packet loss" in node.execute("sh", "-c", f"ping -6 -W2 {' '.join(arguments)} {destination}"
-                                             " || true")
 
 
 def counted(node):
@@ -106,11 +95,11 @@ def test_the_mobile_network_survives_the_loss_of_an_access_network(network):
     link = network["mr"].link("mr-cellular")
     link.set_carrier(False)
     try:
-        wait_until(lambda: registered(network), 5, "all bindings at wlan")
+        wait_until(lambda: registered(network["mr"].agent), 5, "all bindings at wlan")
         assert answered(network["cn"], address, "-c3", "-i0.1")
     finally:
         link.set_carrier(True)
-    wait_until(lambda: registered(network) and len({b["registered"] for b in
+    wait_until(lambda: registered(network["mr"].agent) and len({b["registered"] for b in
                                                     network["mr"].agent.ask("bindings")}) == 2, 15, "both")
     assert answered(network["mnn"], "cn", "-c1")
 

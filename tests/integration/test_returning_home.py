@@ -6,11 +6,11 @@ import time
 from ipaddress import IPv6Address
 
 import pytest
+from observations import answered, bound, events, registered
 
 from testbed.emulation.network import Network
 from testbed.emulation.node import AccessRouter
 from testbed.emulation.process import wait_until
-from testbed.measure.events import read_events
 from topologies.multihome import HOME_INTERFACE, HOME_PREFIX, MultihomeTopology
 
 requirement = pytest.mark.requirement
@@ -31,29 +31,10 @@ def agents(network):
     network.test_began = time.monotonic()
     ha = network["ha"].start_agent(network.topo.home_agent_configuration())
     mn = network["mn"].start_agent(network.topo.mobile_node_configuration(flows=FLOWS))
-    wait_until(lambda: registered(network), 10, "the registration")
+    wait_until(lambda: registered(network["mn"].agent), 10, "the registration")
     yield ha, mn
     network["mn"].stop_agent()
     network["ha"].stop_agent()
-
-
-def registered(network):
-    bindings, flows = network["mn"].agent.ask("bindings"), network["mn"].agent.ask("flows")
-    return all(b["registered"] == b["care_of_address"] is not None for b in bindings) and all(
-        flow["state"] == "registered" for flow in flows)
-
-
-def bound(ha):
-    return {b["bid"]: b["care_of_address"] for b in ha.ask("bindings")}
-
-
-def answered(node, destination):
-    return " 0% packet loss" in node.execute("sh", "-c", f"ping -6 -c3 -i0.1 -W2 {destination} || true")
-
-
-def events(network, node, name):
-    return [e for e in read_events([network.log_directory / "events.jsonl"])
-            if e["node"] == node and e["event"] == name and e["t"] > network.test_began]
 
 
 @requirement("RFC 6275 §11.5.1: movement detection by Router Advertisements and link events")
@@ -65,7 +46,7 @@ def test_movement_between_access_networks(network, agents):
     link.move(network["ar3"], AccessRouter.bridge)
     try:
         wait_until(lambda: bound(ha)[1].startswith("2001:db8:203:"), 15, "the new care-of address")
-        wait_until(lambda: registered(network), 5, "its acknowledgement")
+        wait_until(lambda: registered(network["mn"].agent), 5, "its acknowledgement")
         assert {bid: address for bid, address in bound(ha).items() if bid != 1} == {
             bid: address for bid, address in before.items() if bid != 1}
         counted = {c["fid"]: c["packets"] for c in ha.ask("counters")["flows"]}
@@ -75,7 +56,7 @@ def test_movement_between_access_networks(network, agents):
     finally:
         link.move(network["ar1"], AccessRouter.bridge)
     wait_until(lambda: bound(ha)[1] == before[1], 15, "the old care-of address")
-    wait_until(lambda: registered(network), 5, "the registration")
+    wait_until(lambda: registered(network["mn"].agent), 5, "the registration")
     assert answered(network["cn"], HOME_ADDRESS)
 
 
@@ -85,7 +66,7 @@ def test_flows_that_are_updated_each_by_itself(network, agents):
     network["mn"].stop_agent()
     mn = network["mn"].start_agent(
         network.topo.mobile_node_configuration(flows=FLOWS, flow_updates="each", preferred="cellular"))
-    wait_until(lambda: registered(network), 10, "the registration")
+    wait_until(lambda: registered(network["mn"].agent), 10, "the registration")
     before, link = bound(ha), network["mn"].link("mn-wlan")
     link.set_carrier(False)
     try:
@@ -97,7 +78,7 @@ def test_flows_that_are_updated_each_by_itself(network, agents):
         assert answered(network["cn"], HOME_ADDRESS)
     finally:
         link.set_carrier(True)
-    wait_until(lambda: registered(network) and bound(ha) == before, 15, "the return")
+    wait_until(lambda: registered(network["mn"].agent) and bound(ha) == before, 15, "the return")
     assert ha.ask("flows")[0]["bids"] == [1]
     assert answered(network["cn"], HOME_ADDRESS)
 
@@ -125,7 +106,7 @@ def test_returning_home_and_leaving(network, agents):
         assert events(network, "ha", "binding-removed")[-1]["cause"] == "request"
     finally:
         link.move(network["ar1"], AccessRouter.bridge)
-    wait_until(lambda: registered(network) and mn.ask("status")["registered"], 15, "the registration")
+    wait_until(lambda: registered(mn) and mn.ask("status")["registered"], 15, "the registration")
     assert mn.ask("status")["at_home"] is None
     assert bound(ha)[1].startswith("2001:db8:201:") and [f["fid"] for f in ha.ask("flows")] == [1]
     assert HOME_ADDRESS not in network["mn"].execute("ip", "-6", "address", "show", "dev", "mn-wlan")
@@ -158,7 +139,7 @@ def start_with_same_identifier(network, **mobile_node):
     ha = network["ha"].start_agent(network.topo.home_agent_configuration(**keys))
     mn = network["mn"].start_agent(
         network.topo.mobile_node_configuration(home_address=home, **mobile_node))
-    wait_until(lambda: registered(network), 10, "the registration")
+    wait_until(lambda: registered(network["mn"].agent), 10, "the registration")
     return own, home, ha, mn
 
 
@@ -228,7 +209,7 @@ def test_a_node_that_was_moved_home_while_its_agent_was_dead(network, agents):
     network["mn"].stop_agent()
     state = {"state": str(network.log_directory / "mn.state")}
     network["mn"].start_agent(network.topo.mobile_node_configuration(**state))
-    wait_until(lambda: registered(network), 10, "the registration")
+    wait_until(lambda: registered(network["mn"].agent), 10, "the registration")
     wait_until(lambda: os.path.exists(state["state"]), 5, "the state")
     network["mn"].agent.process.kill()
     network["mn"].agent.process.wait()

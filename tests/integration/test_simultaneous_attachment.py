@@ -3,11 +3,11 @@
 import time
 
 import pytest
+from observations import events
 
 from testbed.emulation.network import Network
 from testbed.emulation.node import AccessRouter
 from testbed.emulation.process import wait_until
-from testbed.measure.events import read_events
 from topologies.multihome import HOME_INTERFACE, MultihomeTopology
 
 requirement = pytest.mark.requirement
@@ -100,11 +100,6 @@ def neighbour(node):
 
 def answered(node):
     assert pings(node, HOME_ADDRESS) == COUNT
-
-
-def events(network, node, name):
-    return [e for e in read_events([network.log_directory / "events.jsonl"])
-            if e["node"] == node and e["event"] == name and e["t"] > network.test_began]
 
 
 @requirement("RFC 5648 §5.6.2: packets go directly to the home address on the link, or by a tunnel")

@@ -1,7 +1,7 @@
 """Refusals by real agents over real links, each provoked by a message made for it."""
 
 import pytest
-from agent_network import COMMON, HOME_ADDRESS, HOME_AGENT, KEY, PREFIXES, Agent, AgentNetwork
+from agent_network import COMMON, HOME_ADDRESS, HOME_AGENT, KEY, PREFIXES, Agent
 from datapath_network import wait_for
 from signalling import SPI, Signaller, binding_identifier
 
@@ -25,13 +25,6 @@ local_prefixes = ["{PREFIXES["wlan"]}/64"]
 security_association = [{{ spi = {SPI}, key = "{KEY}" }}]
 duplicate_address_detection = false
 """
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory):
-    network = AgentNetwork(tmp_path_factory.mktemp("network"))
-    yield network
-    network.close()
 
 
 @pytest.fixture
