@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from testbed.datapath import probe
 from testbed.emulation.link import BACKENDS as LINK_BACKENDS
 from testbed.emulation.security import METHODS
 from testbed.isolation import isolate
@@ -17,7 +18,7 @@ from topologies.multihome import DEFAULT_ACCESS_NETWORKS, AccessNetwork
 
 Network = TypeVar("Network")
 
-TUNNEL_BACKENDS = ("auto", "seg6", "ip6tnl")
+TUNNEL_BACKENDS = ("auto", *probe.BACKENDS)
 #: A repetition's seed is this number's thousandfold and more, and fits 64 bits.
 MAXIMUM_SEED = 10**9
 
