@@ -33,13 +33,6 @@ def table_of(way: int = 0, peer: int = 0) -> int:
     return TABLE_BASE + number_of(way, peer) - number_of()
 
 
-def way_by_interface(way: int, interface: str, gateway: IPv6Address | None) -> list[KernelObject]:
-    """What takes packets with the mark of a way, and any peer, to an interface."""
-    table = table_of(way)
-    rule = PolicyRule(PRIORITY, table, mark.value(number_of(way)), WAY_MASK, owner=OWNER)
-    return [Route(table, mark.ANY, interface, gateway), rule]
-
-
 class Way(NamedTuple):
     """Packets with this way in their mark, from home address to correspondent, leave from the care-of
     address, by the interface with this index. Addresses are octets."""
@@ -76,12 +69,14 @@ class Carrier:
     def way(
         self, way: int, interface: str, gateway: IPv6Address | None, peers: Collection[int]
     ) -> list[KernelObject]:
-        """What takes packets with the mark of a way out, by the interface; `peers` may stand beside it."""
-        raise NotImplementedError
+        """What takes packets with the mark of a way, and any of the `peers`, out by the interface."""
+        table = table_of(way)
+        rule = PolicyRule(PRIORITY, table, mark.value(number_of(way)), WAY_MASK, owner=OWNER)
+        return [Route(table, mark.ANY, interface, gateway), rule]
 
     def peer(self, peer: int) -> list[KernelObject]:
-        """What takes packets with the mark of a peer, but no way, out."""
-        raise NotImplementedError
+        """What takes packets with the mark of a peer, but no way, out: nothing, where they need no device."""
+        return []
 
     def clean(self, interface: int) -> None:
         """Remove what an earlier life has left on an interface that is not in use."""
@@ -124,14 +119,6 @@ class BpfCarrier(Carrier):
             self._hooks.detach(interface)
         for interface in set(interfaces) - self._hooks.interfaces:
             self._hooks.attach(interface, *self._programs)
-
-    def way(
-        self, way: int, interface: str, gateway: IPv6Address | None, peers: Collection[int]
-    ) -> list[KernelObject]:
-        return way_by_interface(way, interface, gateway)
-
-    def peer(self, peer: int) -> list[KernelObject]:
-        return []
 
     def clean(self, interface: int) -> None:
         if interface not in self._hooks.interfaces:

@@ -184,15 +184,7 @@ class Routing:
             PolicyRule(mark.CARE_OF_PRIORITY, table, source=path.local),
         }
         if self._tunnel.by_route:
-            objects.add(
-                PolicyRule(
-                    mark.OUTER_PRIORITY,
-                    table,
-                    mark.value(mark.slot_number(slot)),
-                    mark.NUMBER_MASK,
-                    source=mark.PLACEHOLDER,
-                )
-            )
+            objects.add(_outer_rule(slot))
         return objects
 
     def _outer_via(self, via: Path, slot: int) -> set[KernelObject]:
@@ -208,14 +200,15 @@ class Routing:
             *(Route(table, scope, kind=THROW) for scope in _SCOPED),
             self._tunnel.route(table, mark.ANY, via),
             *(out if self._tunnel.by_route else ()),  # elsewhere they have a source of their own by then
-            PolicyRule(
-                mark.OUTER_PRIORITY,
-                table,
-                mark.value(mark.slot_number(slot)),
-                mark.NUMBER_MASK,
-                source=mark.PLACEHOLDER,
-            ),
+            _outer_rule(slot),
         }
 
     def _by_detour(self, table: int, prefix: IPv6Network) -> Route:
         return Route(table, prefix, self._detour, mark.DETOUR_GATEWAY)
+
+
+def _outer_rule(slot: int) -> PolicyRule:
+    """What takes packets of a slot's tunnel that have no source of their own yet to its table."""
+    number = mark.value(mark.slot_number(slot))
+    table = mark.outer_table(slot)
+    return PolicyRule(mark.OUTER_PRIORITY, table, number, mark.NUMBER_MASK, source=mark.PLACEHOLDER)

@@ -11,9 +11,8 @@ from collections.abc import Collection, Iterator
 from ipaddress import IPv6Address, IPv6Network
 
 from testbed.datapath import mark
-from testbed.datapath.carrier import Carrier, Peer, Way, way_by_interface
+from testbed.datapath.carrier import Carrier, Peer, Way
 from testbed.datapath.optimisation_rules import PEER_MASK, WAY_MASK, number_of
-from testbed.datapath.route import KernelObject
 from testbed.datapath.xfrm import (
     DESTINATION_OPTIONS,
     FIRST_REQUEST,
@@ -50,14 +49,6 @@ class XfrmCarrier(Carrier):
         for way in ways:
             wanted += _way(way, by_home.get(way.correspondent, ()))
         self._transformations.become(wanted)
-
-    def way(
-        self, way: int, interface: str, gateway: IPv6Address | None, peers: Collection[int]
-    ) -> list[KernelObject]:
-        return way_by_interface(way, interface, gateway)
-
-    def peer(self, peer: int) -> list[KernelObject]:
-        return []
 
     def close(self) -> None:
         self._transformations.close()
