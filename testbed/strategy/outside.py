@@ -1,4 +1,4 @@
-"""What flow bindings compete with. Classes: `NoMobility`, `PerPacket`, `MultipathTcp`."""
+"""What flow bindings compete with. Classes: `Outside`, `NoMobility`, `PerPacket`, `MultipathTcp`."""
 
 import socket
 from collections.abc import Mapping, Sequence
@@ -8,18 +8,22 @@ from testbed.strategy.strategy import Binding, Carrier, Event, Flow, Link, Strat
 _MULTIPATH_TCP = 262
 
 
-class NoMobility(Strategy):
+class Outside(Strategy):
+    """Base of all: there are no flow bindings to decide about."""
+
+    def decide(self, flows: Sequence[Flow], links: Sequence[Link], event: Event) -> Mapping[str, Binding]:
+        return {}
+
+
+class NoMobility(Outside):
     """No Mobile IPv6: applications use the care-of address in the first network, and are lost with it."""
 
     name = "none"
     summary = "plain routing to one care-of address"
     carrier = Carrier.PLAIN
 
-    def decide(self, flows: Sequence[Flow], links: Sequence[Link], event: Event) -> Mapping[str, Binding]:
-        return {}
 
-
-class PerPacket(Strategy):
+class PerPacket(Outside):
     """Packets of every flow in turns over all networks, which the draft forbids in §3.1: they overtake each
     other."""
 
@@ -27,11 +31,8 @@ class PerPacket(Strategy):
     summary = "packets in turns over all networks, which the draft forbids"
     carrier = Carrier.SPRAYED
 
-    def decide(self, flows: Sequence[Flow], links: Sequence[Link], event: Event) -> Mapping[str, Binding]:
-        return {}
 
-
-class MultipathTcp(Strategy):
+class MultipathTcp(Outside):
     """The kernel's Multipath TCP (RFC 8684) over both care-of addresses; UDP flows cannot use it."""
 
     name = "mptcp"
@@ -45,6 +46,3 @@ class MultipathTcp(Strategy):
         except OSError:
             return "this kernel has no Multipath TCP (CONFIG_MPTCP, sysctl net.mptcp.enabled)"
         return None
-
-    def decide(self, flows: Sequence[Flow], links: Sequence[Link], event: Event) -> Mapping[str, Binding]:
-        return {}
