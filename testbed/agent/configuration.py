@@ -24,7 +24,7 @@ from testbed.agent.ipsec_tables import (
 )
 from testbed.agent.security import security_association
 from testbed.agent.selector_text import SELECTOR_KEYS, parse_selector
-from testbed.agent.validation import ConfigurationError, Table, decode_address, validation_sentence
+from testbed.agent.validation import ConfigurationError, Table, decode_address, read_toml, validation_sentence
 from testbed.mobility.authentication import SecurityAssociation
 from testbed.mobility.binding import FlowBinding
 from testbed.mobility.forwarding import Action
@@ -251,19 +251,7 @@ AgentFile = MobileNodeFile | HomeAgentFile | AnchorPointFile | CorrespondentNode
 
 def load(path: str) -> AgentFile:
     """Read and check a configuration file. Raises ConfigurationError."""
-    try:
-        import tomllib
-    except ModuleNotFoundError:  # Python 3.10
-        import tomli as tomllib
-    try:
-        with open(path, "rb") as file:
-            tables = tomllib.load(file)
-    except OSError as error:
-        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigurationError(f"{path}: is not UTF-8 text") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"{path}: is not TOML: {error}") from None
+    tables = read_toml(path)
     try:
         return check(tables)
     except ConfigurationError as error:

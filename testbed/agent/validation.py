@@ -1,11 +1,13 @@
 """One clear sentence for what does not fit its type: in a configuration file, in a control command.
 
-Class: `Table`. Functions: `decode_address`, `validation_sentence`. Exception: `ConfigurationError`.
+Class: `Table`. Functions: `read_toml`, `decode_address`, `validation_sentence`. Exception:
+`ConfigurationError`.
 """
 
 import difflib
 import re
 from ipaddress import AddressValueError, IPv6Address, IPv6Network, NetmaskValueError
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -18,6 +20,23 @@ class ConfigurationError(Exception):
 
 class Table(Struct, forbid_unknown_fields=True, frozen=True):
     """A TOML table in which every key is known."""
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """The tables of a file. Raises ConfigurationError that names the file."""
+    try:
+        import tomllib
+    except ModuleNotFoundError:  # Python 3.10
+        import tomli as tomllib
+    try:
+        with open(path, "rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{path}: is not UTF-8 text") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path}: is not TOML: {error}") from None
 
 
 def decode_address(kind: type, value: Any) -> Any:

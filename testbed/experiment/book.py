@@ -24,8 +24,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from testbed.experiment.case import Case
-from testbed.experiment.profile import ProfileError
-from testbed.experiment.sweep import combinations, read_tables
+from testbed.experiment.profile import ProfileError, read_tables
+from testbed.experiment.sweep import combinations
 from testbed.report.book import fill
 from testbed.report.collection import Collection
 from testbed.report.comparison_plot import comparison_figures

@@ -1,7 +1,7 @@
 """Profiles: links, traffic and scenarios as data files (`profiles/*/*.toml`), validated.
 
 Classes: `LinkProfile`, `TrafficProfile`, `ScenarioProfile` and their parts. Functions: `load_link`,
-`load_traffic`, `load_scenario`, `profile_names`, `access_networks`. Exception: `ProfileError`.
+`load_traffic`, `load_scenario`, `read_tables`, `profile_names`, `access_networks`. Exception: `ProfileError`.
 
 A profile goes by its name in the folder `profiles`, or by the path of a file.
 """
@@ -10,12 +10,12 @@ import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
 
-from testbed.agent.validation import validation_sentence
+from testbed.agent.validation import ConfigurationError, read_toml, validation_sentence
 from testbed.emulation.link import LinkParameters
 from testbed.experiment.trace import Trace, TraceError, read_trace
 from topologies.multihome import AccessNetwork
@@ -29,6 +29,8 @@ Port = Annotated[int, Meta(ge=1, le=65535)]
 Number = Annotated[int, Meta(ge=1, le=8)]
 Name = Annotated[str, Meta(pattern="^[a-z][a-z0-9-]{0,30}$")]
 Seconds = Annotated[float, Meta(ge=0, le=3600)]
+
+Tables = TypeVar("Tables")
 
 
 class ProfileError(Exception):
@@ -145,7 +147,7 @@ class ScenarioProfile(_Table, kw_only=True):
 def load_link(name: str) -> LinkProfile:
     """The link profile of that name. Raises ProfileError."""
     path = _find("links", name)
-    profile = _read(path, LinkProfile)
+    profile = read_tables(path, LinkProfile)
     try:
         profile.parameters()
         if profile.uplink:
@@ -160,7 +162,7 @@ def link_trace(name: str) -> Trace | None:
     """The recording of a link profile, if it has one. Raises ProfileError."""
     path = _find("links", name)
     try:
-        return _read(path, LinkProfile).recording(path.parent)
+        return read_tables(path, LinkProfile).recording(path.parent)
     except TraceError as error:
         raise ProfileError(f"{path}: {error}.") from error
 
@@ -168,7 +170,7 @@ def link_trace(name: str) -> Trace | None:
 def load_traffic(name: str) -> TrafficProfile:
     """The traffic profile of that name. Raises ProfileError."""
     path = _find("traffic", name)
-    profile = _read(path, TrafficProfile)
+    profile = read_tables(path, TrafficProfile)
     for key in ("name", "port"):
         values = [getattr(flow, key) for flow in profile.flow]
         for index, value in enumerate(values):
@@ -180,7 +182,7 @@ def load_traffic(name: str) -> TrafficProfile:
 def load_scenario(name: str) -> ScenarioProfile:
     """The scenario of that name. Raises ProfileError."""
     path = _find("scenarios", name)
-    profile = _read(path, ScenarioProfile)
+    profile = read_tables(path, ScenarioProfile)
     for index, step in enumerate(profile.step):
         if (step.event == "move") != (step.to is not None):
             raise ProfileError(f"{path}: step[{index}].to: goes with the event move, and only with that one.")
@@ -230,20 +232,13 @@ def _find(kind: str, name: str) -> Path:
     return path
 
 
-def _read(path: Path, kind: type) -> object:
+def read_tables(path: str | Path, kind: type[Tables]) -> Tables:
+    """The file as `kind`. Raises ProfileError, one sentence that names file and key."""
     try:
-        import tomllib
-    except ModuleNotFoundError:  # Python 3.10
-        import tomli as tomllib
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = read_toml(path)
         return msgspec.convert(tables, kind)
-    except OSError as error:
-        raise ProfileError(f"{path}: cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError:
-        raise ProfileError(f"{path}: is not UTF-8 text.") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ProfileError(f"{path}: is not TOML: {error}.") from error
+    except ConfigurationError as error:
+        raise ProfileError(f"{error}.") from error
     except msgspec.ValidationError as error:
         words = validation_sentence(error, tables, kind).rstrip("?")
         raise ProfileError(f"{path}: {words}.") from error

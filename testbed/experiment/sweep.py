@@ -1,6 +1,6 @@
 """A grid of cases from a file: `./run sweep FILE` (`python -m testbed.experiment.sweep FILE`).
 
-Class: `SweepFile`. Functions: `load_sweep`, `grid`, `combinations`, `read_tables`. The file is TOML::
+Class: `SweepFile`. Functions: `load_sweep`, `grid`, `combinations`. The file is TOML::
 
     name = "distance"
     repeat = 5
@@ -21,18 +21,17 @@ import itertools
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
 
-from testbed.agent.validation import validation_sentence
 from testbed.experiment import options as command_line
 from testbed.experiment.case import Case
 from testbed.experiment.matrix import show, summary
 from testbed.experiment.narrator import Narrator
 from testbed.experiment.parameters import check_parameters, with_whole_paths
-from testbed.experiment.profile import ProfileError
+from testbed.experiment.profile import ProfileError, read_tables
 from testbed.experiment.run import guarded
 from testbed.experiment.series import ATTEMPTS, Series, exclusive, repeated
 from testbed.report.collection import read_collection
@@ -55,9 +54,6 @@ Exit status: 0 if every case has a result, 1 if not, 2 if it could not run.
 """
 
 
-_Tables = TypeVar("_Tables")
-
-
 class SweepFile(Struct, forbid_unknown_fields=True, kw_only=True):
     name: Annotated[str, Meta(pattern="^[A-Za-z0-9_.-]{1,40}$")] = "sweep"
     repeat: Annotated[int, Meta(ge=1)] = 3
@@ -72,24 +68,6 @@ def load_sweep(path: str | Path) -> SweepFile:
     if not grid(found):
         raise ProfileError(f"{path}: there is no case in it: expected [grid] with lists, or [[case]].")
     return found
-
-
-def read_tables(path: str | Path, kind: type[_Tables]) -> _Tables:
-    """The file as `kind`. Raises ProfileError."""
-    try:
-        import tomllib
-    except ModuleNotFoundError:  # Python 3.10
-        import tomli as tomllib
-    try:
-        tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        return msgspec.convert(tables, kind)
-    except OSError as error:
-        raise ProfileError(f"{path}: cannot be read: {error.strerror}.") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ProfileError(f"{path}: is not TOML: {error}.") from error
-    except msgspec.ValidationError as error:
-        words = validation_sentence(error, tables, kind).rstrip("?")
-        raise ProfileError(f"{path}: {words}.") from error
 
 
 def grid(file: SweepFile) -> list[Case]:
