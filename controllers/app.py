@@ -85,8 +85,6 @@ class FlowBindingMirror(App):
         if self._control:
             self._control.close()
 
-    # -- feeds, time, commands
-
     def _feed_client(self, path: str) -> FeedClient:
         def updated(update: FeedUpdate) -> None:
             addresses = [str(address) for address in update.changes]
@@ -128,8 +126,6 @@ class FlowBindingMirror(App):
         if self._events:
             line = {"t": time.monotonic(), "node": "controller", "event": event, **fields}
             self._events.write(json.dumps(line) + "\n")
-
-    # -- what the mirror wants
 
     def _carry_out_until(self, done: Callable[[], bool], seconds: float) -> None:
         """Send what the mirror wants sent until that is done, but no longer than `seconds`."""
@@ -194,8 +190,6 @@ class FlowBindingMirror(App):
         connection.datapath.send_msg(message)
         self._sent["messages"] += 1
         self._sent["octets"] += len(message.buf)
-
-    # -- what switches say
 
     @handler.set_ev_cls(ofp_event.EventOFPStateChange, [MAIN, DEAD])
     def _state_changed(self, event: Any) -> None:

@@ -76,8 +76,6 @@ class Mirror:
         outputs, self._outputs = self._outputs, []
         return outputs
 
-    # -- bindings
-
     def feed_update(self, source: str, update: FeedUpdate, now: float) -> None:
         """A line of the feed called `source` has come."""
         feed = self._feeds.setdefault(source, _Feed(set()))
@@ -121,8 +119,6 @@ class Mirror:
     def _touch(self, owner: int) -> None:
         for switch in self.switches.values():
             switch.dirty.add(owner)
-
-    # -- switches
 
     def switch_up(self, number: int, ports: Mapping[str, Port], now: float) -> None:
         """A switch has connected (again)."""
@@ -321,8 +317,6 @@ class Mirror:
             return [port for a in self.fabric.access if a.switch == number for port in a.network_ports]
         return [*self.fabric.edge_ports, *(access.core_port for access in self.fabric.access)]
 
-    # -- what is wanted
-
     def _way(self, care_of_address: IPv6Address) -> Way | str:
         """How the core switch reaches a care-of address, or why it does not."""
         access = self.fabric.access_of(care_of_address)
@@ -454,8 +448,6 @@ class Mirror:
             gates = self._gates(switch)
             if gates:
                 self._want(Renew(switch.number, gates))
-
-    # -- from what is there to what is wanted
 
     def _plan_all(self, now: float) -> None:
         """Access networks first: what they need before the core can steer there."""

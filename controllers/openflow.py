@@ -146,9 +146,6 @@ def error_in_words(message: Any) -> str:
     return known or f"OpenFlow error type {message.type}, code {message.code}"
 
 
-# -- matches and actions
-
-
 def _to_text(field: str, number: int) -> Any:
     if field.startswith("ipv6_") and FIELD_BITS[field] == 128:
         return str(IPv6Address(number))

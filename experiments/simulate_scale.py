@@ -123,8 +123,6 @@ class Simulation:
         self.now = until
         return self.load
 
-    # -- the home agent
-
     def _serve(self, what: str, data: bytes | None) -> None:
         load, agent = self.load, self.agent
         if what == "timer" and self._timers.get(-1) != self.now:
@@ -148,8 +146,6 @@ class Simulation:
             load.octets_sent += len(octets)
             self._at(self.now + DELAY_S, "arrive", _number(destination), octets)
         self._arm(-1, timer)
-
-    # -- the mobile nodes
 
     def _appear(self, number: int, _: bytes | None) -> None:
         for bid in (1, 2):

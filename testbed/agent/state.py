@@ -39,8 +39,6 @@ class StateFile:
     def _changes_path(self) -> str:
         return f"{self.path}.changes"
 
-    # -- what there was
-
     def load(self, now: float) -> list[tuple[dict[str, Any], float]]:
         """The saved snapshot and then the changes, each with when it was taken, on the monotonic clock that
         reads `now`; nothing if there is none. A file that is not a saved state is reported, and kept beside
@@ -85,8 +83,6 @@ class StateFile:
             os.replace(self.path, aside)
         except OSError as error:
             logger.error("%s cannot be moved: %s", self.path, error.strerror)
-
-    # -- what there is
 
     def save(self, snapshot: dict[str, Any]) -> None:
         """Replace everything. Failing that, say so once and leave the old file."""

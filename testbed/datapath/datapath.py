@@ -105,8 +105,6 @@ class Datapath:
         self._uses: Counter[KernelObject] = Counter()
         self._sysctls: dict[str, int] = {}
 
-    # -- the interface
-
     def apply(self, changes: Mapping[IPv6Address, HomeBinding | None]) -> None:
         """Change what is wanted for these home addresses (None: nothing any more).
 
@@ -211,8 +209,6 @@ class Datapath:
             self._uses.clear()
             self._slots.of.clear()
 
-    # -- start
-
     def _open(self) -> None:
         """Sockets, devices and sysctls: done at the first call, looked after in each `reconcile`."""
         name, mtu = self.configuration.name, self.configuration.mtu
@@ -278,8 +274,6 @@ class Datapath:
         except NetlinkError as error:
             raise DatapathError(f"the kernel refused a tunnel device: {explain(error)}.") from error
 
-    # -- from bindings to what the kernel shall have
-
     def _check(self, binding: HomeBinding) -> None:
         """Raise DatapathError for what no kernel could do."""
         bids = {path.bid for path in binding.paths}
@@ -338,8 +332,6 @@ class Datapath:
         if path is not None:
             elements |= self._classifier.sources(0, path)
         return _Wanted(frozenset(self._routing.base(first, of_first)), HomeRules({}, {}, frozenset(elements)))
-
-    # -- to the kernel: changes
 
     def _commit(
         self, before: dict[IPv6Address | None, _Wanted], wanted: dict[IPv6Address | None, _Wanted]
@@ -419,8 +411,6 @@ class Datapath:
         for error in self._route.attempt(messages):
             if error is not None and error.errno not in _GONE:
                 raise error
-
-    # -- to the kernel: repair
 
     def _reconcile(self, complete: Mapping[IPv6Address, HomeBinding]) -> int:
         self._open()

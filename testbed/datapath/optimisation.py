@@ -132,8 +132,6 @@ class OptimisedRoutes:
         self._ways: dict[tuple[str | None, IPv6Address | None], int] = {}
         self._reports: RejectedPackets | None = None
 
-    # -- the interface
-
     def listen(
         self,
         care_of_addresses: Iterable[IPv6Address],
@@ -236,8 +234,6 @@ class OptimisedRoutes:
             self._uses.clear()
             self._ways.clear()
 
-    # -- start
-
     def _open(self) -> None:
         if self._opened:
             return
@@ -276,8 +272,6 @@ class OptimisedRoutes:
         from testbed.datapath.userspace_carrier import UserspaceCarrier
 
         return UserspaceCarrier(self.name)
-
-    # -- from what is wanted to what the kernel shall have
 
     def _apply(self, changes: Mapping[Pair, RouteOptimisation | None]) -> None:
         optimisations = {**self._optimisations, **changes}
@@ -431,8 +425,6 @@ class OptimisedRoutes:
         mtu = min(filter(None, (mtu, _device_mtu(interface)))) - HEADER_OCTETS * len(self._sides)
         prefix = IPv6Network((home_address, 128))
         return Route(TABLE_BASE, prefix, interface, gateway, source=source, mtu=mtu)
-
-    # -- to the kernel
 
     def _install(self, objects: list[KernelObject]) -> None:
         done = []

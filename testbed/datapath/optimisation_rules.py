@@ -158,8 +158,6 @@ class OptimisationClassifier:
             **({"talking": (("filter", PREROUTING, -290), self._talking())} if self._talkers else {}),
         }
 
-    # -- what arrives
-
     def _arriving(self) -> dict[str, tuple[Rule, ...]]:
         """The chains for packets with such headers; each after those that it jumps to."""
         first, second = _IPV6_OCTETS, _IPV6_OCTETS + _HEADER_OCTETS
@@ -334,8 +332,6 @@ class OptimisationClassifier:
         elements |= {(CARE_OF_ADDRESSES, (Element(each.packed),)) for each in care_of_addresses}
         elements |= {(REGIONAL_TUNNELS, (Element(a.packed + r.packed),)) for a, r in regional}
         return HomeRules({}, {}, frozenset(elements))
-
-    # -- what leaves
 
     def pair(self, wanted: RouteOptimisation, numbers: Mapping[int, int]) -> HomeRules:
         """The rules of one pair; `numbers`: BID -> way or peer."""

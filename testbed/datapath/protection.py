@@ -113,8 +113,6 @@ class Protection:
         #: The other end of each tunnel that is in use: the care-of address.
         self._tunnelled: dict[IPv6Address, IPv6Address] = {}
 
-    # -- the interface
-
     def open(self, sequences: Mapping[IPv6Address, Sequences] | None = None) -> None:
         """Put everything in place. `sequences`: what `sequences()` of an earlier life has told."""
         missing = why_not()
@@ -231,8 +229,6 @@ class Protection:
         finally:
             self._route.close()
             self._filter.close()
-
-    # -- inside
 
     def _begin(
         self, known: Mapping[IPv6Address, Sequences], states: Iterable[State]

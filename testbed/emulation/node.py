@@ -95,8 +95,6 @@ class Host(Node):
             self.terminate()
             raise
 
-    # -- Mininet's hooks ---------------------------------------------------------------------------------
-
     def startShell(self, mnopts: str | None = None) -> None:
         super().startShell(mnopts)
         self.namespace = network_namespace(self.pid)
@@ -151,8 +149,6 @@ class Host(Node):
         params.setdefault("env", self.environment())
         return super()._popen(cmd, **params)
 
-    # -- commands ----------------------------------------------------------------------------------------
-
     def environment(self) -> dict[str, str]:
         """What a command here sees: `flowbind` and `python` are the project's, for this node's agent."""
         path = os.pathsep.join([os.path.join(sys.prefix, "bin"), os.environ.get("PATH", ""),
@@ -197,8 +193,6 @@ class Host(Node):
         while self.spawned:
             self.spawned.pop().wait()
 
-    # -- the agent ---------------------------------------------------------------------------------------
-
     def start_agent(self, configuration: Mapping, timeout_s: float = AGENT_START_TIMEOUT_S) -> Agent:
         """Start an agent with this configuration and return it when it is ready.
 
@@ -229,8 +223,6 @@ class Host(Node):
         """End the agent as a crash would: what it had set in the kernel stays."""
         agent, self.agent = self.agent, None
         return agent and agent.kill()
-
-    # -- what the kernel knows ---------------------------------------------------------------------------
 
     def global_addresses(self, interface: str) -> list[IPv6Address]:
         """The usable global addresses of an interface, in no order."""

@@ -111,8 +111,6 @@ class Run:
     def __exit__(self, *exception: object) -> None:
         self._stack.close()
 
-    # -- agents
-
     def start_agents(self, mobile_node: Mapping[str, Any], home_agent: Mapping[str, Any]) -> None:
         """Start the home agent, then the mobile node; both are ready at the return."""
         self.mn.await_care_of_addresses()
@@ -141,8 +139,6 @@ class Run:
             return bindings if all(b["registered"] == own[b["interface"]] for b in bindings) else None
 
         return wait_until(registered, timeout_s, "all care-of addresses registered")
-
-    # -- what happens
 
     def log(self, event: str, **fields: Any) -> None:
         """Log what the experiment is about to do."""
@@ -185,8 +181,6 @@ class Run:
         """Add, replace or remove a flow binding; at the return the home agent has acknowledged it."""
         self.log(f"flow-{operation}", fid=fid, text=text)
         self.ask(f"flow-{operation}", fid=fid, **arguments)
-
-    # -- traffic
 
     @property
     def mobile(self) -> Host:
@@ -257,8 +251,6 @@ class Run:
         """End all flows; measuring ends with the call."""
         self.end_s = time.monotonic()
         self.errors = stop_traffic(self.traffic)
-
-    # -- the result
 
     def finish(self, experiment: str, facts: Mapping[str, Any]) -> Result:
         """Stop captures and watch, compute the result. `facts`: more metadata."""

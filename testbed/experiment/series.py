@@ -110,8 +110,6 @@ class Series:
         folder.mkdir(parents=True, exist_ok=True)
         self._read()
 
-    # -- the file
-
     def _read(self) -> None:
         file = self.folder / "series.json"
         try:
@@ -144,8 +142,6 @@ class Series:
             return read_result(self.place(case)).metadata.get("case") == msgspec.to_builtins(case)
         except ResultError:
             return False
-
-    # -- running
 
     def run(self, until: float | None = None) -> bool:
         """Run what is not finished yet; True if every case has a result. Ctrl-C leaves what is finished.

@@ -88,8 +88,6 @@ class Steering:
     def by_agents(self) -> bool:
         return self.strategy.carrier in _BY_AGENTS
 
-    # -- what the strategy is given
-
     def links(self) -> list[Link]:
         """The access networks as the mobile node's agent knows them."""
         status = self.run.ask("status") if self.run.mn.agent else {"interfaces": []}
@@ -110,8 +108,6 @@ class Steering:
                 watch = PathWatch(self.run.mn.popen, f"{self.run.mn.name}-{name}", str(HOME_AGENT))
                 watch.start()
                 self.watches[number] = watch
-
-    # -- what it answers
 
     def initial(self) -> list[dict[str, Any]]:
         """The flow bindings at the start, for the agent's configuration."""

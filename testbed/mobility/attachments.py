@@ -44,8 +44,6 @@ class Attachments:
         self._attached: dict[str, Attachment] = {}
         self._seen: set[int] = set()
 
-    # -- changes
-
     def attach(
         self, interface: InterfaceConfiguration, point: tuple[IPv6Address, IPv6Address | None] | None
     ) -> bool:
@@ -85,8 +83,6 @@ class Attachments:
             self._note("home-link-lost", interface=before)
         return (before is None) != (self.home_interface is None)
 
-    # -- what there is
-
     def away(self) -> list[Attachment]:
         """Where the node is attached away from home, the most preferred first."""
         away = [a for a in self._attached.values() if a.care_of_address not in self._home_prefix]
@@ -116,8 +112,6 @@ class Attachments:
         usable = self.usable()
         found = (at for address in care_of_addresses for at in usable if at.care_of_address == address)
         return next(found, None)
-
-    # -- what follows
 
     def bind(self, registration: Registration) -> None:
         """Want every BID at the care-of address of its own interface, else at the most preferred one; nowhere

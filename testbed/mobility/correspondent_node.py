@@ -114,8 +114,6 @@ class CorrespondentNode(Registrar):
         self._proof: tuple[bytes, IPv6Address, IPv6Address] | None = None
         self._unreachables = Unreachables(self.cache)
 
-    # -- what the agent calls
-
     def receive(self, packet: Packet, interface: str, now: float) -> None:
         """Process a message; those of return routability are answered without remembering anything."""
         if isinstance(packet.message, HomeTestInit | CareOfTestInit):
@@ -169,8 +167,6 @@ class CorrespondentNode(Registrar):
         taken, self._changed = self._changed, {}
         return {_pair(home_address): _optimisation(self.cache.get(home_address)) for home_address in taken}
 
-    # -- return routability
-
     def _test(self, packet: Packet, now: float) -> None:
         """RFC 6275 §9.4: a token, sent to the address that it is to prove."""
         message, address = packet.message, packet.source
@@ -190,8 +186,6 @@ class CorrespondentNode(Registrar):
         self._send(Packet(packet.destination, address, answer))
         kind = "home" if isinstance(message, HomeTestInit) else "care-of"
         self._note(f"{kind}-test-sent", address=str(address))
-
-    # -- Binding Updates
 
     def _is_for_us(self, update: BindingUpdate) -> bool:
         return not update.home_registration and not update.map_registration
@@ -259,8 +253,6 @@ class CorrespondentNode(Registrar):
     def _subject(self, packet: Packet, update: BindingUpdate, entry: CacheEntry) -> int:
         return update.option(BindingIdentifier).bid
 
-    # -- what is sent
-
     def _acknowledge(
         self, packet: Packet, home_address: IPv6Address, acknowledgement: BindingAcknowledgement
     ) -> None:
@@ -279,8 +271,6 @@ class CorrespondentNode(Registrar):
             return withdrawn
         message = authorised(withdrawn.packet.message, *self._proof, self._codec)
         return replace(withdrawn, packet=replace(withdrawn.packet, message=message))
-
-    # -- time
 
     def _expired(self, entry: CacheEntry, now: float) -> None:
         """The sequence number stays: the message that made the binding may be played back (§5.2.8)."""

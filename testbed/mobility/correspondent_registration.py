@@ -122,8 +122,6 @@ class CorrespondentRegistration(Registration):
         self._key: tuple[bytes, IPv6Address] | None = None
         self._now = 0.0
 
-    # -- what is wanted
-
     def follow(self, bindings: Sequence[ListedBinding]) -> None:
         """Want these bindings; without BIDs, where the correspondent node takes none, the most preferred."""
         if not self.takes_bids:
@@ -134,8 +132,6 @@ class CorrespondentRegistration(Registration):
             self.start_anew()
         for binding in bindings:
             self.bind(binding.bid, binding.priority, binding.care_of_address)
-
-    # -- sending
 
     def update(self, now: float) -> None:
         """Do the tests that are needed, then send what there is to say, one care-of address at a time."""
@@ -305,8 +301,6 @@ class CorrespondentRegistration(Registration):
                 return address
         return None
 
-    # -- return routability
-
     def _need(self, address: IPv6Address | None, now: float) -> None:
         """See to it that there is a token of a care-of address, or of the home address (None)."""
         test = self._test(address)
@@ -400,8 +394,6 @@ class CorrespondentRegistration(Registration):
         for test in [self._home_test] * home + list(self._care_of_tests.values()) * care_of:
             test.token = None
 
-    # -- answers
-
     def proven(self, packet: Packet) -> bool:
         """Whether a Binding Acknowledgement comes from the correspondent node (RFC 6275 §11.7.3); that of
         an expired nonce cannot prove it, and only has the effect that the tests are repeated (§9.5.4)."""
@@ -475,8 +467,6 @@ class CorrespondentRegistration(Registration):
         """Care-of addresses that were refused are asked for with the refreshes of the others, and when there
         are no others any more."""
         self._again = {binding.bid for binding in self.bindings.values() if binding.refused is not None}
-
-    # -- time
 
     def _expire(self, now: float) -> None:
         if all(binding.expires <= now for binding in self.bindings.values() if binding.registered):

@@ -105,8 +105,6 @@ class RFC6089(Draft):
         #: The FID-PRI that the receiver may have of each FID: the acknowledged one, then what is asked for.
         self._priorities: dict[int, list[int]] = {}
 
-    # -- the sender's half
-
     def refusal(self, flow: FlowBinding) -> str | None:
         if flow.action is Action.DISCARD:
             return "RFC 6089 has no flow bindings that discard"
@@ -170,8 +168,6 @@ class RFC6089(Draft):
             if fid in told:
                 self._priority_answered(fid, accepted=found[fid] < 128)
         return found
-
-    # -- the receiver's half
 
     def process(
         self, update: BindingUpdate, entry: CacheEntry, policy: Policy, bid: int | None, renewed: set[int]

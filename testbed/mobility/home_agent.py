@@ -110,8 +110,6 @@ class HomeAgent(Registrar):
         )
         self._table = PrefixTable(configuration.prefix_table, own, configuration.policy.unlisted_prefixes)
 
-    # -- the home link
-
     def receive(self, packet: Packet, interface: str, now: float) -> None:
         message = packet.message
         if isinstance(message, BindingUpdate):
@@ -165,8 +163,6 @@ class HomeAgent(Registrar):
         super()._expired(entry, now)
         self._advertiser.forget(entry.home_address)
 
-    # -- duplicate address detection
-
     def probes(self) -> list[IPv6Address]:
         """Home addresses that are to be looked for on the home link, since the last call; the agent answers
         each with `dad_result`."""
@@ -210,8 +206,6 @@ class HomeAgent(Registrar):
             self._probes.append(home_address)
         self._held[home_address] = packet, update  # the newest is answered, if it was sent again meanwhile
         raise Held
-
-    # -- what it serves
 
     def _is_for_us(self, update: BindingUpdate) -> bool:
         # without the H bit it is for a correspondent node, which this role is not

@@ -39,8 +39,6 @@ class ListedFlows(dict[int, ListedFlow]):
         self._bindings = bindings
         self._note = note
 
-    # -- what is wanted
-
     def add(self, flow: FlowBinding) -> None:
         """Want a new flow binding. Raises FlowError if its FID is in use (draft §6.1.1)."""
         if flow.fid in self:
@@ -102,8 +100,6 @@ class ListedFlows(dict[int, ListedFlow]):
                     "that refreshes them"
                 )
 
-    # -- what is told
-
     def pending(self) -> list[ListedFlow]:
         """Those whose pending operation can be asked for: their BIDs must be known to the receiver
         (draft §3.2)."""
@@ -118,8 +114,6 @@ class ListedFlows(dict[int, ListedFlow]):
             (binding := self._bindings.get(bid)) and binding.care_of_address and binding.refused is None
             for bid in listed.flow.bids
         )
-
-    # -- what the receiver says
 
     def answered(
         self, message: BindingAcknowledgement, asked: Mapping[int, tuple[Pro, FlowBinding]]

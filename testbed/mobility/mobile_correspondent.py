@@ -35,8 +35,6 @@ class MobileCorrespondent(Role):
         self.correspondent = correspondent
         self._both: tuple[Role, Role] = (mobile, correspondent)
 
-    # -- what happens
-
     def receive(self, packet: Packet, interface: str, now: float) -> None:
         role = self.correspondent if isinstance(packet.message, _RECEIVED) else self.mobile
         role.receive(packet, interface, now)
@@ -52,8 +50,6 @@ class MobileCorrespondent(Role):
         """`home_address` is that of a mobile node which is registered here, or our own."""
         role = self.correspondent if self.correspondent.cache.get(home_address) else self.mobile
         role.datapath_failed(home_address, reason, now)
-
-    # -- what is wanted
 
     def transmissions(self) -> list[Transmission]:
         return [transmission for role in self._both for transmission in role.transmissions()]
@@ -82,8 +78,6 @@ class MobileCorrespondent(Role):
 
     def optimisation_changes(self) -> dict[Pair, RouteOptimisation | None]:
         return {**self.mobile.optimisation_changes(), **self.correspondent.optimisation_changes()}
-
-    # -- what it knows
 
     def bindings(self, now: float) -> list[dict[str, Any]]:
         """The mobile node's own; `correspondent` has those of the others."""

@@ -146,8 +146,6 @@ class MobileNode(Role):
         for correspondent in configuration.correspondents:
             self.optimiser.add(correspondent)
 
-    # -- what happens to the node
-
     def attach(
         self, interface: str, care_of_address: IPv6Address, gateway: IPv6Address | None, now: float
     ) -> None:
@@ -321,8 +319,6 @@ class MobileNode(Role):
             self._changed[self.configuration.home_address] = None
         self._optimise(now)
 
-    # -- the home link, from far away
-
     @property
     def flow_registration(self) -> Registration:
         """The one that care-of addresses and flow bindings are registered with."""
@@ -387,8 +383,6 @@ class MobileNode(Role):
     def _care_of_valid_s(self, care_of_addresses: Iterable[IPv6Address], now: float) -> float:
         return min((self._valid_until(address) - now for address in care_of_addresses), default=math.inf)
 
-    # -- what its user asks for
-
     def add_flow(self, flow: FlowBinding, now: float) -> None:
         """Bind a new flow. Raises FlowError in one sentence if it cannot be had as asked."""
         self._flow_requests.add(self.flow_registration, flow)
@@ -448,8 +442,6 @@ class MobileNode(Role):
     def deregistered(self) -> bool:
         """Whether `deregister` has been acknowledged, or was not needed."""
         return self.registration.left
-
-    # -- what it wants and knows
 
     def home_binding(self, home_address: IPv6Address) -> HomeBinding | None:
         """The uplink: each BID's tunnel starts at a care-of address that the home agent has acknowledged,
@@ -540,8 +532,6 @@ class MobileNode(Role):
                     self.registration.flows.add(flow)
                 except FlowError as error:
                     self._note("flow-forgotten", fid=flow.fid, reason=str(error))
-
-    # -- inside
 
     def _moved(self, now: float) -> None:
         self.attachments.bind(self.registration)

@@ -74,8 +74,6 @@ class Registrar(Role):
         self._asked = False
         self._named: tuple[Packet | None, dict[str, str]] = None, {}
 
-    # -- what subclasses decide
-
     def _check_service(self, update: BindingUpdate, home_address: IPv6Address) -> None:
         """Raise `Refused` unless this node may serve `home_address`."""
         raise NotImplementedError
@@ -112,8 +110,6 @@ class Registrar(Role):
 
     def _handle_timer(self, kind: str, entry: CacheEntry, now: float) -> None:
         """Do what a subclass has set a timer for."""
-
-    # -- what the agent calls
 
     def receive(self, packet: Packet, interface: str, now: float) -> None:
         """Process a message from a mobile node. Times in seconds on the agent's monotonic clock."""
@@ -228,8 +224,6 @@ class Registrar(Role):
         if self.verifier is not None:
             for home, stamp in snapshot.get("timestamps", {}).items():
                 self.verifier.timestamps[IPv6Address(home)] = int(stamp)
-
-    # -- Binding Updates
 
     def _receive_update(self, packet: Packet, update: BindingUpdate, now: float) -> None:
         home_address = packet.home_address or packet.source
@@ -415,8 +409,6 @@ class Registrar(Role):
         alternate = update.option(AlternateCareOfAddress)
         return alternate.care_of_address if alternate else packet.source
 
-    # -- what is sent
-
     def _refuse(self, packet: Packet, status: Status, now: float) -> None:
         """Refuse what is not authenticated, or old; no more often than is good for those who are told."""
         self._drop(packet, f"refused with status {status.name}: not authentic, or not new")
@@ -500,8 +492,6 @@ class Registrar(Role):
         )
         bids = [binding.bid for binding in bindings]
         self._note("binding-refresh-request-sent", home_address=text(entry.home_address), bids=bids)
-
-    # -- time
 
     def _schedule(self, home_address: IPv6Address, after: float = float("-inf")) -> None:
         """Arm the timers of one entry; no refresh is asked for again up to the time `after`."""

@@ -100,8 +100,6 @@ class Registration:
     def _note_of_peer(self, event: str, **fields: Any) -> None:
         self._note(event, peer=str(self.peer), **fields)
 
-    # -- what is wanted
-
     def bind(self, bid: int, priority: int, care_of_address: IPv6Address | None) -> None:
         """Want `bid` at `care_of_address` (None: nowhere); takes effect with `update`."""
         listed = self.bindings.setdefault(bid, ListedBinding(bid, priority))
@@ -117,8 +115,6 @@ class Registration:
         """How long what the receiver has still lasts, in seconds."""
         expiries = [binding.expires - now for binding in self.bindings.values() if binding.registered]
         return max(expiries, default=0.0) if self.known_to_peer else 0.0
-
-    # -- sending
 
     def update(self, now: float) -> None:
         """Send a Binding Update if there is something to tell that is not under way already."""
@@ -322,8 +318,6 @@ class Registration:
             prefixes=len(self.mobile_network.options()) if self.mobile_network else 0,
         )
 
-    # -- Binding Acknowledgements
-
     def awaits(self, message: BindingAcknowledgement) -> bool:
         """Whether this would answer the last Binding Update."""
         return self._outstanding is not None and message.sequence == self._outstanding.sequence
@@ -458,8 +452,6 @@ class Registration:
         self.bindings.clear()
         for listed in self.flows.values():
             listed.times_sent = 0
-
-    # -- time
 
     def _schedule(self, message: BindingAcknowledgement, outstanding: Outstanding, lifetime_s: int) -> None:
         interval = REFRESH_AT * lifetime_s

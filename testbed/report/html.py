@@ -94,9 +94,6 @@ def _page(collection: Collection, title: str, images: Sequence[tuple[str, str, s
     )
 
 
-# -- parts of the page
-
-
 def _slug(name: str) -> str:
     return name.lower().replace(" ", "-")
 
@@ -368,9 +365,6 @@ def _png(figure: "Figure") -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return base64.b64encode(buffer.getvalue()).decode()
-
-
-# -- CSV
 
 
 def _write_csv(collection: Collection, folder: Path) -> list[Path]:

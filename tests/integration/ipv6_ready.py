@@ -54,8 +54,6 @@ class Tester:
         for signaller in (self.away, self.elsewhere, self.home):
             signaller.close()
 
-    # -- return routability
-
     def test_init(self, kind: int, *options, cookie: bytes | None = None, **changes) -> tuple[bytes, bytes]:
         """A Home or Care-of Test Init (Mobility Header), and its cookie."""
         cookie = cookie or struct.pack("!Q", next(_cookies))
@@ -88,8 +86,6 @@ class Tester:
         home, care_of = self.home_test().message, self.care_of_test(signaller).message
         self.home_index, self.home_token = home.home_nonce_index, home.home_keygen_token
         self.care_of_index, self.care_of_token = care_of.care_of_nonce_index, care_of.care_of_keygen_token
-
-    # -- Binding Updates
 
     def update(
         self, *options, lifetime: int = 30, flags: int = 0x8000, sequence: int | None = None,
@@ -133,8 +129,6 @@ class Tester:
         (answer,) = self.acknowledgements()
         assert answer.message.status == 0
         return answer
-
-    # -- what comes back
 
     @staticmethod
     def of_type(signaller: Signaller, kind: int) -> list[Packet]:

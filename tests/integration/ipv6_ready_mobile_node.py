@@ -198,8 +198,6 @@ class Correspondent:
         self.node.shell("nft delete table ip6 tester")
         self._signaller.close()
 
-    # -- what comes in
-
     def messages(self, kind: int) -> list:
         return [packet for packet in self._signaller.messages() if packet.message.mh_type == kind]
 
@@ -224,8 +222,6 @@ class Correspondent:
     def next(self, kind: int, after: int = 0, seconds: float = 10.0):
         """The message of this kind that comes after the first `after` ones."""
         return self.until(lambda: self.messages(kind)[after:], seconds)[0]
-
-    # -- what goes out
 
     def send(self, *packets: bytes) -> None:
         self._signaller.send(*packets)
@@ -269,8 +265,6 @@ class Correspondent:
         """A message that has come in, as it came."""
         came = (data for data in self._signaller.heard() if data[8:24] == packet.source.packed)
         return next(data for data in came if data.endswith(packet.mobility_header))
-
-    # -- data
 
     def echo(self, destination: str = HOME_ADDRESS, routing: bytes | None = None) -> int:
         """Send an Echo Request; its number. `routing`: a routing header without its first octet."""

@@ -56,9 +56,6 @@ def silent(tester, *packets, signaller=None):
     signaller.forget()
 
 
-# -- 1, 2.1, 2.2: return routability
-
-
 @case("CN-1-1", what="Home Test and Care-of Test to the sources of their inits, with their cookies")
 def test_return_routability(tester):
     home, care_of = tester.home_test(), tester.care_of_test()
@@ -110,9 +107,6 @@ def test_reserved_fields_of_inits(tester):
     header = header[:3] + b"\xff" + header[4:6] + b"\xff\xff" + header[8:]
     tester.away.send(ipv6_packet(tester.care_of_address, CORRESPONDENT, header))
     assert tester.test_answer(tester.away, 4, cookie).mobility_header[3] == 0
-
-
-# -- 1, 2.3 to 2.6, 3.1: registration
 
 
 @case("CN-1-2", "CN-1-3", what="an authorised Binding Update is accepted, packets are optimised both ways")
@@ -270,9 +264,6 @@ def test_deletion_with_invalid_alternate(tester):
     assert tester.bound() == tester.care_of_address
 
 
-# -- 3.2 to 3.4: again, away, home
-
-
 @case("CN-3-2-1", "CN-3-2-2", what="registration again, after new tests or with the tokens of before")
 @pytest.mark.parametrize("again", [True, False])
 def test_registration_again(tester, again):
@@ -397,9 +388,6 @@ def test_unauthorised_handover(tester):
     assert tester.bound() == tester.care_of_address
 
 
-# -- 4: nonce indices
-
-
 @case("CN-4-4-1", "CN-4-4-2", "CN-4-4-3", what="wrong home nonce index: status 136")
 @case("CN-4-5-1", what="wrong care-of nonce index: status 137")
 @case("CN-4-9-1", what="both wrong: status 138")
@@ -429,9 +417,6 @@ def test_wrong_indices(tester):
     (answer,) = tester.acknowledgements()
     assert answer.message.status == 0
     assert tester.bound() is None
-
-
-# -- 5: sequence numbers, lifetimes, H bit
 
 
 @case("CN-5-1-1-1", "CN-5-1-1-2", "CN-5-1-1-3", "CN-5-1-1-4", what="a greater sequence number is accepted")
@@ -547,9 +532,6 @@ def test_several_mobile_nodes(network, tester):
     other.acknowledgements()
     assert (other.bound(), tester.bound()) == (None, tester.care_of_address)
     other.close()
-
-
-# -- 6: data
 
 
 @case("CN-6-2-1", what="a Home Address option without a binding: Binding Error, status 1")

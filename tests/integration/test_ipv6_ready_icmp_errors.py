@@ -31,9 +31,6 @@ def changed(packet):
     return packet[:-1] + bytes((packet[-1] ^ 1,))
 
 
-# -- a mobile node
-
-
 @case("MN-6-2-2-1-001", what="a home agent that does not know the Mobility Header: no retransmission")
 def test_home_agent(network, tmp_path):
     ha = HomeAgent(network)
@@ -114,9 +111,6 @@ def test_unknown_option(cn, mn):
     (event,) = cn.until(lambda: mn.events("icmp-error-received"))
     assert (event["peer"], event["type"], event["code"]) == (CORRESPONDENT, PROBLEM, UNKNOWN_OPTION)
     assert cn.way() == "straight" and optimised(mn)
-
-
-# -- a correspondent node
 
 
 @pytest.fixture

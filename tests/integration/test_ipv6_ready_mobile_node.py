@@ -32,9 +32,6 @@ def mn(network, tmp_path, ha):
         yield mn
 
 
-# -- Binding Updates to the home agent
-
-
 @case("MN-2-1-1-1-001", what="a Binding Update after moving away: A and H bits, Home Address option")
 @case("MN-3-1-1-1-010", what="its home address is the one that is configured")
 @case("MN-2-1-1-1-004", what="the K bit is clear with keys configured by hand")
@@ -174,9 +171,6 @@ def test_after_expiry(ha, mn):
     wait_for(lambda: mn.events("binding-expired"))
     count = len(ha.updates())
     ha.next_update(count)
-
-
-# -- errors
 
 
 @case("MN-6-2-1-1-003", what="an unknown MH Type from the home agent: Binding Error, status 2")

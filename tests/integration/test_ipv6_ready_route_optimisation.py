@@ -123,9 +123,6 @@ def sent_updates(mn):
     return [event for event in mn.events("binding-update-sent") if event["peer"] == CORRESPONDENT]
 
 
-# -- data
-
-
 @case("MN-4-1-1-2-006", what="Neighbour Discovery carries no Home Address option")
 @case("MN-4-1-2-2-006", what="what comes to the link-local address is answered from there")
 def test_link_local(network, cn, mn):
@@ -171,9 +168,6 @@ def test_routing_headers(network, cn, mn):
         assert not set(bad) & set(cn.echo_replies())
     finally:
         network.mn.shell(f"ip -6 addr del {spare}/64 dev mn-wlan")
-
-
-# -- Binding Errors
 
 
 @case("MN-3-3-1-2-001", what="Binding Error, status 2, for a Binding Update: the tunnel, no more tests")

@@ -51,9 +51,6 @@ def pages(tmp_path):
     return tmp_path
 
 
-# -- pages
-
-
 def test_a_value_is_the_median_of_its_case_however_often_it_is_written(collection):
     page = "it took <!-- value static link-loss interruption_ms -->7 ms<!-- end --> then."
     filled = fill(page, collection)
@@ -103,9 +100,6 @@ def test_each_page_has_figures_of_its_own_cases(pages, collection):
     assert "none" not in two and "announced" not in two and "102.0" in two
 
 
-# -- what is run
-
-
 def test_every_case_is_run_once_before_any_is_repeated(pages):
     cases = planned(load_book(pages / "book.toml").page, seed=1)
     assert [case.repetition for case in cases] == [1, 1, 1, 2, 2]
@@ -136,9 +130,6 @@ def test_a_series_begins_nothing_that_would_not_be_over_in_time(pages, capsys):
     assert not series.run(until=time.monotonic() + 60)
     assert "5 cases are left for another time" in capsys.readouterr().out
     assert not (pages / "out" / "cases").exists()
-
-
-# -- the book that is here
 
 
 def test_every_mark_of_the_book_is_about_cases_that_it_runs():

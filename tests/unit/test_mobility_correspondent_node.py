@@ -52,9 +52,6 @@ def add(fid=1, bids=(1,), **fields):
     return {"fid": fid, "priority": 10, "binding_reference": bids, "selector": SSH} | fields
 
 
-# -- return routability
-
-
 @requirement("RFC 6275 §9.4.3: Home Test to the source of the Home Test Init, cookie returned")
 @requirement("RFC 6275 §9.4.4: Care-of Test to the source of the Care-of Test Init, cookie returned")
 @requirement("RFC 6275 §5.2.5: no state is made before the Binding Update")
@@ -92,9 +89,6 @@ def test_flood_of_tests_is_limited():
     assert sum(answer is not None for answer in answers) == 45
     peer.now += 1
     assert peer.test_home()
-
-
-# -- Binding Updates as a whole
 
 
 @requirement("RFC 6275 §9.5.2: a valid Binding Update makes a Binding Cache entry")
@@ -424,9 +418,6 @@ def test_bindings_survive_a_restart():
     reborn = CorrespondentNode(peer.node.configuration, peer.now)
     reborn.restore(peer.node.snapshot(peer.now), peer.now, peer.now + 5)
     assert reborn.optimisations() == peer.node.optimisations()
-
-
-# -- flow bindings
 
 
 @requirement("draft §7.1: a correspondent node adds a valid flow binding")

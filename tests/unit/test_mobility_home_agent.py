@@ -89,9 +89,6 @@ def add(fid=1, reference=(1,), selector=SSH, action=Action.FORWARD, pro=Pro.ADD,
     )
 
 
-# -- draft §8.1: Add
-
-
 @requirement("draft §8.1: Add with a FID that exists MUST be rejected")
 def test_add_fid_in_use(bench):
     assert bench.flow(add(), add(selector=None)) == [FlowStatus.SUCCESS, FlowStatus.FID_IN_USE]
@@ -223,9 +220,6 @@ def test_there_is_always_a_default_binding(bench):
     assert bench.agent.home_binding(HOME_ADDRESS).default_bid == 1
 
 
-# -- draft §8.1: Replace and Refresh; §8.3.1: Remove
-
-
 @requirement("draft §8.1: Replace of an unknown FID MUST be rejected as poorly formed")
 @requirement("draft §8.1: Refresh of an unknown FID MUST be rejected as poorly formed")
 @requirement("draft §8.3.1: Remove of an unknown FID is answered with FID not found")
@@ -271,9 +265,6 @@ def test_left_out_is_lost(bench):
     assert set(bench.flows) == {2}
 
 
-# -- the acknowledgement
-
-
 @requirement("draft §8.2: each option of the Binding Update is copied, only its status changes")
 def test_options_are_copied(bench):
     answer = bench.ask(BID1, add(fid=258, priority=7, action=Action.N_CAST, reference=(1, 2)))
@@ -303,9 +294,6 @@ def test_flow_without_bid():
     answer = bench.ask(add(reference=None))
     assert answer.status == Status.BINDING_UPDATE_ACCEPTED
     assert answer.option(FlowIdentification).status == FlowStatus.POORLY_FORMED
-
-
-# -- RFC 5648 §6.2
 
 
 @requirement("RFC 5648 §6.2: a malformed Binding Identifier refuses the message with MCOA MALFORMED")
@@ -399,9 +387,6 @@ def test_mcoa_policy():
     assert Bench(policy=Policy(multiple_care_of_addresses=False)).ask(BID1).status == Status.MCOA_PROHIBITED
     bench = Bench(policy=Policy(bulk_registration=False))
     assert bench.ask(BID1, BID2).status == Status.MCOA_BULK_REGISTRATION_PROHIBITED
-
-
-# -- RFC 6275 §9.5.1, §10.3
 
 
 @requirement("RFC 6275 §9.5.1: sequence numbers are compared modulo 2^16")

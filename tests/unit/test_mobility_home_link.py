@@ -80,9 +80,6 @@ def sent(simulation, kind):
     return [packet for packet in simulation.packets if isinstance(packet.message, kind)]
 
 
-# -- the list of home agents
-
-
 @requirement("RFC 6275 §10.5.1: home agents list, from Router Advertisements with the H bit")
 def test_the_list_of_home_agents():
     listed = HomeAgentsList(HOME_AGENT, preference=5)
@@ -113,9 +110,6 @@ def test_equals_are_in_random_order():
     assert len(orders) == 4  # its two addresses stay together
     listed.heard(ROUTER_3, advertisement(*(HOME_PREFIX[1000 + n] for n in range(200))), 0.0)
     assert len(listed.addresses(1.0)) == MAX_ADDRESSES
-
-
-# -- discovery
 
 
 @requirement("RFC 6275 §11.4.1: a mobile node discovers its home agent, and registers with it")
@@ -214,9 +208,6 @@ def test_requests_are_answered_at_a_limited_rate():
         request = Packet(WLAN, ANYCAST, HomeAgentAddressDiscoveryRequest(number))
         agent.receive(request, "eth0", simulation.now)
     assert len(agent.transmissions()) <= 100
-
-
-# -- prefixes
 
 
 def registered_world(**more):

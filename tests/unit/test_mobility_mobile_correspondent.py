@@ -161,9 +161,6 @@ def test_restart():
     assert cached(again, HOME_ADDRESS) == {}
 
 
-# -- of its own accord
-
-
 def hear(simulation, initiative, *peers):
     initiative.heard(peers, simulation.now)
     simulation.settle()

@@ -136,9 +136,6 @@ def test_prefixes_outlive_a_restart_of_the_home_agent():
     assert ask(reborn, NETWORK, sequence=99, mobile_router=False).status == 139
 
 
-# -- what the home agent refuses
-
-
 @requirement("RFC 3963 §6.6: status 140 where mobile routers are not served")
 def test_mobile_routers_by_policy():
     assert ask(home_agent(Policy(mobile_routers=False)), NETWORK).status == 140
@@ -240,9 +237,6 @@ def test_a_datapath_that_fails_is_a_refusal():
         message = transmission.packet.message
         assert (message.status, message.mobile_router) == (status, False)
         assert agent.forwarding() == {}
-
-
-# -- what the mobile router makes of it
 
 
 @requirement("RFC 3963 §5.4: a mobile router that is refused for good stops asking")

@@ -77,9 +77,6 @@ def same_flows(node, agent):
     assert node.home_binding(HOME_ADDRESS).rules == agent.home_binding(HOME_ADDRESS).rules
 
 
-# -- between the roles
-
-
 @requirement("RFC 6089 §5.2.2.1: a new flow: Flow Identification with FID, FID-PRI, selector and BIDs")
 @requirement("RFC 6089 §5.2.3: what is kept is in a Flow Summary, in every Binding Update")
 @requirement("RFC 6089 §5.2.4: what is left out is removed")
@@ -258,9 +255,6 @@ def test_who_does_not_know_the_options_skips_them():
     octets = build_packet(Packet(WLAN, HOME_AGENT, BindingUpdate(9, 60, options=options)), CODEC)
     message = parse_packet(octets, Codec("draft")).message
     assert message.all_options(FlowIdentification) == () and message.option(BindingIdentifier).bid == 1
-
-
-# -- the receiver's rules
 
 
 class Bench:

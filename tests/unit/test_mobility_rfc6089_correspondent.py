@@ -111,9 +111,6 @@ def test_flow_binding_action(peer, action):
     assert peer.rules[1].bids == (1,)
 
 
-# -- both together
-
-
 def flow(fid=1, bids=(1,), action=Action.FORWARD, priority=10, selector=SSH):
     return FlowBinding(fid, priority, action, bids, selector)
 

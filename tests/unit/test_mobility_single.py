@@ -127,9 +127,6 @@ def test_a_correspondent_node_gets_the_one_binding_too():
     assert not [p for p in updates(simulation) if p.message.option(BindingIdentifier)]
 
 
-# -- where a receiver takes no more than one
-
-
 NO_BIDS = Policy(multiple_care_of_addresses=False)
 PROHIBITED = "RFC 5648 §5.7: after MCOA PROHIBITED, no more than one binding is registered with that node"
 

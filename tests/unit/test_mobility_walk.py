@@ -93,8 +93,6 @@ class Walk(RuleBasedStateMachine):
                 optimise_all(self.world, name)
         self.world.run(5)
 
-    # -- networks
-
     @rule(
         loss=st.sampled_from((0.0, 0.2, 0.7)),
         duplication=st.sampled_from((0.0, 0.3)),
@@ -124,8 +122,6 @@ class Walk(RuleBasedStateMachine):
         self.world.silent.add(name)
         self.world.run(seconds)
         self.world.silent.discard(name)
-
-    # -- users
 
     def ask(self, name, operation, flow):
         """What a user asks for, if that can be had."""
@@ -172,8 +168,6 @@ class Walk(RuleBasedStateMachine):
         if name in self.world.roles and peer != name:
             getattr(self.world.stations[name].role, operation)(self.world.receivers[peer], self.world.now)
 
-    # -- mishaps
-
     @rule(
         name=st.sampled_from(("ha", "cn", *ANCHORS, "mn1", "mn2", "mr")),
         with_memory=st.booleans(),
@@ -191,8 +185,6 @@ class Walk(RuleBasedStateMachine):
     @rule(name=RECEIVERS)
     def kernel_fails_or_is_mended(self, name):
         self.world.failing ^= {name}
-
-    # -- enemies
 
     @rule(
         kind=st.sampled_from(("play back", "update", "claim", "expired", "acknowledgement")),
@@ -289,8 +281,6 @@ class Walk(RuleBasedStateMachine):
         message = BindingAcknowledgement(status, registration.sequence, 60)
         routing, source = registration.home_address, self.world.receivers[peer]
         self._strike(name, Packet(source, address, message, routing_address=routing))
-
-    # -- the end
 
     def teardown(self):
         if not hasattr(self, "world"):

@@ -67,9 +67,6 @@ def test_the_summary_counts_busy_runs_beside_those_that_its_figures_rest_on(tmp_
     assert cases["static"]["metrics"]["interruption_ms"]["values"] == [100.0]
 
 
-# -- statistics
-
-
 def test_exact_tests_give_what_the_tables_say():
     assert mann_whitney_p([1, 2, 3], [4, 5, 6]) == pytest.approx(0.1)
     assert mann_whitney_p([1, 2, 3, 4, 5], [6, 7, 8, 9, 10]) == pytest.approx(2 / 252)
@@ -104,9 +101,6 @@ def test_effect_sizes_and_correction():
     assert cliffs_delta([1, 2], [3, 4]) == 1 and cliffs_delta([3, 4], [1, 2]) == -1
     assert cliffs_delta([1, 2], [1, 2]) == 0
     assert holm([0.01, None, 0.04, 0.03]) == [0.03, None, 0.06, 0.06]
-
-
-# -- collections and metrics
 
 
 def test_a_collection_knows_repetitions_and_what_is_missing(series):
@@ -154,9 +148,6 @@ def test_what_cannot_be_read_gets_one_sentence(tmp_path, prepare, words, capsys)
     assert capsys.readouterr().err.count("\n") == 1
 
 
-# -- comparison
-
-
 def test_compare_finds_what_changed_and_nothing_else(tmp_path):
     for side, gap in (("a", 100.0), ("b", 60.0)):
         for number in range(1, 9):
@@ -182,9 +173,6 @@ def test_compare_of_different_cases(tmp_path, capsys):
     assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 1
     output = capsys.readouterr().out
     assert "Only in" in output and "no case in common" in output
-
-
-# -- the page
 
 
 class Page(HTMLParser):

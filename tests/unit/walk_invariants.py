@@ -59,8 +59,6 @@ class Invariants:
     def __init__(self) -> None:
         self.world: World | None = None
 
-    # -- what the world tells
-
     def __call__(self, what: str, *arguments: Any) -> None:
         if self.world is not None:
             getattr(self, f"_{what}")(*arguments)
@@ -109,8 +107,6 @@ class Invariants:
         for part in (mobile, registrar):
             if with_memory and part(gone) is not None:
                 self.promises_survive_a_restart(part(gone), part(role))
-
-    # -- always
 
     @named
     def always_a_way(self, wanted: Any) -> None:
@@ -171,8 +167,6 @@ class Invariants:
         if isinstance(where, BindingUpdate):
             own = {option.bid for option in where.all_options(BindingIdentifier)}
             assert all(set(bids) <= own for _, bids in flows), where
-
-    # -- messages
 
     @named
     def kernel_before_promise(
@@ -260,8 +254,6 @@ class Invariants:
                 assert abs(binding.expires - before.bindings[bid].expires) < 1e-6
                 assert binding.care_of_address == before.bindings[bid].care_of_address
         assert role.forwarding() == gone.forwarding() and role.optimisations() == gone.optimisations()
-
-    # -- after a while
 
     @named
     def all_agree(self, station: Station) -> None:

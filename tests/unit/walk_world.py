@@ -152,8 +152,6 @@ class World(Simulation):
         """Whom Binding Updates are sent to, and where."""
         return self.own | {name: self.stations[name].home_address for name in MOBILE_CORRESPONDENTS}
 
-    # -- who there is
-
     def _receivers(self, policy: Policy, detection: bool) -> dict[str, Callable[[], Role]]:
         homes = [HOME_PREFIX[0x100 + number] for number in range(3)]
         keys = [SecurityAssociation(1000 + number, bytes([number] * 16)) for number in range(3)]
@@ -209,8 +207,6 @@ class World(Simulation):
         role.changes(), role.optimisation_changes()
         self.applied[name], self.routes[name] = role.forwarding(), role.optimisations()
 
-    # -- what happens
-
     def move(self, station: Station, interface: str, place: str | None) -> None:
         """An interface comes to another place, or to none."""
         station.places.pop(interface, None)
@@ -256,8 +252,6 @@ class World(Simulation):
                     self.move(station, interface, place)
 
         self.later(seconds, back)
-
-    # -- a role's turn
 
     def run(self, seconds: float) -> None:
         self._untold = set(self.roles)
@@ -351,8 +345,6 @@ class World(Simulation):
             self._begin(name, None)
             self.roles[name].dad_result(home_address, True, self.now)
             self._turn(name)
-
-    # -- the network
 
     def _fate(self, packet: Packet) -> list[float]:
         if self.random.random() < self.loss:
