@@ -30,7 +30,8 @@ class StateFile:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._failed = False
+        #: What has been said of a disk that fails, and still holds.
+        self._said = ""
         self._changes: io.FileIO | None = None
         self._saved_at: float | None = None
         self._octets = self._most = 0
@@ -102,14 +103,17 @@ class StateFile:
                     os.unlink(temporary)
                 raise
         except OSError as error:
-            self._fail(error)
-            return
-        self._failed = False
+            return self._fail(f"state cannot be saved to {self.path}", error)
         self._saved_at, self._octets = now, 0
         self._most = max(MIN_CHANGES_OCTETS, CHANGES_TO_SNAPSHOT * len(data))
         self.close()
-        if os.path.exists(self._changes_path):  # they follow another one: nobody reads them any more
+        try:
             os.unlink(self._changes_path)
+        except FileNotFoundError:
+            pass
+        except OSError as error:  # they follow another snapshot: nobody reads them any more
+            return self._fail(f"{self._changes_path} cannot be removed", error)
+        self._said = ""
 
     def append(self, change: dict[str, Any]) -> bool:
         """Add part of a snapshot, which replaces what there is of the same. False: it is not kept, and
@@ -124,7 +128,7 @@ class StateFile:
             if self._changes.write(data) != len(data):
                 raise OSError(0, "no room for all of it")
         except OSError as error:
-            self._fail(error)
+            self._fail(f"state cannot be saved to {self.path}", error)
             self.close()
             self._saved_at = None  # what is half there must not be followed by anything
             return False
@@ -138,11 +142,15 @@ class StateFile:
 
     def close(self) -> None:
         """Add nothing for now."""
-        if self._changes is not None:
-            self._changes.close()
-            self._changes = None
+        changes, self._changes = self._changes, None
+        if changes is not None:
+            try:
+                changes.close()
+            except OSError as error:
+                self._fail(f"{self._changes_path} cannot be closed", error)
 
-    def _fail(self, error: OSError) -> None:
-        if not self._failed:
-            logger.error("state cannot be saved to %s: %s; going on", self.path, error.strerror)
-        self._failed = True
+    def _fail(self, what: str, error: OSError) -> None:
+        sentence = f"{what}: {error.strerror}; going on"
+        if sentence != self._said:
+            logger.error("%s", sentence)
+        self._said = sentence

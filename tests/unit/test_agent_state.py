@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import time
 
 import pytest
@@ -98,6 +99,48 @@ def test_changes_of_another_snapshot_are_not_read(path):
     state.save({"n": 3})
     changes.write_bytes(before)
     assert loaded(path) == [{"n": 3}]
+
+
+def test_changes_that_cannot_be_removed_are_reported_once_and_not_read(path, caplog):
+    state, changes = StateFile(str(path)), path.with_name("state.json.changes")
+    changes.mkdir()
+    with caplog.at_level(logging.ERROR):
+        for number in range(3):
+            state.save({"n": number})
+        assert [r.getMessage() for r in caplog.records] == [
+            f"{changes} cannot be removed: Is a directory; going on"
+        ]
+        assert loaded(path) == [{"n": 2}]
+        changes.rmdir()
+        state.save({"n": 3})
+        assert state.append({"n": 4}) and loaded(path) == [{"n": 3}, {"n": 4}]
+        state.close()
+        changes.unlink()
+        changes.mkdir()
+        state.save({"n": 5})
+    assert len(caplog.records) == 2 and loaded(path) == [{"n": 5}]
+
+
+def test_another_failure_is_reported_too(path, caplog):
+    state, changes = StateFile(str(path)), path.with_name("state.json.changes")
+    changes.mkdir()
+    with caplog.at_level(logging.ERROR):
+        state.save({"n": 1})
+        assert not state.append({"n": 2})
+    assert ["removed" in record.getMessage() for record in caplog.records] == [True, False]
+
+
+def test_a_folder_that_has_vanished_is_made_again(path):
+    state = StateFile(str(path.parent / "folder" / path.name))
+    state.save({"n": 1})
+    assert state.append({"n": 2})
+    shutil.rmtree(path.parent / "folder")
+    state.save({"n": 3})
+    assert loaded(state.path) == [{"n": 3}]
+    shutil.rmtree(path.parent / "folder")
+    assert not state.append({"n": 4})
+    state.save({"n": 5})
+    assert state.append({"n": 6}) and loaded(state.path) == [{"n": 5}, {"n": 6}]
 
 
 def test_a_change_that_is_cut_off_is_not_read(path):
