@@ -25,6 +25,7 @@ from testbed.mobility.home_discovery import (
 from testbed.mobility.listed_flows import FlowError
 from testbed.mobility.mobile_node_configuration import MobileNodeConfiguration
 from testbed.mobility.registration import Registration
+from testbed.mobility.returning_home import ReturningHome
 from testbed.mobility.role import Role
 from testbed.mobility.route_optimisation import RouteOptimiser
 from testbed.mobility.signalling import Signalling
@@ -87,11 +88,8 @@ class MobileNode(Role):
         elif configuration.association:
             signer = Signer(configuration.association, time_of_day, codec or Codec(configuration.dialect))
         self.configuration = configuration
-        self._leaving = self._lived_before = False
+        self._leaving = False
         self._saved: tuple[Any, ...] = ()
-        #: Whether all bindings had run out when the home link was found, by our clock or as the home agent
-        #: has told since: somebody else may have the home address by now (RFC 6275 §11.5.5).
-        self.is_unguarded = False
         self._valid_until = valid_until
         self.attachments = Attachments(configuration, self._note)
         self._signalling = Signalling(
@@ -99,7 +97,6 @@ class MobileNode(Role):
         )
         detours = Detours() if configuration.flow_updates == "each" else None
         self._flow_requests = FlowRequests(configuration.interfaces, detours, self._note)
-        self._routes_kept: list[IPv6Address] = []
         #: Correspondent nodes that nobody has asked for (see `Initiative`).
         self.begun: set[IPv6Address] = set()
         self.registration = Registration(
@@ -143,6 +140,10 @@ class MobileNode(Role):
             configuration.dialect,
         )
         self.optimiser.valid_s = self._valid_s
+        simultaneous = configuration.returning_home == "simultaneous"
+        self._returning = ReturningHome(
+            self.attachments, self.registration, self.optimiser, simultaneous, self._note
+        )
         for correspondent in configuration.correspondents:
             self.optimiser.add(correspondent)
 
@@ -166,7 +167,7 @@ class MobileNode(Role):
             if interface.name in attachments:
                 moved |= self.attachments.attach(interface, attachments[interface.name])
         if moved:
-            self._look_for_home(now)
+            self._returning.look(self._leaving, now)
             self._moved(now)
 
     @property
@@ -174,55 +175,20 @@ class MobileNode(Role):
         """The interface that is on the home link, None if there is none."""
         return self.attachments.home_interface
 
-    def _look_for_home(self, now: float) -> None:
-        """RFC 6275 §11.5.5: on the home link nothing is bound; RFC 5648 §5.6: unless others are used as well.
-        Packets of correspondent nodes come by the home agent then, which alone can choose the home link."""
-        if not self.attachments.look_for_home():
-            return
-        if self.home_interface is not None:
-            self._routes_kept = list(self.optimiser.correspondents)
-            self.optimiser.leave(now)
-            self.registration.home_binding_refused = False
-            self.attachments.simultaneous = self._may_be_simultaneous()
-            self.is_unguarded = self.registration.lapsed
-            if not self.attachments.simultaneous:
-                uncertain = self._lived_before and not self.registration.accepted_once
-                self.registration.leave(now, uncertain)
-        else:
-            self.attachments.simultaneous = False
-            if self.registration.leaving:
-                self.registration.resume()
-            for correspondent in self._routes_kept:
-                self.optimiser.add(correspondent)
-
-    def _may_be_simultaneous(self) -> bool:
-        """Whether the home link is to be used beside others, and there is a home agent to tell, or there
-        will be; one that takes several BIDs at once, as that of the home link is in every message."""
-        if self.configuration.returning_home != "simultaneous" or self._leaving:
-            return False
-        reachable = self.home_agent != UNKNOWN or bool(self.attachments.away())
-        return reachable and self.registration.bulk_registration
-
-    def _return_completely(self, now: float) -> None:
-        """The home agent does not have it that other links are used as well (RFC 5648 §6.3)."""
-        self._note("simultaneous-attachment-refused", peer=str(self.home_agent))
-        self.attachments.simultaneous = False
-        self.registration.leave(now)
-
     @property
     def is_home(self) -> bool:
         """Whether it is on its home link, and the home agent has stopped to answer for the home address."""
-        if self.home_interface is None:
-            return False
-        return self.registration.left or (
-            self.attachments.simultaneous and self.attachments.may_defend(self.registration)
-        )
+        return self._returning.is_home
+
+    @property
+    def is_unguarded(self) -> bool:
+        """Whether somebody else may have the home address by now (see `ReturningHome`)."""
+        return self._returning.is_unguarded
 
     @property
     def presence(self) -> str | None:
-        """The interface on the home link where it answers for its home address: RFC 6275 §11.5.5; RFC 5648
-        §5.6.3: not before the home agent has permitted that."""
-        return None if self.attachments.simultaneous and not self.is_home else self.home_interface
+        """The interface on the home link where it answers for its home address, None while it must not."""
+        return self._returning.presence
 
     def receive(self, packet: Packet, interface: str, now: float) -> None:
         """A message from the home agent or a correspondent node, to one of our addresses."""
@@ -242,9 +208,7 @@ class MobileNode(Role):
         elif isinstance(message, BindingAcknowledgement):
             if self._acknowledged(packet, self._signalling, self.registration, now):
                 self._changed[self.configuration.home_address] = None
-                self.is_unguarded |= self.home_interface is not None and self.registration.lapsed
-                if self.registration.home_binding_refused and self.attachments.simultaneous:
-                    self._return_completely(now)
+                self._returning.acknowledged(now)
                 if message.status == Status.ACCEPTED_BUT_PREFIX_DISCOVERY_NECESSARY:
                     self.home_prefixes.solicit(now)
         elif isinstance(message, MobilePrefixAdvertisement):
@@ -522,7 +486,7 @@ class MobileNode(Role):
             self.registration.sequence = int(snapshot["sequence"]) % 65536
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not the state of a mobile node: {error!r}") from error
-        self._lived_before = True
+        self._returning.lived_before = True
         self.begun = begun & set(correspondents) - set(self.optimiser.correspondents)
         for correspondent in correspondents:
             self.optimiser.add(correspondent)
