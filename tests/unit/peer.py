@@ -1,4 +1,4 @@
-"""A mobile node's hand, for tests of a correspondent node. Class: `Peer`."""
+"""A mobile node's hand, for tests of a correspondent node. Class: `Peer`. Function: `add`."""
 
 from ipaddress import IPv6Address
 
@@ -13,10 +13,17 @@ from testbed.wire.flow import FlowIdentification
 from testbed.wire.message import BindingUpdate, CareOfTestInit, HomeTestInit
 from testbed.wire.option import BindingIdentifier, NonceIndices
 from testbed.wire.packet import Packet, build_packet, parse_packet
+from testbed.wire.selector import IPv6TrafficSelector
 
 HOME = IPv6Address("2001:db8:100::100")
 WLAN, CELLULAR = IPv6Address("2001:db8:201::a"), IPv6Address("2001:db8:202::a")
 CN = IPv6Address("2001:db8:300::2")
+SSH = IPv6TrafficSelector(source_port=(22, 22), next_header=(6, 6))
+
+
+def add(fid=1, bids=(1,), **fields):
+    """The fields of a flow option that adds a binding."""
+    return {"fid": fid, "priority": 10, "binding_reference": bids, "selector": SSH} | fields
 
 
 class Peer:
