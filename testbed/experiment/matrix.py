@@ -16,7 +16,7 @@ from testbed.experiment.narrator import Narrator
 from testbed.experiment.parameters import with_whole_paths
 from testbed.experiment.profile import load_link, load_scenario
 from testbed.experiment.series import Series, exclusive, repeated
-from testbed.report.collection import Collection, read_collection
+from testbed.report.collection import Collection, read_collection, values_of
 from testbed.report.html import write_report
 from testbed.report.metric import METRICS, by_name
 from testbed.report.statistics import interval
@@ -127,7 +127,7 @@ def summary(collection: Collection) -> dict:
     for group, entries in collection.groups().items():
         figures = {}
         for metric in METRICS:
-            values = [value for entry in entries if (value := metric.of(entry.result)) is not None]
+            values = values_of(entries, metric)
             if values:
                 figures[metric.name] = {
                     "median": statistics.median(values), "interval": interval(values), "values": values,

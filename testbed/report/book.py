@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from testbed.measure.checkout import named
-from testbed.report.collection import Collection
+from testbed.report.collection import Collection, values_of
 from testbed.report.markdown import markdown_table
 from testbed.report.metric import METRICS, Metric, by_name
 from testbed.report.result import ResultError
@@ -73,7 +73,7 @@ def _value(mark: Mark, found: Collection) -> str:
         titles = "; ".join(entries[0].title for entries in groups)
         words = " ".join((*mark.words, metric.name))
         raise ResultError(f"<!-- value {words} --> fits several cases: {titles}.")
-    values = [value for entry in (groups or [[]])[0] if (value := metric.of(entry.result)) is not None]
+    values = values_of((groups or [[]])[0], metric)
     if not values:
         return _NOT_MEASURED
     star = "*" * any(not entry.trusted for entry in groups[0])

@@ -1,4 +1,5 @@
-"""Many results together. Classes: `Entry`, `Collection`. Function: `read_collection`."""
+"""Many results together. Classes: `Entry`, `Collection`. Functions: `read_collection`, `values_of`,
+`text_of`."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -6,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from testbed.report.metric import Metric
 from testbed.report.result import Result, ResultError, read_result
 
 #: Parameters that are for the sake of time alone stand last in a name.
@@ -117,6 +119,11 @@ class Collection:
         words = list(words)
         chosen = [entry for entry in self.entries if all(map(entry.fits, words))]
         return Collection(_sorted(chosen, always=()), self.skipped, self.failed)
+
+
+def values_of(entries: Iterable[Entry], metric: Metric) -> list[float]:
+    """A metric of these results, as far as they have it."""
+    return [value for entry in entries if (value := metric.of(entry.result)) is not None]
 
 
 def text_of(value: Any, name: str = "") -> str:

@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from testbed.report.collection import Collection
+from testbed.report.collection import Collection, values_of
 from testbed.report.metric import METRICS, Metric
 from testbed.report.statistics import cliffs_delta, effect_word, holm, mann_whitney_p
 
@@ -57,7 +57,7 @@ def compare(before: Collection, after: Collection) -> list[Change]:
             if metric.name not in COMPARED:
                 continue
             sides = [
-                tuple(value for entry in side[group] if (value := metric.of(entry.result)) is not None)
+                tuple(values_of(side[group], metric))
                 for side in (old, new)
             ]
             if all(sides) and any(sides[0] + sides[1]):

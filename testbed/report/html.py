@@ -4,7 +4,6 @@ Function: `write_report`.
 """
 
 import base64
-import csv
 import io
 import statistics
 import time
@@ -14,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from testbed.measure.checkout import named
-from testbed.report.collection import Collection, Entry, read_collection, text_of
+from testbed.report.collection import Collection, Entry, read_collection, text_of, values_of
 from testbed.report.comparison_plot import comparison_figures
 from testbed.report.html_style import SCRIPT, STYLESHEET
 from testbed.report.metric import METRICS, Metric, meets_goal
 from testbed.report.plot import STYLE, draw_delay, draw_stages, draw_throughput
+from testbed.report.runs import write_runs_csv
 from testbed.report.statistics import interval
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def write_report(
     collection, file = read_collection(paths), Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     figures = comparison_figures(collection)
-    written = [file, *_write_csv(collection, file.parent)]
+    written = [file, *write_runs_csv(collection, file.parent)]
     images = []
     for name, (caption, figure) in figures.items():
         images.append((name, caption, _svg(figure)))
@@ -209,18 +209,14 @@ def _cell(entries: list[Entry] | None) -> str:
     )
 
 
-def _values(entries: Iterable[Entry], metric: Metric) -> list[float]:
-    return [value for entry in entries if (value := metric.of(entry.result)) is not None]
-
-
 def _median(entries: Iterable[Entry], metric: Metric) -> float | None:
-    values = _values(entries, metric)
+    values = values_of(entries, metric)
     return statistics.median(values) if values else None
 
 
 def _estimate(entries: Sequence[Entry], metric: Metric) -> str:
     """Median with its confidence interval, as HTML."""
-    values = _values(entries, metric)
+    values = values_of(entries, metric)
     if not values:
         return _NOT_SHOWN
     text, ends = metric.text(statistics.median(values)), interval(values)
@@ -231,7 +227,7 @@ def _estimate(entries: Sequence[Entry], metric: Metric) -> str:
 
 def _case_table(groups: Sequence[list[Entry]]) -> str:
     shown = [metric for metric in METRICS if metric.name in _MAIN
-             and any(_values(entries, metric) for entries in groups)]  # fmt: skip
+             and any(values_of(entries, metric) for entries in groups)]  # fmt: skip
     head = "".join(
         f"<th scope='col'>{escape(m.title)}<br><small>{escape(m.unit)}</small></th>" for m in shown
     )
@@ -261,7 +257,7 @@ def _details(entries: list[Entry]) -> str:
     )
     rows = []
     for metric in METRICS:
-        if _values(entries, metric):
+        if values_of(entries, metric):
             cells = "".join(f"<td>{metric.text(metric.of(entry.result))}</td>" for entry in entries)
             unit = f" ({metric.unit})" if metric.unit else ""
             rows.append(f"<tr><th scope='row'>{escape(metric.title + unit)}</th>{cells}"
@@ -365,31 +361,3 @@ def _png(figure: "Figure") -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return base64.b64encode(buffer.getvalue()).decode()
-
-
-def _write_csv(collection: Collection, folder: Path) -> list[Path]:
-    """`runs.csv`: one line a run; `cases.csv`: one line a case and metric."""
-    names = sorted({name for entry in collection.entries for name in entry.parameters})
-    with open(folder / "runs.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(
-            ["kind", *names, "repetition", "trusted", "goal_met", *(m.name for m in METRICS), "file"]
-        )
-        for entry in collection.entries:
-            writer.writerow([
-                entry.kind, *(text_of(entry.parameters.get(name, "")) for name in names),
-                entry.repetition, entry.trusted, meets_goal(entry.result), *(metric.of(entry.result) for
-                metric in METRICS), entry.path,
-            ])  # fmt: skip
-    with open(folder / "cases.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["kind", *names, "metric", "unit", "runs", "median", "low_95", "high_95"])
-        for entries in collection.groups().values():
-            first = entries[0]
-            for metric in METRICS:
-                if values := _values(entries, metric):
-                    writer.writerow([
-                        first.kind, *(text_of(first.parameters.get(name, "")) for name in names), metric.name,
-                        metric.unit, len(values), statistics.median(values), *(interval(values) or ("", "")),
-                    ])  # fmt: skip
-    return [folder / "runs.csv", folder / "cases.csv"]

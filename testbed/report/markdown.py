@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Sequence
 
-from testbed.report.collection import Collection
+from testbed.report.collection import Collection, values_of
 from testbed.report.metric import Metric
 from testbed.report.statistics import interval
 
@@ -20,7 +20,7 @@ def markdown_table(collection: Collection, metrics: Sequence[Metric]) -> str:
         star = "*" * any(not entry.trusted for entry in entries)
         cells = []
         for metric in shown:
-            values = [value for entry in entries if (value := metric.of(entry.result)) is not None]
+            values = values_of(entries, metric)
             cells.append(_estimate(values, metric))
         rows.append([entries[0].label + star, str(len(entries)), *cells])
     return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"

@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from testbed.report.collection import Collection, Entry, text_of
+from testbed.report.collection import Collection, Entry, text_of, values_of
 from testbed.report.metric import Metric
 from testbed.report.result import Flow, Handover, Result
 
@@ -104,7 +104,7 @@ def comparison_table(collection: Collection, metrics: Sequence[Metric], width: i
         return (", ".join(words) or entries[0].kind) + "*" * any(not entry.trusted for entry in entries)
 
     def median(entries: list[Entry], metric: Metric) -> str:
-        values = [value for entry in entries if (value := metric.of(entry.result)) is not None]
+        values = values_of(entries, metric)
         return metric.text(statistics.median(values) if values else None).replace("–", "-")
 
     columns = [_Column("case", [title(entries) for entries in groups], 0, left=True),
