@@ -84,6 +84,12 @@ class Fabric:
         """All datapath numbers."""
         return {self.core, *(access.switch for access in self.access)}
 
+    def ports_of(self, number: int) -> list[str]:
+        """Names of the ports that matter of the switch with this datapath number."""
+        if number != self.core:
+            return [port for a in self.access if a.switch == number for port in a.network_ports]
+        return [*self.edge_ports, *(access.core_port for access in self.access)]
+
 
 def hardware_address_of(address: IPv6Address) -> int | None:
     """The Ethernet address that a modified EUI-64 interface identifier was made from (RFC 4291 appendix

@@ -17,18 +17,16 @@ from ipaddress import IPv6Address, IPv6Network
 from typing import Any
 
 from controllers.fabric import Access, Fabric
+from controllers.gate import gates
 from controllers.rule import (
-    ETH_TYPE_IPV6,
     INFRASTRUCTURE,
     MARK,
     NORMAL,
-    GoTo,
     Group,
     Output,
     Rule,
     cookie,
     cookie_owner,
-    match,
 )
 from controllers.switch import Commit, Port, Read, Refusal, Renew, Rules, Switch
 from controllers.translation import Translation, Way, translate
@@ -37,7 +35,6 @@ from testbed.mobility.forwarding import HomeBinding
 
 logger = logging.getLogger(__name__)
 
-GATE_PRIORITY = 40000
 #: How often gates are renewed within a lease.
 RENEWALS_PER_LEASE = 8
 #: After this time without an answer a switch's state is unknown, and read anew; seconds.
@@ -130,7 +127,7 @@ class Mirror:
                 )
             return
         self.switches[number] = Switch(number, dict(ports))
-        for name in self._ports_of(number):
+        for name in self.fabric.ports_of(number):
             if name not in ports:
                 logger.warning("switch %#x has no port %s (yet)", number, name)
         self._read(self.switches[number], now)
@@ -152,7 +149,7 @@ class Mirror:
             switch.ports.pop(name, None)
         else:
             switch.ports[name] = port
-        if name in self._ports_of(number):
+        if name in self.fabric.ports_of(number):
             self._touch_all()
             self._plan_all(now)
 
@@ -289,7 +286,7 @@ class Mirror:
         happens from now on, nothing is installed any more."""
         for switch in self.switches.values():
             rules, groups = switch.everything()
-            rules = (*self._gates(switch), *rules)
+            rules = (*gates(self.fabric, switch, self._prefixes()), *rules)
             self._numbers += 1
             self._want(Commit(switch.number, self._numbers, (), rules, (), groups, {}))
         self._withdrawn = True
@@ -310,12 +307,6 @@ class Mirror:
         switch.reading_since = now
         switch.read_number = switch.committed
         self._want(Read(switch.number))
-
-    def _ports_of(self, number: int) -> list[str]:
-        """Names of the ports that matter."""
-        if number != self.fabric.core:
-            return [port for a in self.fabric.access if a.switch == number for port in a.network_ports]
-        return [*self.fabric.edge_ports, *(access.core_port for access in self.fabric.access)]
 
     def _way(self, care_of_address: IPv6Address) -> Way | str:
         """How the core switch reaches a care-of address, or why it does not."""
@@ -411,30 +402,6 @@ class Mirror:
         actions = (Output(NORMAL),) if switch.number == self.fabric.core else ()
         return Rule(self.fabric.table, 0, (), actions, INFRASTRUCTURE)
 
-    def _gates(self, switch: Switch) -> tuple[Rule, ...]:
-        """From table 0 to our rules: packets to home addresses' networks that come in at the core's edge, and
-        those from there that come from mobile nodes, not from the network, in an access network."""
-        at_core = switch.number == self.fabric.core
-        names = self.fabric.edge_ports if at_core else self._ports_of(switch.number)
-        ports = [switch.ports[name].number for name in names if name in switch.ports]
-        if not at_core and len(ports) < len(names):
-            return ()  # it could not be told where packets come from
-        lease_s, gates = self.fabric.lease_s, []
-        enter, leave = (GoTo(self.fabric.table),), (Output(NORMAL),)
-        for prefix in self._prefixes():
-            network = int(prefix.network_address), int(prefix.netmask)
-            for port in ports:
-                if at_core:
-                    found = match(in_port=port, eth_type=ETH_TYPE_IPV6, ipv6_dst=network)
-                    gates.append(Rule(0, GATE_PRIORITY, found, enter, INFRASTRUCTURE, lease_s))
-                else:
-                    found = match(in_port=port, eth_type=ETH_TYPE_IPV6, ipv6_src=network)
-                    gates.append(Rule(0, GATE_PRIORITY + 1, found, leave, INFRASTRUCTURE, lease_s))
-            if not at_core:
-                found = match(eth_type=ETH_TYPE_IPV6, ipv6_src=network)
-                gates.append(Rule(0, GATE_PRIORITY, found, enter, INFRASTRUCTURE, lease_s))
-        return tuple(gates)
-
     def _prefixes(self) -> list[IPv6Network]:
         """The networks of home addresses, and mobile network prefixes."""
         if self._networks is None:
@@ -445,9 +412,9 @@ class Mirror:
     def _renew(self, switch: Switch, now: float) -> None:
         """Keep the gates open, unless for a whole lease the rules have not been what they should be."""
         if switch.settled_at is not None and now - switch.settled_at <= self.fabric.lease_s:
-            gates = self._gates(switch)
-            if gates:
-                self._want(Renew(switch.number, gates))
+            to_us = gates(self.fabric, switch, self._prefixes())
+            if to_us:
+                self._want(Renew(switch.number, to_us))
 
     def _plan_all(self, now: float) -> None:
         """Access networks first: what they need before the core can steer there."""
