@@ -4,7 +4,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -131,7 +131,7 @@ def cases(quick: bool) -> Iterator[Case]:
     yield delay_case("delay 40 ms, 2,000 packets/s", LinkParameters(20, 40), 10 * packets, 0.0005)
     if not quick:
         yield delay_case("delay 200 ms", LinkParameters(delay_ms=200), packets, 0.0103)
-    yield delay_case("delay 40 ± 10 ms", LinkParameters(delay_ms=40, jitter_ms=10, seed=1),
+    yield delay_case("delay 40 ± 10 ms", LinkParameters(delay_ms=40, jitter_ms=10),
                      packets if quick else 1000, 0.0103)
     for mbit in (20, 50, 500) if quick else (1, 5, 20, 50, 100, 200, 500, 1000):
         yield rate_case(mbit, seconds)
@@ -146,9 +146,9 @@ def cases(quick: bool) -> Iterator[Case]:
     yield tcp_case("loss 0.001 % only", LinkParameters(loss_percent=0.001), seconds)
 
 
-def run(case: Case, backend: str, namespaces: list) -> list[Figure]:
+def run(case: Case, backend: str, namespaces: list, seed: int) -> list[Figure]:
     """One repetition; with the wire also its processor time and its lateness."""
-    with connect(namespaces, backend, case.parameters) as cable:
+    with connect(namespaces, backend, replace(case.parameters, seed=seed)) as cable:
         if isinstance(cable, VethCable):
             return case.measure(cable)
         cpu, begin = cpu_seconds(cable.wire.pid), time.monotonic()
@@ -162,8 +162,9 @@ def cpu_seconds(pid: int) -> float:
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
-def measure_all(backends: list[str], quick: bool, repetitions: int) -> list[bench.Figure]:
-    """Case by case, all backends one after the other."""
+def measure_all(backends: list[str], quick: bool, repetitions: int, seed: int) -> list[bench.Figure]:
+    """Case by case, all backends one after the other. A repetition has the same seed with each backend, the
+    next repetition the next seed."""
     shown = []
     with private_namespaces(2) as namespaces:
         for case in cases(quick):
@@ -172,7 +173,7 @@ def measure_all(backends: list[str], quick: bool, repetitions: int) -> list[benc
             for number in range(repetitions):
                 for backend in usable:
                     bench.say(f"{case.name}: {backend} ({number + 1}/{repetitions})")
-                    results[backend].append(run(case, backend, namespaces))
+                    results[backend].append(run(case, backend, namespaces, seed + number))
             for backend, runs in results.items():
                 for figures in zip(*runs, strict=True):
                     shown.append(summary(backend, case, figures))
@@ -186,7 +187,8 @@ def summary(backend: str, case: Case, figures: tuple[Figure, ...]) -> bench.Figu
 
 
 def main() -> int:
-    made = bench.parser("links", DESCRIPTION, EPILOG, 3, "fewer cases, once each: half a minute a backend")
+    quick = "fewer cases, once each: half a minute a backend"
+    made = bench.parser("links", DESCRIPTION, EPILOG, 3, quick, random=True)
     made.add_argument("--backend", action="append", choices=("veth", "netem", "wire"),
                       help="only this one; may be given several times (all that are here)")
     options = bench.parse(made)
@@ -194,7 +196,8 @@ def main() -> int:
     if "netem" in backends and not has_netem():
         made.error("--backend netem: this kernel has no netem, or tc is not installed")
     isolate()
-    return bench.finish("links", options, measure_all(backends, options.quick, options.repetitions))
+    figures = measure_all(backends, options.quick, options.repetitions, options.seed)
+    return bench.finish("links", options, figures)
 
 
 if __name__ == "__main__":

@@ -205,7 +205,7 @@ def resident_octets() -> int:
 
 
 def main() -> int:
-    made = bench.parser("simulate_scale", DESCRIPTION, EPILOG, 1, "1,000 mobile nodes")
+    made = bench.parser("simulate_scale", DESCRIPTION, EPILOG, 1, "1,000 mobile nodes", random=True)
     made.prog = "simulate_scale"
     made.add_argument("--nodes", type=int, metavar="N", help="mobile nodes (100000)")
     made.add_argument("--flows", type=int, default=8, metavar="N", help="flow bindings of each (8)")
@@ -213,7 +213,6 @@ def main() -> int:
     made.add_argument("--handovers-per-hour", type=float, default=6, metavar="N",
                       help="changes an hour of each: a network is lost, regained, lost, ... (6)")
     made.add_argument("--seconds", type=float, metavar="S", help="observed after all are there (lifetime)")
-    made.add_argument("--seed", type=int, default=1, metavar="N", help="of all that is random (1)")
     options = bench.parse(made)
     nodes = options.nodes or (1000 if options.quick else 100_000)
     lifetime_s = options.lifetime // 4 * 4

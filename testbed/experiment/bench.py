@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median
 from typing import TextIO
 
-from testbed.experiment.options import Parser
+from testbed.experiment.options import Parser, seed
 from testbed.measure.metadata import metadata
 
 #: What others may use of the processors, in percent, before times are not to be trusted.
@@ -87,8 +87,11 @@ class Figure:
         return f"{self.name:{width}} {shown:>32} {self.unit:10}{verdict}".rstrip()
 
 
-def parser(name: str, description: str, epilog: str, repetitions: int, quick: str) -> Parser:
-    """A parser with what all benchmarks have. `repetitions`: by default; `quick`: what --quick does."""
+def parser(
+    name: str, description: str, epilog: str, repetitions: int, quick: str, random: bool = False
+) -> Parser:
+    """A parser with what all benchmarks have. `repetitions`: by default; `quick`: what --quick does;
+    `random`: whether anything is, so that there is a --seed, which `finish` writes down."""
     made = Parser(
         prog=f"bench {name}",
         description=description,
@@ -101,6 +104,8 @@ def parser(name: str, description: str, epilog: str, repetitions: int, quick: st
         "--repeat", dest="repetitions", type=int, metavar="N",
         help=f"each measurement so many times ({repetitions}; 1 with --quick)",
     )  # fmt: skip
+    if random:
+        made.add_argument("--seed", type=seed, default=1, metavar="N", help="of all that is random (1)")
     made.set_defaults(default_repetitions=repetitions)
     return made
 
@@ -184,6 +189,7 @@ def finish(name: str, options: argparse.Namespace, figures: Sequence[Figure], **
         "busy": busy,
         "quick": options.quick,
         "repetitions": options.repetitions,
+        **({"seed": options.seed} if "seed" in options else {}),
         **parameters,
         "figures": [figure.to_json() for figure in figures],
         "reached": met,
