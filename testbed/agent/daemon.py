@@ -54,6 +54,7 @@ class Agent:
 
     `counters` count messages: received, sent, malformed, dropped (by the role), not sent (no route and the
     like), flooded (not looked at: their sender sends too many bad ones), problems sent (ICMPv6 errors).
+    Raises AgentError where this host has not what the configuration asks for.
     """
 
     side: Side

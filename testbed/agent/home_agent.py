@@ -47,7 +47,7 @@ def _read(path: str) -> str:
 
 
 class HomeAgentAgent(Agent):
-    """Serves the mobile nodes of a home link."""
+    """Serves the mobile nodes of a home link. Raises AgentError if the link's interface is not there."""
 
     side = Side.ANCHOR
     file: HomeAgentFile
@@ -213,6 +213,7 @@ class HomeAgentAgent(Agent):
         }
 
     async def handle(self, request: Request) -> Any:
+        """The answer to a request on the control socket. Raises RequestError in one sentence."""
         if isinstance(request, requests.Flows):
             return [
                 {**flow_to_json(home_address, flow), "state": self._state(home_address, flow)}

@@ -68,8 +68,8 @@ class MapIpsec(AnchorIpsec, kw_only=True):
 
 
 def check_associations(name: str, tables: list[Ipsec | AnchorIpsec], arriving: str) -> None:
-    """`arriving`: the end of the names of those of which the receiver, who is the same for all, has one SPI
-    each."""
+    """Check the tables of all mobile nodes. `arriving`: the end of the names of those of which the receiver,
+    who is the same for all, has one SPI each. Raises ConfigurationError."""
     used: set[int] = set()
     for index, table in enumerate(tables):
         check_ipsec(f"{name}[{index}]", table)
@@ -81,6 +81,7 @@ def check_associations(name: str, tables: list[Ipsec | AnchorIpsec], arriving: s
 
 
 def check_tunnel(name: str, table: Ipsec) -> None:
+    """Check that a tunnel, if there is one, has both directions, and encrypts. Raises ConfigurationError."""
     tables = table.associations
     for key in ("tunnel_to_home_agent", "tunnel_to_mobile_node"):
         if key not in tables and len(tables) > 2:
@@ -92,6 +93,7 @@ def check_tunnel(name: str, table: Ipsec) -> None:
 
 
 def check_ipsec(name: str, table: Ipsec | AnchorIpsec) -> None:
+    """Check the keys and SPIs of one table. Raises ConfigurationError."""
     used: dict[int, str] = {}
     for key, each in table.associations.items():
         try:

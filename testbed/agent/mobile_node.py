@@ -65,7 +65,8 @@ MINIMUM_MTU = 1280
 
 
 class MobileNodeAgent(Agent):
-    """Tells the role where the node is attached and what its user asks for."""
+    """Tells the role where the node is attached and what its user asks for. Raises AgentError for a
+    configuration that the role does not take."""
 
     side = Side.MOBILE
     file: MobileNodeFile
@@ -399,6 +400,7 @@ class MobileNodeAgent(Agent):
         return status
 
     async def handle(self, request: Request) -> Any:
+        """The answer to a request on the control socket. Raises RequestError or FlowError in one sentence."""
         if isinstance(request, requests.Cache):
             if not isinstance(self.role, MobileCorrespondent):
                 raise RequestError("this mobile node is no correspondent node: correspondent_node = false")

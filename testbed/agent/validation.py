@@ -40,7 +40,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 
 
 def decode_address(kind: type, value: Any) -> Any:
-    """msgspec's hook for addresses and networks."""
+    """msgspec's hook for addresses and networks. Raises ValueError, for msgspec to say where."""
     if kind not in (IPv6Address, IPv6Network):
         raise NotImplementedError(f"no conversion to {kind}")
     what = "an IPv6 address" if kind is IPv6Address else "an IPv6 prefix"

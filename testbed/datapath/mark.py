@@ -63,12 +63,15 @@ def value(number: int) -> int:
 
 
 def slot_number(slot: int) -> int:
+    """The number, in a mark, of a slot."""
     return FIRST_SLOT + slot
 
 
 def slot_table(slot: int) -> int:
+    """The routing table by which packets of a slot go into its tunnel."""
     return TABLE_BASE + FIRST_SLOT + slot
 
 
 def outer_table(slot: int) -> int:
+    """The routing table by which the tunnel packets of a slot leave."""
     return OUTER_TABLE_BASE + FIRST_SLOT + slot

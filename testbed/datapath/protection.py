@@ -90,9 +90,11 @@ class Keys:
     tunnel_to_mobile_node: Esp | None = None
 
     def towards_home_agent(self, mode: int) -> Esp | None:
+        """The keys in one direction for this mode of IPsec, None if there are none."""
         return self.tunnel_to_home_agent if mode == TUNNEL else self.to_home_agent
 
     def towards_mobile_node(self, mode: int) -> Esp | None:
+        """As `towards_home_agent`, in the other direction."""
         return self.tunnel_to_mobile_node if mode == TUNNEL else self.to_mobile_node
 
 

@@ -46,6 +46,7 @@ def _interface(index: int = 0, flags: int = 0, change: int = 0) -> bytes:
 
 
 def hardware_address(text: str) -> bytes:
+    """The octets of an Ethernet address with colons. Raises ValueError."""
     return bytes.fromhex(text.replace(":", ""))
 
 
@@ -152,6 +153,7 @@ class Device:
         self._set("set up" if up else "set down", _interface(0, IFF_UP if up else 0, IFF_UP) + name)
 
     def set_hardware_address(self, address: str) -> None:
+        """Give it this Ethernet address. Raises LinkError."""
         self._set(f"set the address {address} of", _interface() + _attribute(IFLA_IFNAME, self.name)
                   + _attribute(IFLA_ADDRESS, hardware_address(address)))
 
@@ -242,6 +244,7 @@ def open_tap(device: Device, address: str | None = None) -> int:
     """Make a TAP device, which lasts as long as the returned file descriptor (non-blocking) is open.
 
     Each frame read and written starts with a struct virtio_net_hdr.  The descriptor also keeps the namespace.
+    Raises LinkError.
     """
     with device.namespace.entered():
         try:
@@ -265,6 +268,7 @@ def make_veth(one: Device, two: Device, addresses: tuple[str | None, str | None]
 
     The first end gets an interface index that no other interface is likely to have: when both ends of a pair
     happen to have the same index, the kernel takes its time (up to a second) to tell that carrier is lost.
+    Raises LinkError.
     """
     ends = [_attribute(IFLA_IFNAME, device.name)
             + (_attribute(IFLA_ADDRESS, hardware_address(address)) if address else b"")

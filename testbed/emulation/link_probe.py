@@ -109,9 +109,11 @@ class Arrivals:
 
     @property
     def loss_percent(self) -> float:
+        """How many of the packets sent have not arrived, in percent."""
         return 100 * (1 - len(self.numbers) / self.sent)
 
     def delay_ms(self, quantile: float) -> float:
+        """The one-way delay that this part (0 to 1) of the packets did not exceed."""
         return sorted(self.delays_ms)[min(int(quantile * len(self.delays_ms)), len(self.delays_ms) - 1)]
 
 

@@ -72,6 +72,7 @@ class VethCable:
         return netem.read_counters(*self.ends), netem.read_counters(*reversed(self.ends))
 
     def delete(self) -> None:
+        """Remove both devices. Raises LinkError."""
         self.ends[0].delete()
 
     def release(self) -> None:

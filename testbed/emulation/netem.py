@@ -75,6 +75,7 @@ def shape(device: Device, parameters: LinkParameters, previous: LinkParameters |
 
 
 def unshape(device: Device) -> None:
+    """Remove all disciplines of the device. Raises LinkError."""
     _run(device, f"qdisc del dev {device.name} root")
 
 
@@ -92,7 +93,7 @@ def _run(device: Device, batch: str) -> None:
 def read_counters(device: Device, far: Device) -> DirectionCounters:
     """What happened to the packets that left the device towards the far one.
 
-    The counters of the disciplines, and so drops, start anew when the device is moved.
+    The counters of the disciplines, and so drops, start anew when the device is moved.  Raises LinkError.
     """
     with device.namespace.entered():
         done = subprocess.run(["tc", "-s", "-j", "qdisc", "show", "dev", device.name],

@@ -63,7 +63,8 @@ class Host(Node):
     prefix) and gateway; bridges: names of bridges, made before the links that are to be their ports.
     log_directory: where logs, events and agent configurations are kept (the node's private folder if not
     given). agent_configuration: of an agent that is to run as soon as the node is configured. host_names:
-    name to address, what commands in this node can call the others (/etc/hosts here).
+    name to address, what commands in this node can call the others (/etc/hosts here). Raises EmulationError
+    where the kernel has no IPv6, and where what the node starts does not start.
     """
 
     sysctls: Mapping[str, int] = SYSCTLS | HOST_SYSCTLS

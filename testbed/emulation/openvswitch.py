@@ -50,7 +50,7 @@ class OpenVSwitchDaemon:
     """One ovsdb-server and one ovs-vswitchd, for all the switches of a network.
 
     folder: for its files (a fresh one below the run's private folder if not given); logs go to
-    `log_directory`.
+    `log_directory`. Raises EmulationError where Open vSwitch is not installed or does not start.
     """
 
     def __init__(self, datapath: str = "auto", log_directory: str | os.PathLike | None = None) -> None:
@@ -92,6 +92,7 @@ class OpenVSwitchDaemon:
 
     @property
     def database(self) -> str:
+        """Where ovs-vsctl finds the database."""
         return f"unix:{self.folder}/db.sock"
 
     def start(self) -> None:

@@ -223,7 +223,8 @@ class Wire:
 
 
 def prepare(parent: int) -> str:
-    """Be scheduled in time, and end with the parent.  Returns the scheduling that was permitted."""
+    """Be scheduled in time, and end with the parent.  Returns the scheduling that was permitted.  Raises
+    SystemExit if the parent has ended already."""
     libc = ctypes.CDLL(None, use_errno=True)
     if parent:
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

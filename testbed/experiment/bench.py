@@ -43,6 +43,7 @@ class Figure:
 
     @property
     def reached(self) -> bool | None:
+        """Whether the median is where it should be, None without a goal."""
         if self.goal is None:
             return None
         value = self.median

@@ -57,6 +57,8 @@ class Page(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Book(Struct, forbid_unknown_fields=True, kw_only=True):
+    """The file: pages, and what the random numbers of all their cases begin from."""
+
     seed: Annotated[int, Meta(ge=0)] = 1
     page: Annotated[list[Page], Meta(min_length=1)]
 

@@ -58,6 +58,7 @@ def read_case(path: str | Path) -> Case:
 
 
 def write_case(case: Case, path: str | Path) -> None:
+    """Write a case for `read_case`. Raises OSError."""
     Path(path).write_bytes(msgspec.json.encode(case))
 
 

@@ -186,14 +186,14 @@ def series_folder(options: argparse.Namespace, name: str) -> Path:
 
 
 def seed(text: str) -> int:
-    """What random numbers begin from, as type of an option."""
+    """What random numbers begin from, as type of an option. Raises ArgumentTypeError."""
     if not text.isdigit() or int(text) > MAXIMUM_SEED:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {MAXIMUM_SEED}")
     return int(text)
 
 
 def positive(text: str) -> int:
-    """A whole number above 0, as type of an option."""
+    """A whole number above 0, as type of an option. Raises ArgumentTypeError."""
     if not text.isdigit() or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)

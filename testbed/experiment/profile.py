@@ -100,6 +100,8 @@ class FlowProfile(_Table, kw_only=True):
 
 
 class TrafficProfile(_Table, kw_only=True):
+    """Flows that run side by side; names and ports are unique."""
+
     summary: str
     flow: Annotated[list[FlowProfile], Meta(min_length=1)]
 

@@ -195,6 +195,7 @@ class Run:
 
     @property
     def correspondent(self) -> Host:
+        """Where traffic's other end is."""
         return Host(self.cn.popen, "2001:db8:300::2")
 
     def start_traffic(

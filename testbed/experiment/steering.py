@@ -86,6 +86,7 @@ class Steering:
 
     @property
     def by_agents(self) -> bool:
+        """Whether flow bindings carry the strategy out, which agents can change."""
         return self.strategy.carrier in _BY_AGENTS
 
     def links(self) -> list[Link]:
@@ -188,6 +189,7 @@ class Steering:
         return [f"A change of bindings was not made: {error}." for error in errors if error]
 
     def stop(self) -> None:
+        """End all measurements that the strategy was given."""
         for watch in self.watches.values():
             watch.stop()
 

@@ -55,6 +55,8 @@ Exit status: 0 if every case has a result, 1 if not, 2 if it could not run.
 
 
 class SweepFile(Struct, forbid_unknown_fields=True, kw_only=True):
+    """The file: each combination of `grid`, and each `case`, `repeat` times."""
+
     name: Annotated[str, Meta(pattern="^[A-Za-z0-9_.-]{1,40}$")] = "sweep"
     repeat: Annotated[int, Meta(ge=1)] = 3
     seed: Annotated[int, Meta(ge=0)] = 1

@@ -43,6 +43,7 @@ class Sample:
     delay_ms: float | None = None
 
     def changes(self) -> dict[str, float]:
+        """What the link is to become, as fields of `LinkParameters`."""
         named = {field.name: getattr(self, field.name) for field in fields(self)[1:]}
         return {name: value for name, value in named.items() if value is not None}
 
@@ -138,6 +139,7 @@ class TracePlayer:
         self.failure: str | None = None
 
     def start(self) -> None:
+        """Begin to change the link; times count from now."""
         self._thread.start()
 
     def stop(self) -> None:

@@ -231,6 +231,7 @@ class Capture:
             *(f"{file.interface}={file.path}" for file in self.files)])
 
     def wait_ready(self, timeout_s: float = 10.0) -> None:
+        """Return once packets are captured. Raises MeasurementError."""
         self._process.wait_ready(timeout_s)
 
     def stop(self, timeout_s: float = 10.0) -> dict[str, dict[str, int]]:

@@ -37,6 +37,7 @@ class MachineSample:
 
     @property
     def busy(self) -> bool:
+        """Whether figures of this time are not to be trusted."""
         return (self.late_ms > LATE_ABOVE_MS or self.steal > STEAL_ABOVE
                 or (self.idle < IDLE_BELOW and self.late_ms > LATE_WITHOUT_IDLE_MS))
 
@@ -101,6 +102,7 @@ class MachineWatch:
         self._process: HostProcess | None = None
 
     def start(self) -> None:
+        """Begin; returns once samples are taken. Raises MeasurementError."""
         self._process = HostProcess(self._popen, "machine watch", "testbed.measure.machine",
                                     ["--log", self.log])
         self._process.wait_ready()

@@ -32,6 +32,7 @@ class Arrivals:
     care_of_addresses: dict[str, list[str]]
 
     def received(self) -> Received:
+        """The same packets without where they came."""
         return Received(self.key, self.time_ns, self.octets)
 
     def times_on(self, interface: str) -> np.ndarray:

@@ -42,10 +42,12 @@ class HostProcess:
 
     @property
     def pid(self) -> int:
+        """The process id, as seen from here."""
         return self._popen.pid
 
     @property
     def running(self) -> bool:
+        """Whether it has not ended yet."""
         return self._popen.poll() is None
 
     def wait_ready(self, timeout_s: float = 10.0) -> None:

@@ -57,6 +57,7 @@ class TcpWatch:
         self.round_trips_ms: list[float] = []
 
     def start(self) -> None:
+        """Begin to ask, in a thread of its own."""
         self._thread.start()
 
     def stop(self) -> None:

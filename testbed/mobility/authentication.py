@@ -214,6 +214,7 @@ class IpsecSigner:
         return update.with_options((*update.options, AlternateCareOfAddress(care_of)))
 
     def check(self, packet: Packet, home: IPv6Address) -> str | None:
+        """Why a Binding Acknowledgement is to be dropped, None if it is not."""
         return unprotected(packet)
 
     def learn_time(self, acknowledgement: BindingAcknowledgement, now: float) -> None:

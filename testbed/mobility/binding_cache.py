@@ -220,12 +220,15 @@ class BindingCache:
         return len(self._entries)
 
     def get(self, home_address: IPv6Address) -> CacheEntry | None:
+        """The entry of a home address, None if it is not bound."""
         return self._entries.get(home_address)
 
     def put(self, entry: CacheEntry) -> None:
+        """Keep an entry in place of any other of its home address."""
         self._entries[entry.home_address] = entry
 
     def remove(self, home_address: IPv6Address) -> None:
+        """Forget a home address, if it is known."""
         self._entries.pop(home_address, None)
 
     def leads_back(self, care_of_addresses: Iterable[IPv6Address], home_address: IPv6Address) -> bool:

@@ -67,9 +67,11 @@ class Timers:
         heapq.heappush(self._heap, (when, self._count, key))
 
     def cancel(self, key: Hashable) -> None:
+        """Make `key` not due any more, if it was to be."""
         self._deadlines.pop(key, None)
 
     def get(self, key: Hashable) -> float | None:
+        """When `key` is due, None if it is not to be."""
         known = self._deadlines.get(key)
         return known[0] if known is not None else None
 

@@ -35,6 +35,7 @@ class Change:
 
     @property
     def significant(self) -> bool:
+        """Whether chance alone would hardly make such a difference."""
         return self.p is not None and self.p < SIGNIFICANT
 
     @property
@@ -56,10 +57,7 @@ def compare(before: Collection, after: Collection) -> list[Change]:
         for metric in METRICS:
             if metric.name not in COMPARED:
                 continue
-            sides = [
-                tuple(values_of(side[group], metric))
-                for side in (old, new)
-            ]
+            sides = [tuple(values_of(side[group], metric)) for side in (old, new)]
             if all(sides) and any(sides[0] + sides[1]):
                 title = old[group][0].title
                 found.append((title, metric, *sides, mann_whitney_p(*sides), cliffs_delta(*sides)))

@@ -26,6 +26,7 @@ class Metric:
     digits: int = 1
 
     def text(self, value: float | None) -> str:
+        """A value with the digits that it deserves."""
         return "–" if value is None else f"{value:.{self.digits}f}"
 
 

@@ -22,6 +22,8 @@ class ResultError(Exception):
 
 
 class Quantiles(msgspec.Struct, frozen=True):
+    """Of a quantity's values, in the unit of the field that has them."""
+
     p50: float
     p95: float
     max: float
@@ -45,6 +47,9 @@ class LossPlaces(msgspec.Struct, kw_only=True):
 
 
 class Flow(msgspec.Struct, kw_only=True):
+    """What became of one flow in the whole run. Datagrams or segments are counted; None: not known of this
+    kind of traffic."""
+
     name: str
     kind: str
     protocol: str
@@ -123,6 +128,8 @@ class PacketSeries(msgspec.Struct, kw_only=True):
 
 
 class Handover(msgspec.Struct, kw_only=True):
+    """What followed a cause, up to the next one: stages in ms after it, and what each flow felt."""
+
     at_s: float
     until_s: float
     cause: str
@@ -145,12 +152,16 @@ class FlowSeries(msgspec.Struct, kw_only=True):
 
 
 class TimeSeries(msgspec.Struct, kw_only=True):
+    """All flows in bins of `interval_s` each."""
+
     interval_s: float
     bins: int
     flows: dict[str, FlowSeries]
 
 
 class SignallingMessage(msgspec.Struct, kw_only=True):
+    """A Mobility Header packet as it was captured on an access link; octets of the frame."""
+
     at_s: float
     interface: str
     message: str
@@ -167,6 +178,9 @@ class Signalling(msgspec.Struct, kw_only=True):
 
 
 class BusyTime(msgspec.Struct, kw_only=True):
+    """When the machine was too busy for its figures to be trusted: shares (0 to 1) of processor time that
+    was idle, or taken by the host of a virtual machine, and how late a timer came."""
+
     start_s: float
     end_s: float
     idle: float
@@ -183,6 +197,8 @@ class Check(msgspec.Struct, kw_only=True):
 
 
 class CapturedInterface(msgspec.Struct, kw_only=True):
+    """Where packets were captured, how many, and how many the kernel could not hand over."""
+
     host: str
     interface: str
     file: str
@@ -193,6 +209,8 @@ class CapturedInterface(msgspec.Struct, kw_only=True):
 
 
 class Result(msgspec.Struct, kw_only=True):
+    """All that is known of one run; everything that is shown of it comes from here."""
+
     schema_version: int = SCHEMA_VERSION
     experiment: str
     metadata: dict

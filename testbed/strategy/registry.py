@@ -38,6 +38,7 @@ def all_strategies() -> dict[str, type[Strategy]]:
 
 
 def strategy_names() -> list[str]:
+    """The names of this package's strategies, in the order in which they are shown."""
     return list(all_strategies())
 
 

@@ -43,6 +43,7 @@ class Link:
 
     @property
     def usable(self) -> bool:
+        """Whether it can carry flows, now and in the near future."""
         return self.up and not self.leaving
 
 

@@ -55,7 +55,8 @@ class Codec:
     the type of their option in place of the dialect's own. `option_length_in_8_octets` takes the draft's
     "length of option in 8-octet units" literally: type and length are counted, and the option is padded with
     zeros. Receivers that do not know the option then cannot step over it. `require_alignment`: whether the
-    options of RFC 6275 must be where its §6.2 wants them; not all that is sent in the wild is.
+    options of RFC 6275 must be where its §6.2 wants them; not all that is sent in the wild is. Raises
+    ValueError for an unknown dialect and for an option type that is taken.
     """
 
     def __init__(

@@ -1,7 +1,8 @@
 """The ICMPv6 messages of Mobile IPv6 (RFC 6275 §6.5 to §6.8, RFC 3963 §7), from octets and back.
 
 Classes: `HomeAgentAddressDiscoveryRequest`, `HomeAgentAddressDiscoveryReply`, `MobilePrefixSolicitation`,
-`MobilePrefixAdvertisement`. Functions: `parse_icmpv6`, `build_icmpv6`, `home_agents_anycast`.
+`MobilePrefixAdvertisement`. Functions: `parse_icmpv6`, `build_icmpv6`, `home_agents_anycast`. A class's
+`parse` takes identifier, flags and what follows, and raises ParseError; `encode` gives the latter two.
 """
 
 from dataclasses import dataclass

@@ -39,7 +39,10 @@ def _expect(option: type, data: bytes, *lengths: int) -> None:
 
 
 class MobilityOption:
-    """Base of all mobility options."""
+    """Base of all mobility options. `parse` takes the contents, without type and length, and raises
+    ParseError in one sentence; `bytes` gives them. A field that cannot be sent raises ValueError as the
+    option is made.
+    """
 
     __slots__ = ()
     option_type: ClassVar[int]
