@@ -95,7 +95,7 @@ def test_many_mobile_nodes(network, agents):
     assert {(f["home_address"], f["bids"][0]) for f in ha.ask("flows")} == {
         (str(address), 1 + number % 2) for number, address in enumerate(network.topo.home_addresses.values())}
     for address in network.topo.home_addresses.values():
-        assert answered(network["cn"], address)
+        assert answered(network["cn"], address, "-c2")
     counted = {(c["home_address"], c["fid"]): c["packets"] for c in ha.ask("counters")["flows"]}
     assert all(counted[str(address), 1] == 2 for address in network.topo.home_addresses.values())
     assert answered(network["mn"], network.topo.home_addresses["mn3"])
