@@ -135,7 +135,9 @@ class DetourDevice(_Device):
         self._netlink.execute([(_NEW_LINK, CREATE | EXCLUSIVE, body)])
         for name in (self.name, self.exit_name):
             self._without_addresses(name)
-        self.index, self.exit_index = (self._set_up(name, wanted) for name in (self.name, self.exit_name))
+        # The end that packets are sent into comes last: it has carrier from its start. The other one is told
+        # by the kernel's link watch, some time later, and loses what is sent into it until then.
+        self.exit_index, self.index = (self._set_up(name, wanted) for name in (self.exit_name, self.name))
         return True
 
     def remove(self) -> None:

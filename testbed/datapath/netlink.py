@@ -29,8 +29,9 @@ _RECEIVE = 1 << 18
 _CHUNK = 256
 
 #: Thousands of tunnel routes at once use up the memory per CPU that the kernel has ready; it gets more in the
-#: background, and says nothing when it has.
-_MEMORY_ATTEMPTS, _MEMORY_PAUSE_S = 500, 0.002
+#: background, and says nothing when it has: there is no event to wait for, only the next attempt tells. The
+#: pause leaves the processor to the kernel's worker, which on a busy machine may be a second late.
+_MEMORY_ATTEMPTS, _MEMORY_PAUSE_S = 2500, 0.002
 
 _header = struct.Struct("=IHHII")
 _attribute = struct.Struct("=HH")

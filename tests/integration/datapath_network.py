@@ -34,6 +34,10 @@ WLAN_2 = IPv6Address("2001:db8:203::100")
 PREFIX = IPv6Network("2001:db8:1000::/64")
 
 
+#: How long a machine that stands still at times may take for what it is to do at once.
+PATIENCE_S = 30.0
+
+
 class Namespace:
     """A network namespace with a thread in it."""
 
@@ -94,7 +98,7 @@ class Namespace:
         self, kind: int = socket.SOCK_DGRAM, protocol: int = 0, family: int = socket.AF_INET6
     ) -> socket.socket:
         made = self.run(lambda: socket.socket(family, kind, protocol))
-        made.settimeout(5)
+        made.settimeout(PATIENCE_S)
         return made
 
     def received(self, interface: str) -> int:
@@ -112,8 +116,12 @@ class Namespace:
         self._thread.join()
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
-    """The first true value of the condition. Fails after the time."""
+def wait_for(condition: Callable[[], Any], seconds: float = PATIENCE_S) -> Any:
+    """The first true value of the condition. Fails after the time.
+
+    It asks again and again: most conditions are the kernel's counters, routes and answers to pings, of which
+    nobody tells.
+    """
     end = time.monotonic() + seconds
     while True:
         value = condition()
@@ -121,6 +129,15 @@ def wait_for(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
             return value
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.01)
+
+
+def answers(node: Namespace, address: IPv6Address | str) -> bool:
+    """Whether a ping is answered."""
+    return " 0% packet loss" in node.shell(f"ping -c 1 -W 1 {address}", check=False)
+
+
+_LINK_LOCAL_ADDRESSES = "ip -6 route show table local | grep -c '^local fe80:'"
+_ETHERNETS = "ip -o link | grep -c ether"
 
 
 class Network:
@@ -162,9 +179,9 @@ class Network:
             ("mn2", "2001:db8:203::1"),
         ):
             node = self.nodes[name]
-            wait_for(
-                lambda node=node, to=neighbour: "1 received" in node.shell(f"ping -c 1 -W 1 {to}", False)
-            )
+            wait_for(lambda node=node, to=neighbour: answers(node, to))
+        for node in self.nodes.values():  # so do their link-local addresses
+            wait_for(lambda node=node: node.shell(_LINK_LOCAL_ADDRESSES) == node.shell(_ETHERNETS))
 
     def __getattr__(self, name: str) -> Namespace:
         return self.nodes[name]
