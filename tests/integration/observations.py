@@ -19,10 +19,15 @@ def bound(receiver):
     return {b["bid"]: b["care_of_address"] for b in receiver.ask("bindings")}
 
 
-def answered(node, destination, *arguments):
-    """Whether all of three pings of a node are answered; `arguments` of ping come last, and count."""
-    command = f"ping -6 -c3 -i0.1 -W2 {' '.join(arguments)} {destination}"
-    return " 0% packet loss" in node.execute("sh", "-c", f"{command} || true")
+def answered(node, destination, *options, count=3, patience_s=10):
+    """Whether each of `count` pings of a node is answered, within `patience_s` seconds; the first that is not
+    is the last. `options` of ping.
+
+    One at a time: of several, ping waits for the last one no longer than two round trips, or the interval.
+    """
+    ping = f"ping -6 -c1 -W{patience_s} {' '.join(options)} {destination} >/dev/null"
+    script = f"for number in $(seq {count}); do {ping} || exit 0; done; echo answered"
+    return node.execute("sh", "-c", script) == "answered\n"
 
 
 def events(network, node, name, since=0.0):

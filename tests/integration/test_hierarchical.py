@@ -8,6 +8,7 @@ import pytest
 from backend import backends
 from datapath_bed import udp
 from datapath_network import ipv6, needed
+from node_capture import NodeCapture
 from observations import answered, bound, events
 
 from testbed.emulation.network import Network
@@ -16,7 +17,7 @@ from testbed.emulation.process import wait_until
 from topologies.hierarchical import REGIONS, HierarchicalTopology
 
 requirement = pytest.mark.requirement
-HOME_ADDRESS, CORRESPONDENT = "2001:db8:100::100", "2001:db8:300::2"
+HOME_ADDRESS, HOME_AGENT, CORRESPONDENT = "2001:db8:100::100", "2001:db8:100::1", "2001:db8:300::2"
 FLOWS = [{"fid": 1, "bids": ["wlan"], "next_header": "icmpv6", "source_address": CORRESPONDENT}]
 
 
@@ -43,7 +44,7 @@ def agents(network, dialect):
         for name in REGIONS
     ]
     mn = network["mn"].start_agent(topology.mobile_node_configuration(flows=FLOWS, dialect=dialect))
-    wait_until(lambda: settled(network), 15, "the registration")
+    wait_until(lambda: settled(network), 30, "the registration")
     yield ha, mn, *anchors
     network["mn"].stop_agent()
     for name in ("ha", *REGIONS):
@@ -69,6 +70,15 @@ def counted(agent, address):
     return {c["fid"]: c["packets"] for c in agent.ask("counters")["flows"] if c["home_address"] == address}
 
 
+def sent(network, peer):
+    """The sequence numbers of the Binding Updates to a node with this address."""
+    return {e["sequence"] for e in events(network, "mn", "binding-update-sent") if e["peer"] == peer}
+
+
+def received(network, node):
+    return {e["sequence"] for e in events(network, node, "binding-update-received")}
+
+
 @requirement("RFC 5380 §6.1, §6.2: regional address at the home agent, on-link addresses at the MAP")
 @requirement("draft §9: flow bindings at the MAP are for the regional address, by what is inside the tunnel")
 def test_registration_and_both_directions(network, agents):
@@ -76,7 +86,10 @@ def test_registration_and_both_directions(network, agents):
     addresses = {1: str(network["mn"].care_of_address("mn-wlan")),
                  2: str(network["mn"].care_of_address("mn-cellular"))}
     assert settled(network) == bound(first) == addresses
-    assert events(network, "mn", "binding-update-unanswered") == []  # those to the home agent neither
+    for receiver, address in ("map1", str(REGIONS["map1"][1])), ("ha", HOME_AGENT):
+        # none to the home agent went before there was a tunnel
+        wait_until(lambda node=receiver, peer=address: received(network, node) == sent(network, peer), 30,
+                   f"the arrival of all Binding Updates to {receiver}")
     regional = mn.ask("status")["regional_address"]
     assert [flow["home_address"] for flow in first.ask("flows")] == [regional] and ha.ask("flows") == []
     assert second.ask("bindings") == []
@@ -89,31 +102,19 @@ def test_registration_and_both_directions(network, agents):
     other = counted(first, regional)
     assert other[1] == after[0][1] and other[None] >= after[0][None] + 3
     assert answered(network["mn"], "cn")
-    assert answered(network["cn"], HOME_ADDRESS, "-s", "1300")
-
-
-def capture(network, interface, action):
-    """What tcpdump prints of the tunnel packets on an interface of the mobile node while `action` runs."""
-    process = network["mn"].popen(
-        ["tcpdump", "-i", interface, "-n", "-l", "-v", "--immediate-mode", "ip6 proto 41"], text=True)
-    for line in process.stderr:
-        if "listening on" in line:
-            break
-    action()
-    process.terminate()
-    return process.communicate()[0]
+    assert answered(network["cn"], HOME_ADDRESS, "-s1300")
 
 
 @requirement("RFC 5380 §6.1: the outer header has the LCoA and the MAP, the inner one the RCoA")
 def test_there_are_two_headers_on_the_access_link(network, agents):
     _, mn, _, _ = agents
     regional, wlan = mn.ask("status")["regional_address"], settled(network)[1]
-    text = capture(network, "mn-wlan", lambda: answered(network["cn"], HOME_ADDRESS))
-    there = f"{REGIONS['map1'][1]} > {wlan}: "
-    back = f"{wlan} > {REGIONS['map1'][1]}: "
-    lines = text.splitlines()
-    assert any(there in line and f"2001:db8:100::1 > {regional}: " in line for line in lines), text
-    assert any(back in line and f"{regional} > 2001:db8:100::1: " in line for line in lines), text
+    anchor = str(REGIONS["map1"][1])
+    with NodeCapture(network["mn"], "mn-wlan") as capture:
+        assert answered(network["cn"], HOME_ADDRESS)
+        seen = {packet[:4] for packet in capture.tunnelled}
+    assert (anchor, wlan, HOME_AGENT, regional) in seen
+    assert (wlan, anchor, regional, HOME_AGENT) in seen
 
 
 SERVE = """
@@ -139,53 +140,51 @@ def test_bulk_data_fits_the_two_tunnels(network, agents, sender, receiver):
     destination = {"mn": HOME_ADDRESS, "cn": CORRESPONDENT}[receiver]
     server = network[receiver].popen(["python", "-c", SERVE], text=True)
     assert server.stdout.readline() == "listening\n"
-    began = time.monotonic()
     network[sender].execute("python", "-c", SEND, destination)
     assert server.communicate(timeout=30)[0] == "4000000\n"
-    assert time.monotonic() - began < 10
 
 
 @requirement("RFC 5380 §6.1: movement inside a domain is told to the MAP alone")
 def test_movement_inside_a_domain(network, agents):
     ha, mn, first, _ = agents
-    told = len(events(network, "ha", "binding-update-received"))
+    told = sent(network, HOME_AGENT)
     link = network["mn"].link("mn-wlan")
     before = settled(network)
     link.move(network["ar3"], AccessRouter.bridge)
     try:
-        wait_until(lambda: bound(first).get(1, "").startswith("2001:db8:203:"), 15, "the new care-of address")
-        wait_until(lambda: settled(network), 5, "the registration")
+        wait_until(lambda: bound(first).get(1, "").startswith("2001:db8:203:"), 30, "the new care-of address")
+        wait_until(lambda: settled(network), 30, "the registration")
         assert bound(first)[2] == before[2]
-        assert len(events(network, "ha", "binding-update-received")) == told
+        assert sent(network, HOME_AGENT) == told
         assert answered(network["cn"], HOME_ADDRESS)
     finally:
         link.move(network["ar1"], AccessRouter.bridge)
-    wait_until(lambda: settled(network) == before, 15, "the old care-of address")
+    wait_until(lambda: settled(network) == before, 30, "the old care-of address")
 
 
 @requirement("RFC 5380 §6.1, §8: movement to another domain; the previous MAP forwards meanwhile")
 def test_movement_between_domains(network, agents):
     ha, mn, first, second = agents
     network["mn"].link("mn-cellular").set_carrier(False)
-    wait_until(lambda: len(set(bound(first).values())) == 1, 5, "all flows at wlan")
+    wait_until(lambda: len(set(bound(first).values())) == 1, 30, "all flows at wlan")
     # RFC 6275 §11.8: three Binding Updates a second; those until now are not to count any more
-    wait_until(lambda: events(network, "mn", "binding-update-sent")[-1]["t"] < time.monotonic() - 1, 5,
+    wait_until(lambda: events(network, "mn", "binding-update-sent")[-1]["t"] < time.monotonic() - 1, 30,
                "a second without Binding Updates")
     link = network["mn"].link("mn-wlan")
     link.move(network["ar4"], AccessRouter.bridge)
     try:
-        wait_until(lambda: settled(network, "map2"), 20, "the registration in the other domain")
+        wait_until(lambda: settled(network, "map2"), 30, "the registration in the other domain")
         assert set(bound(second).values()) == {str(network["mn"].care_of_address("mn-wlan"))}
         assert [flow["fid"] for flow in second.ask("flows")] == [1]
         assert answered(network["cn"], HOME_ADDRESS) and answered(network["mn"], "cn")
-        wait_until(lambda: first.ask("bindings") == [], 5, "the end at the previous anchor point")
+        wait_until(lambda: first.ask("bindings") == [], 30, "the end at the previous anchor point")
         updates = [e for e in events(network, "mn", "binding-update-sent")
                    if e["peer"] == str(REGIONS["map1"][1]) and e["lifetime_s"]]
         assert updates[-1]["care_of_address"].startswith("2001:db8:204:"), updates[-1]
     finally:
         network["mn"].link("mn-cellular").set_carrier(True)
         link.move(network["ar1"], AccessRouter.bridge)
-    wait_until(lambda: answered(network["cn"], HOME_ADDRESS), 20, "an answer")
+    wait_until(lambda: answered(network["cn"], HOME_ADDRESS, patience_s=1), 30, "an answer")
 
 
 @requirement("RFC 5380 §7.1: where no MAP is advertised, ordinary Mobile IPv6")
@@ -195,15 +194,15 @@ def test_a_network_without_anchor_point(network, agents):
     link = network["mn"].link("mn-wlan")
     link.move(network["ar5"], AccessRouter.bridge)
     try:
-        wait_until(lambda: set(bound(ha).values()) == {str(network["mn"].care_of_address("mn-wlan"))}, 20,
+        wait_until(lambda: set(bound(ha).values()) == {str(network["mn"].care_of_address("mn-wlan"))}, 30,
                    "the registration with the home agent")
-        wait_until(lambda: [flow["fid"] for flow in ha.ask("flows")] == [1], 5, "the flow binding there")
+        wait_until(lambda: [flow["fid"] for flow in ha.ask("flows")] == [1], 30, "the flow binding there")
         assert "anchor_point" not in mn.ask("status")
         assert answered(network["cn"], HOME_ADDRESS)
     finally:
         network["mn"].link("mn-cellular").set_carrier(True)
         link.move(network["ar1"], AccessRouter.bridge)
-    wait_until(lambda: settled(network), 20, "the return to the anchor point")
+    wait_until(lambda: settled(network), 30, "the return to the anchor point")
     assert answered(network["cn"], HOME_ADDRESS) and ha.ask("flows") == []
 
 
@@ -220,7 +219,7 @@ inner += struct.pack("!HHHH", 7, 5004, 8, 0)
 socket.socket(socket.AF_INET6, socket.SOCK_RAW, 41).sendto(inner, ("{regional}", 0))
 """
     network["cn"].execute("python", "-c", forge)
-    wait_until(lambda: mn.ask("counters")["packets"]["rejected_tunnel_packets"] == rejected + 1, 5, "it")
+    wait_until(lambda: mn.ask("counters")["packets"]["rejected_tunnel_packets"] == rejected + 1, 30, "it")
 
 
 @requirement("RFC 5380 §6.5: the RCoA as an address of the mobile node, without a home agent")
@@ -271,7 +270,7 @@ def test_route_optimisation(network, agents):
     try:
         before = counted(first, regional)
         assert mn.ask("optimise", address=CORRESPONDENT)["optimised"]
-        wait_until(lambda: bound(cn) == bound(first), 10, "both care-of addresses at the correspondent node")
+        wait_until(lambda: bound(cn) == bound(first), 30, "both care-of addresses at the correspondent node")
         tested = counted(first, regional)
         assert tested[None] > before[None]  # the Home Test
         assert answered(network["cn"], HOME_ADDRESS) and answered(network["mn"], "cn")
@@ -299,23 +298,23 @@ def test_flow_bindings_of_rfc_6089_at_the_anchor_point(network, agents):
     assert set(essence(first)) == {1, 2, 3} and essence(first) == essence(mn)
     assert essence(first)[2] == ("forward", [2], "everything") and essence(first)[3][1] == [1, 2]
     mn.ask("flow-remove", fid=2)
-    wait_until(lambda: set(essence(first)) == {1, 3}, 5, "the removal")
+    wait_until(lambda: set(essence(first)) == {1, 3}, 30, "the removal")
     link = network["mn"].link("mn-wlan")
     link.set_carrier(False)
     try:
-        wait_until(lambda: len(set(bound(first).values())) == 1, 5, "all flows at cellular")
+        wait_until(lambda: len(set(bound(first).values())) == 1, 30, "all flows at cellular")
         assert essence(first) == essence(mn) and ha.ask("flows") == []
         assert answered(network["cn"], HOME_ADDRESS)
     finally:
         link.set_carrier(True)
-    wait_until(lambda: settled(network) and len(set(bound(first).values())) == 2, 15, "the return")
+    wait_until(lambda: settled(network) and len(set(bound(first).values())) == 2, 30, "the return")
     assert essence(first) == essence(mn) and set(essence(mn)) == {1, 3}
 
 
 def test_the_end(network, agents):
     ha, _, first, _ = agents
     assert network["mn"].stop_agent() == 0
-    assert ha.ask("bindings") == [] and first.ask("bindings") == []
+    wait_until(lambda: ha.ask("bindings") == [] == first.ask("bindings"), 30, "the end of the bindings")
     assert "flowbind" not in network["mn"].execute("nft", "list", "ruleset")
     network["mn"].start_agent(network.topo.mobile_node_configuration(flows=FLOWS))
-    wait_until(lambda: settled(network), 15, "the registration")
+    wait_until(lambda: settled(network), 30, "the registration")

@@ -107,8 +107,9 @@ def test_works_in_a_chroot(tmp_path):
 
 
 def test_orphans_are_reaped():
-    done = isolated("sh", "-c", "(sh -c 'sleep 0.01 &'); sleep 0.1; ps -e -o stat= | grep -c Z")
-    assert done.stdout == "0\n"
+    ended = "until [ -z \"$(ps -e -o pid= | grep -w $(cat /run/orphan))\" ]; do :; done"
+    done = isolated("sh", "-c", f"(sh -c 'sleep 0.01 & echo $! >/run/orphan'); {ended}; echo reaped")
+    assert done.stdout == "reaped\n"
 
 
 @pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])

@@ -1,9 +1,10 @@
 """A mobile router and its network (RFC 3963): real agents, kernels and packets in an emulated network."""
 
 import json
-import re
+from ipaddress import IPv6Address
 
 import pytest
+from node_capture import NodeCapture
 from observations import answered, registered
 
 from testbed.emulation.network import Network
@@ -24,35 +25,25 @@ def network(request, tmp_path_factory):
         network["mr"].await_care_of_addresses()
         network["ha"].start_agent(topology.home_agent_configuration())
         network["mr"].start_agent(topology.mobile_node_configuration(flows=FLOWS))
-        wait_until(lambda: registered(network["mr"].agent), 10, "the registration")
+        wait_until(lambda: registered(network["mr"].agent), 30, "the registration")
         yield network
 
 
 def node_address(network):
     """The address that the node of the mobile network has formed from its router's advertisements."""
-    found = wait_until(lambda: network["mnn"].global_addresses("mnn-mr"), 10, "an address of mnn")
+    found = wait_until(lambda: network["mnn"].global_addresses("mnn-mr"), 30, "an address of mnn")
     assert found[0] in MOBILE_NETWORK
     return str(found[0])
+
+
+def ports(capture, address):
+    """The destination ports of what went through the tunnel to this address."""
+    return [p.port for p in capture.tunnelled if p.port and p.inner_destination == address]
 
 
 def counted(node):
     """Packets of each flow binding, of the default under None."""
     return {entry["fid"]: entry["packets"] for entry in node.agent.ask("counters")["flows"]}
-
-
-def tunnelled(network, interface, action):
-    """(outer source, outer destination, inner source, inner destination) of tunnel packets on an interface of
-    the mobile router while `action` runs."""
-    capture = network["mr"].popen(
-        ["tcpdump", "-i", interface, "-n", "-l", "--immediate-mode", "ip6 proto 41"], text=True)
-    for line in capture.stderr:
-        if "listening on" in line:
-            break
-    action()
-    capture.terminate()
-    text, _ = capture.communicate()
-    pattern = r"IP6 (\S+) > (\S+): IP6 (\S+) > ([^\s:]+(?::+[^\s:]+)*):"
-    return [match.groups() for match in re.finditer(pattern, text)]
 
 
 @requirement("RFC 3963 §5.5: traffic of the mobile network goes through the bi-directional tunnel")
@@ -63,12 +54,14 @@ def test_both_directions_go_through_the_tunnel(network):
     assert (status["prefixes"], status["served"]) == ([str(MOBILE_NETWORK)], True)
     assert status["mode"] == network.topo.mode
     care_of_address = str(network["mr"].care_of_address("mr-cellular"))
-    seen = tunnelled(network, "mr-cellular", lambda: answered(network["cn"], address, "-c2"))
+    with NodeCapture(network["mr"], "mr-cellular") as capture:
+        assert answered(network["cn"], address, count=2)
+        seen = {packet[:4] for packet in capture.tunnelled}
     assert ("2001:db8:100::1", care_of_address, "2001:db8:300::2", address) in seen
     assert (care_of_address, "2001:db8:100::1", address, "2001:db8:300::2") in seen
-    assert answered(network["cn"], address, "-c3", "-i0.1")
-    assert answered(network["mnn"], "cn", "-c3", "-i0.1")
-    assert answered(network["mnn"], HOME_ADDRESS, "-c1")
+    assert answered(network["cn"], address)
+    assert answered(network["mnn"], "cn")
+    assert answered(network["mnn"], HOME_ADDRESS, count=1)
 
 
 @requirement("draft §1, §3: flow bindings of a mobile router, for the nodes behind it")
@@ -77,17 +70,19 @@ def test_flow_bindings_are_for_the_nodes_behind_the_router(network):
     before = counted(network["ha"])
     send = "import socket; s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)\n" \
            f"for port in (5004, 5004, 6000): s.sendto(b'x', ('{address}', port))"
-    seen = tunnelled(network, "mr-wlan", lambda: (
-        network["cn"].execute("python", "-c", send),
-        wait_until(lambda: counted(network["ha"])[1] == before[1] + 2, 5, "two packets of the flow")))
-    assert [inner[3].rpartition(".")[2] for inner in seen if inner[3].startswith(address)] == ["5004"] * 2
-    assert counted(network["ha"])[None] > before[None]
+    mr = network["mr"]
+    with NodeCapture(mr, "mr-wlan") as wlan, NodeCapture(mr, "mr-cellular") as other:
+        network["cn"].execute("python", "-c", send)
+        wait_until(lambda: ports(wlan, address) == [5004, 5004] and ports(other, address) == [6000], 30,
+                   "each packet on its path")
+    now = counted(network["ha"])
+    assert now[1] == before[1] + 2 and now[None] > before[None]
     # the other direction takes the same path
     mobile = counted(network["mr"])
     answer = "import socket; s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)\n" \
              "s.bind(('', 5004)); s.sendto(b'x', ('2001:db8:300::2', 9))"
     network["mnn"].execute("python", "-c", answer)
-    wait_until(lambda: counted(network["mr"])[1] == mobile[1] + 1, 5, "a packet of the flow")
+    wait_until(lambda: counted(network["mr"])[1] == mobile[1] + 1, 30, "a packet of the flow")
 
 
 def test_the_mobile_network_survives_the_loss_of_an_access_network(network):
@@ -95,13 +90,13 @@ def test_the_mobile_network_survives_the_loss_of_an_access_network(network):
     link = network["mr"].link("mr-cellular")
     link.set_carrier(False)
     try:
-        wait_until(lambda: registered(network["mr"].agent), 5, "all bindings at wlan")
-        assert answered(network["cn"], address, "-c3", "-i0.1")
+        wait_until(lambda: registered(network["mr"].agent), 30, "all bindings at wlan")
+        assert answered(network["cn"], address)
     finally:
         link.set_carrier(True)
     wait_until(lambda: registered(network["mr"].agent) and len({b["registered"] for b in
-                                                    network["mr"].agent.ask("bindings")}) == 2, 15, "both")
-    assert answered(network["mnn"], "cn", "-c1")
+                                                    network["mr"].agent.ask("bindings")}) == 2, 30, "both")
+    assert answered(network["mnn"], "cn", count=1)
 
 
 @requirement("RFC 3963 §9: ingress filtering at the mobile router")
@@ -118,10 +113,12 @@ raw = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW)
 raw.sendto(packet, ("2001:db8:300::2", 0))
 """
     address = node_address(network)
-    for access in ("mr-wlan", "mr-cellular"):
-        seen = tunnelled(network, access, lambda: (
-            network["mnn"].execute("python", "-c", forge), answered(network["mnn"], "cn", "-c1")))
-        assert all(inner[2].startswith((address, "2001:db8:300::2")) for inner in seen), seen
+    mr = network["mr"]
+    with NodeCapture(mr, "mr-wlan") as wlan, NodeCapture(mr, "mr-cellular") as cellular:
+        network["mnn"].execute("python", "-c", forge)
+        assert answered(network["mnn"], "cn", count=1)
+        seen = wlan.tunnelled + cellular.tunnelled
+    assert seen and {packet.inner_source for packet in seen} == {address, "2001:db8:300::2"}
     assert counted(network["mr"])[1] == before[0][1] and counted(network["ha"])[1] == before[1][1]
 
 
@@ -138,25 +135,19 @@ raw.sendto(inner, ("2001:db8:100::1", 0))
 """
     network["ar1"].execute("python", "-c", forge)
     wait_until(lambda: network["ha"].agent.ask("counters")["packets"]["rejected_tunnel_packets"]
-               == rejected + 1, 5, "the rejection")
+               == rejected + 1, 30, "the rejection")
 
 
 @requirement("RFC 3963 §6.7: de-registration ends the forwarding to the mobile network")
 def test_without_a_binding_there_is_no_way_and_no_loop(network):
     address = node_address(network)
     assert network["mr"].agent.ask("deregister")["registered"] is False
-    unreachable = network["cn"].execute("sh", "-c", f"ping -6 -c1 -W2 {address} || true")
+    unreachable = network["cn"].execute("sh", "-c", f"ping -6 -c1 -W10 {address} || true")
     assert "Destination unreachable: No route" in unreachable, unreachable
     # nor does the mobile router let the packets of its network out without a tunnel
-    capture = network["ar2"].popen(
-        ["tcpdump", "-i", "lan0", "-n", "-l", "--immediate-mode", "-c1", f"net {MOBILE_NETWORK}"], text=True)
-    for line in capture.stderr:
-        if "listening on" in line:
-            break
-    assert not answered(network["mnn"], "cn", "-c2", "-i0.1", "-W1")
-    assert capture.poll() is None
-    capture.kill()
-    capture.communicate()
+    with NodeCapture(network["ar2"], "lan0") as capture:
+        assert not answered(network["mnn"], "cn", patience_s=2)
+        assert not any(IPv6Address(packet[8:24]) in MOBILE_NETWORK for packet in capture.packets)
     rules = network["mr"].execute("ip", "-6", "-json", "rule")
     assert any(rule.get("iif") == "lan0" for rule in json.loads(rules))
     network["mr"].stop_agent()
