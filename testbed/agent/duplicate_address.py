@@ -16,6 +16,8 @@ _ETH_P_IPV6, _PACKET_OUTGOING, _PACKET_MR_ALLMULTI = 0x86DD, 4, 2
 _SOL_PACKET, _PACKET_ADD_MEMBERSHIP = 263, 1
 _ICMPV6, _HOP_LIMIT = 58, 255
 _NEIGHBOUR_SOLICITATION, _NEIGHBOUR_ADVERTISEMENT = 135, 136
+#: A timer that is so late, in seconds, says that this machine stood still: so may the answer have.
+_STOOD_STILL_S = 0.1
 _UNSPECIFIED = IPv6Address(0)
 _SOLICITED_NODE = int(IPv6Address("ff02::1:ff00:0"))
 
@@ -33,12 +35,13 @@ class DuplicateAddressDetection:
 
     def probe(self, address: IPv6Address, done: Callable[[bool], None]) -> None:
         """Call `done(unique)` when it is known whether somebody else uses `address`: if so at once, else
-        after RETRANS_TIMER_S (DupAddrDetectTransmits is 1). Raises OSError."""
+        after RETRANS_TIMER_S (DupAddrDetectTransmits is 1) in which this machine did not stand still. Raises
+        OSError."""
         loop = asyncio.get_running_loop()
         if self._socket is None:
             self._open()
             loop.add_reader(self._socket.fileno(), self._receive)
-        self._waiting[address] = loop.call_later(RETRANS_TIMER_S, self._found, address, True), done
+        self._wait(address, done)
         group = IPv6Address(_SOLICITED_NODE | int(address) & 0xFFFFFF)
         message = struct.pack("!BBHI", _NEIGHBOUR_SOLICITATION, 0, 0, 0) + address.packed
         total = checksum(message, _UNSPECIFIED, group, _ICMPV6)
@@ -47,6 +50,18 @@ class DuplicateAddressDetection:
         packet = header + _UNSPECIFIED.packed + group.packed + message
         hardware = b"\x33\x33" + group.packed[12:]
         self._socket.sendto(packet, (self._interface, _ETH_P_IPV6, 0, 0, hardware))
+
+    def _wait(self, address: IPv6Address, done: Callable[[bool], None]) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time() + RETRANS_TIMER_S
+
+        def silence() -> None:
+            if loop.time() - due > _STOOD_STILL_S:
+                self._wait(address, done)
+            else:
+                self._found(address, True)
+
+        self._waiting[address] = loop.call_at(due, silence), done
 
     def close(self) -> None:
         """Stop waiting; nobody is told."""

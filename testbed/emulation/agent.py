@@ -16,6 +16,9 @@ from pathlib import Path
 from testbed.agent.control import Client, ControlError
 from testbed.emulation.process import EmulationError, wait_until
 
+#: A mobile node says goodbye, for 3 s where nobody answers; the rest is for a machine that stands still.
+STOP_TIMEOUT_S = 20.0
+
 
 def mobile_node_configuration(
     name: str,
@@ -155,7 +158,7 @@ class Agent:
             self._stopping = True  # a second signal might meet it when it no longer listens to signals
             self.process.send_signal(signal.SIGTERM)
 
-    def stop(self, timeout_s: float = 5.0) -> int:
+    def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> int:
         """End it in good order; kill it if that takes too long.
 
         Returns its exit status, negative if a signal ended it.

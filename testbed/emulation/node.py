@@ -22,7 +22,7 @@ from pathlib import Path
 from mininet.link import Link
 from mininet.node import Node
 
-from testbed.emulation.agent import Agent
+from testbed.emulation.agent import STOP_TIMEOUT_S, Agent
 from testbed.emulation.process import (
     EmulationError,
     end_processes,
@@ -215,7 +215,7 @@ class Host(Node):
             raise
         return self.agent
 
-    def stop_agent(self, timeout_s: float = 5.0) -> int | None:
+    def stop_agent(self, timeout_s: float = STOP_TIMEOUT_S) -> int | None:
         """End the agent in good order; returns its exit status (None: there was none)."""
         agent, self.agent = self.agent, None
         return agent and agent.stop(timeout_s)
@@ -272,7 +272,7 @@ class MobileNode(Host):
             return IPv6Address(advertised["local"])
         return addresses[0] if addresses else None
 
-    def await_care_of_addresses(self, timeout_s: float = 10.0) -> dict[str, IPv6Address]:
+    def await_care_of_addresses(self, timeout_s: float = 30.0) -> dict[str, IPv6Address]:
         """Wait until each access interface has a care-of address, return them. Raises EmulationError."""
         return {interface: wait_until(lambda name=interface: self.care_of_address(name), timeout_s,
                                       f"a care-of address on {interface}")

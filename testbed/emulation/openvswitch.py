@@ -22,7 +22,7 @@ from testbed.emulation.process import EmulationError, end_processes, wait_until
 from testbed.isolation import PRIVATE_DIRECTORY
 
 SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
-START_TIMEOUT_S = 10.0
+START_TIMEOUT_S = 30.0
 BACKENDS = ("auto", "kernel", "user")
 #: Rules that belong to the switch itself; the cookie tells them from a controller's.
 BASE_COOKIE = 0xBA5E

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -122,6 +123,9 @@ class WireProcess:
         threading.Thread(target=self._watch, args=(self._process,), name="wire-watch", daemon=True).start()
 
     def _watch(self, process: subprocess.Popen) -> None:
+        # Who stops and continues this program, and interrupts it meanwhile, wakes the main thread, or Python
+        # would not notice before that has something else to do.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         status = process.wait()
         with self._lock:
             if process is not self._process:

@@ -130,7 +130,7 @@ class Run:
         """One command to the mobile node's agent. Raises EmulationError with its sentence."""
         return self.mn.agent.ask(command, **arguments)
 
-    def await_bindings(self, timeout_s: float = 15.0) -> list[dict[str, Any]]:
+    def await_bindings(self, timeout_s: float = 30.0) -> list[dict[str, Any]]:
         """Wait until every BID is registered at the care-of address of its own interface."""
 
         def registered() -> list[dict[str, Any]] | None:
@@ -190,7 +190,7 @@ class Run:
         if nodes:
             node, interface = self.network[nodes[0]], f"{nodes[0]}-{self.mn.name}"
             words = f"an address of {nodes[0]} in the mobile network"
-            return Host(node.popen, str(wait_until(lambda: node.global_addresses(interface), 10.0, words)[0]))
+            return Host(node.popen, str(wait_until(lambda: node.global_addresses(interface), 30.0, words)[0]))
         return Host(self.mn.popen, str(self.mn.home_address))
 
     @property

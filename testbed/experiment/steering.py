@@ -322,16 +322,16 @@ def _set_up(run: Run, steering: Steering) -> Host:
         more["correspondent"] = [{"address": CORRESPONDENT}]
     run.start_agents(topology.mobile_node_configuration(**more), topology.home_agent_configuration())
     run.await_bindings()
-    wait_until(lambda: all(flow["state"] == "registered" for flow in run.ask("flows")), 15.0,
+    wait_until(lambda: all(flow["state"] == "registered" for flow in run.ask("flows")), 30.0,
                "all flow bindings registered")  # fmt: skip
     if carrier is Carrier.ANCHOR_POINT:
         keys = ("registered_with_anchor_point", "registered")
-        wait_until(lambda: all(run.ask("status").get(key) for key in keys), 15.0,
+        wait_until(lambda: all(run.ask("status").get(key) for key in keys), 30.0,
                    "registration with anchor point and home agent")  # fmt: skip
     if isinstance(run, SwitchedRun):
         run.await_mirrored(*(flow["fid"] for flow in more["flows"]))
     if carrier is Carrier.CORRESPONDENT:
-        wait_until(lambda: _optimised(run), 15.0, "bindings at the correspondent node")
+        wait_until(lambda: _optimised(run), 30.0, "bindings at the correspondent node")
     return run.mobile
 
 

@@ -47,7 +47,7 @@ class SwitchedRun(Run):
         datapath = dict(mobile_node.get("datapath", {})) | {"native_uplink": self.controller is not None}
         super().start_agents(dict(mobile_node) | {"datapath": datapath}, home_agent)
 
-    def await_mirrored(self, *fids: int, timeout_s: float = 10.0) -> None:
+    def await_mirrored(self, *fids: int, timeout_s: float = 30.0) -> None:
         """Wait until the switches have the rules of these flow bindings."""
         if self.controller is None:
             return
