@@ -32,10 +32,12 @@ DESCRIPTION = """\
 Two namespaces and one link. Delay, jitter and loss: UDP packets of 200 octets at regular times, the time of
 sending in each, the time of arrival stamped by the kernel. Rate: UDP at 1.3 times the rate, octets counted by
 the receiving device. Events: the duration of the call, after which the first end's kernel has told the news.
-Throughput: one TCP connection (cubic). The repetitions are interleaved between backends.
+Throughput: one TCP connection (cubic). The repetitions are interleaved between backends; each draws jitter
+and loss from a seed of its own: --seed, and then the next ones.
 """
 EPILOG = """\
-Accuracy is for a machine that does nothing else. Exit status 1 when a median is outside its tolerance.
+Accuracy is for a machine that does nothing else. Exit status 1 when a median is outside its tolerance. With
+--quick, jitter has so few packets that another seed than 1 may miss it by chance alone.
 Examples:
   sudo ./run bench links
   sudo ./run bench links --quick --backend wire --json
