@@ -1,8 +1,12 @@
 """The emulated network: Mininet hosts that run the agents, the links between them, and their removal.
 
-Modules: `agent` (an agent process and its configuration file), `link` (links with rate, delay, jitter, loss
-and queue), `network` (the whole network), `node` (hosts and routers), `process` (waiting for and ending
-processes).
+Modules: `network` and `switched_network` (the whole network), `node` (hosts and routers), `agent` (an agent
+process and its configuration file), `security` (what mobile nodes and home agents share), `process` (waiting
+for and ending processes), `mn` (Mininet's own command).
+
+Links, with rate, delay, jitter, loss and queue: `link`, `link_parameters`, `link_device`; by the kernel
+`link_veth` and `netem`; in userspace `link_wire`, `wire_process`, `wire` and `wire_direction`; `link_probe`
+measures them. Switches: `openvswitch`, `controller`, `ethernet_offload`.
 """
 
 import contextlib

@@ -11,5 +11,5 @@ Many: `repetition` (of one run), `case` (one case, in a process of its own), `pa
 resuming), `matrix` (strategies × scenarios × links), `sweep` (grids from a file), `book` (what pages rest
 on), `cluster` (on other machines).
 
-Of the testbed itself: `bench` (what benchmarks share).
+Of the testbed itself: `bench` (what benchmarks share), `bench_page` (their figures in pages of text).
 """

@@ -5,6 +5,6 @@ Of one run: `result` (the file and its fields), `assembly` (measurements to a re
 result.
 
 Of many: `collection` (read together), `metric` (one figure a run), `statistics`, `comparison_plot`, `runs`
-(runs.csv, cases.csv), `html` (the page, figures for papers), `html_style`, `markdown`, `compare` (what
-changed, and is it significant), `command` (`./run report`, `./run compare`).
+(runs.csv, cases.csv), `html` (the page, figures for papers), `html_style`, `markdown`, `book` (figures in
+pages of text), `compare` (what changed, and is it significant), `command` (`./run report`, `./run compare`).
 """

@@ -50,3 +50,12 @@ def test_where_to_begin(layer):
 def test_every_folder_of_the_package_is_a_layer():
     folders = {f"testbed/{path.parent.name}" for path in (ROOT / "testbed").glob("*/__init__.py")}
     assert folders <= {*LAYERS}
+
+
+@pytest.mark.parametrize("layer", [layer for layer in LAYERS if layer != "experiments"])
+def test_a_package_names_its_modules(layer):
+    """But for experiments, which `./run` lists."""
+    package = ROOT / layer / "__init__.py"
+    told = re.findall(r"`(\w+)`", ast.get_docstring(ast.parse(package.read_text())) or "")
+    there = {path.stem for path in package.parent.glob("*.py") if not path.stem.startswith("__")}
+    assert there <= {*told}, f"{package} does not name {there - {*told}}"
