@@ -22,7 +22,7 @@ EVERYTHING = {"ip6_tunnel", "netem", "openvswitch", "ESP", "XFRM route optimisat
 #: Exit status if there is no such machine to be had, or no time.
 NOTHING = 3
 #: A test that is under way when the time is over has this part of it to come to its end.
-GRACE = 4
+GRACE = 8
 _DESCRIPTION = """\
 Run a command of this project under the kernel of a Debian release, in QEMU's software emulation: that has
 what kernels for containers and cloud machines may lack (ip6_tunnel, netem, Open vSwitch's datapath, ESP). It
