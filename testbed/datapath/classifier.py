@@ -2,6 +2,7 @@
 
 Packets meet, in this order:
 
+- `prerouting`: what is just data goes straight to the home addresses;
 - `signalling` (prerouting): mobility messages to this node, and what carries a Home Address option or a type
   2 routing header, end here: the agent's packet socket has seen them, and the kernel without CONFIG_IPV6_MIP6
   would answer with ICMPv6 Parameter Problem;
@@ -11,8 +12,12 @@ Packets meet, in this order:
   priority, each with a counter, then the default. What they decide is a mark, which policy rules read. Where
   there are many, a connection goes through them once (see `recent_flows`).
 
-`output` serves packets of this node itself; `forward` and the first rule of each home chain clamp TCP's
-maximum segment size; `postrouting` completes the outer header.
+`output` serves packets of this node itself; `fit` is where what goes into a tunnel is made to fit it;
+`postrouting` completes the outer header and, as `forward` does where tunnels are a device, clamps the maximum
+segment size of TCP connections that come out of a tunnel.
+
+Each expression takes its time for every packet, and each chain of a hook the more, as the kernel looks for
+the upper-layer header anew: what is cheap and seldom true stands first.
 """
 
 import struct
@@ -25,6 +30,7 @@ from testbed.datapath.many_rules import HomeRules, ManyRules
 from testbed.datapath.match import PORT_PROTOCOLS, WITH_PORTS, matches
 from testbed.datapath.nftables import (
     ACCEPT,
+    AT_LEAST,
     DROP,
     EQUAL,
     FORWARD,
@@ -66,35 +72,47 @@ from testbed.datapath.nftables import (
     protocol_is,
     reassemble,
     set_mark,
-    store,
     store_maximum_segment_size,
-    translate,
     untracked,
     verdict,
     within,
 )
 from testbed.datapath.recent_flows import KEY, MANY_RULES, RECENT_FLOWS, SIZE, TIMEOUT_S
 from testbed.datapath.regional_rules import EXTENSION_HEADERS, EXTENSIONS, regional_chains
-from testbed.datapath.tunnel import HOP_LIMIT
+from testbed.datapath.tunnel_packets import (
+    IPV6,
+    LEFT_ALONE,
+    NESTED_SOURCES,
+    REGIONALS,
+    REJECTED,
+    ROUTING_HEADER,
+    SIGNALLING,
+    SOURCES,
+    TUNNEL_ENDS,
+    TUNNEL_PREFIXES,
+    TUNNELS,
+    UNROUTED,
+    TunnelPackets,
+    marked,
+)
 from testbed.mobility.forwarding import Action, FlowRule, HomeBinding, Path, Side
 
-MOBILITY_HEADER, ICMPV6, IPV6, TCP, ROUTING_HEADER = 135, 58, 41, 6, 43
+MOBILITY_HEADER, ICMPV6, TCP = 135, 58, 6
 _FRAGMENT, _DESTINATION_OPTIONS = 44, 60
 #: Router Solicitation to Redirect (RFC 4861).
 _NEIGHBOUR_DISCOVERY = bytes([133]), bytes([137])
 _REDIRECT = bytes([137])
 _HEADERS_OF_SIGNALLING = 0, 43, 60, MOBILITY_HEADER
+#: Set of the next headers of all packets that may be more than data for or from a home address: extension
+#: headers, Neighbour Discovery, signalling. TCP and UDP go past what is asked of those.
+_NOT_DATA = "not_data"
+_HEADERS_NOT_OF_DATA = 0, 43, 44, 51, ICMPV6, 60, MOBILITY_HEADER
 _HOME_ADDRESS_OPTION = 0xC9
 _TCP_HEADERS = 60
 
 HOMES, HOME_PREFIXES = "homes", "home_prefixes"
-TUNNELS, TUNNEL_PREFIXES, TUNNEL_ENDS = "tunnels", "tunnel_prefixes", "tunnel_ends"
-SOURCES = "outer_sources"
-#: At a mobile node: its regional addresses, and the sources of tunnels within tunnels (RFC 5380).
-REGIONALS, NESTED_SOURCES = "regional_addresses", "nested_sources"
 #: At an anchor: home addresses on the home link for which the mobile node itself does not answer.
 KEPT_HERE = "kept_here"
-REJECTED, SIGNALLING, UNROUTED = "rejected_tunnel_packets", "signalling_packets", "dropped_outer_packets"
 
 
 def chain_of(home_address: IPv6Address) -> str:
@@ -166,6 +184,7 @@ class Classifier:
         self._reassembly = reassembly
         self._home_offset = 24 if self._anchor else 8
         self._many = ManyRules()
+        self._tunnel_packets = TunnelPackets(self._anchor, by_route)
 
     # -- what is always there
 
@@ -173,16 +192,21 @@ class Classifier:
         """Name -> (type, hook, priority) or None, and rules; every chain after those that it jumps to."""
         chains: dict[str, tuple[tuple[str, int, int] | None, tuple[Rule, ...]]] = {
             "signalling": (None, self._signalling()),
-            "decapsulate": (None, self._decapsulate()),
-            "tunnel": (None, self._tunnel()),
+            **{name: (None, rules) for name, rules in self._tunnel_packets.decapsulation().items()},
+            "tunnel": (None, self._tunnel_packets.arrival()),
             "fit": (None, self._fit()),
             "detour": (None, self._detour()),
+            "not_data": (None, self._not_data()),
             "prerouting": (("filter", PREROUTING, -300), self._prerouting()),
-            "output": (("route", OUTPUT, -150), self._output()),
-            "forward": (("filter", FORWARD, -150), self._forward()),
         }
+        if not self._anchor:
+            chains |= {"marked": (None, self._with_number()), "scoped": (None, self._scoped())}
+        chains["output"] = ("route", OUTPUT, -150), self._output()
+        if self._tunnel_device is not None:
+            decapsulated = load_meta(IN_INTERFACE) + compare(EQUAL, self._tunnel_device)
+            chains["forward"] = ("filter", FORWARD, -150), (Rule(decapsulated + self._clamp()),)
         if self._by_route or not self._anchor:
-            chains["postrouting"] = ("filter", POSTROUTING, 300), self._postrouting()
+            chains |= self._postrouting()
         if self._reassembly:
             if self._anchor:
                 chains["fragments"] = ("filter", PREROUTING, -450), self._fragments()
@@ -195,6 +219,7 @@ class Classifier:
         elements at most for how many seconds."""
         sets: list[tuple] = [
             (PORT_PROTOCOLS, (TYPE_PROTOCOL,), None, False),
+            (_NOT_DATA, (TYPE_PROTOCOL,), None, False),
             ("headers_of_signalling", (TYPE_PROTOCOL,), None, False),
             (HOMES, (TYPE_ADDRESS,), TYPE_VERDICT, False),
             (HOME_PREFIXES, (TYPE_ADDRESS,), TYPE_VERDICT, True),
@@ -218,6 +243,7 @@ class Classifier:
         headers = {
             ("headers_of_signalling", (Element(bytes([number])),)) for number in _HEADERS_OF_SIGNALLING
         }
+        headers |= {(_NOT_DATA, (Element(bytes([number])),)) for number in _HEADERS_NOT_OF_DATA}
         if not self._anchor:
             return frozenset(ports | headers)
         extensions = {(EXTENSION_HEADERS, (Element(bytes([number])),)) for number in EXTENSIONS}
@@ -248,58 +274,22 @@ class Classifier:
             ),
         )
 
-    def _tunnel(self) -> tuple[Rule, ...]:
-        inner = 8 if self._anchor else 24  # whose addresses are the home addresses: source or destination
-        addresses = load(NETWORK, 8, 16) + load(TRANSPORT, inner, 16, register=2)
-        regional = load(TRANSPORT, inner, 16) + found_in(REGIONALS) + load(TRANSPORT, 6, 1)
-        regional += compare(EQUAL, bytes([ROUTING_HEADER])) + count(SIGNALLING) + verdict(DROP)
-        taken = mark_is(mark.value(mark.TAKEN), mark.NUMBER_MASK)
-        spoofed = load(NETWORK, 24, 16) + found_in(REGIONALS) + count(REJECTED) + verdict(DROP)
-        return (
-            *(() if self._anchor else (Rule(regional, "to a regional address: the agent has it"),)),
-            Rule(addresses + found_in(TUNNELS) + verdict(GOTO, "decapsulate")),
-            Rule(load(TRANSPORT, inner, 16) + dispatch(TUNNEL_PREFIXES)),
-            *(() if self._anchor else (Rule(taken + verdict(GOTO, "decapsulate"), "by an anchor point"),)),
-            Rule(load(NETWORK, 24, 16) + found_in(TUNNEL_ENDS) + count(REJECTED) + verdict(DROP), "spoofed"),
-            *(() if self._anchor or self._by_route else (Rule(spoofed, "spoofed inside"),)),
-        )
-
-    def _decapsulate(self) -> tuple[Rule, ...]:
-        if not self._by_route:
-            return (Rule(verdict(ACCEPT)),)
-        other = self._marked(mark.DECAPSULATE_OTHER) + verdict(ACCEPT)
-        nested = load(TRANSPORT, 6, 1) + compare(EQUAL, bytes([IPV6]))
-        known = load(TRANSPORT, 8, 16) + load(TRANSPORT, 64, 16, register=2) + found_in(TUNNELS)
-        to_us = load(TRANSPORT, 24, 16) + found_in(REGIONALS)
-        inside = (
-            Rule(nested + known + other, "tunnel within the tunnel, to a regional address"),
-            Rule(nested + to_us + count(REJECTED) + verdict(DROP), "spoofed inside"),
-        )
-        return (
-            *(() if self._anchor else inside),
-            Rule(load(TRANSPORT, 6, 1) + compare(EQUAL, bytes([IPV6])) + other, "tunnel within the tunnel"),
-            Rule(load(NETWORK, 6, 1) + compare(NOT_EQUAL, bytes([IPV6])) + other, "extension headers"),
-            Rule(self._marked(mark.DECAPSULATE) + verdict(ACCEPT)),
-        )
-
     def _fit(self) -> tuple[Rule, ...]:
         """Packets that go into a tunnel: large ones (RFC 2473 §7.1)."""
         rules = [Rule(self._clamp())]
         if self._by_route:
-            rules.append(
-                Rule(
-                    load_length()
-                    + compare(MORE, struct.pack(">I", self._mtu))
-                    + load_meta(UPPER_PROTOCOL)
-                    + compare(NOT_EQUAL, bytes([TCP]))
-                    + load_meta(IN_INTERFACE)
-                    + compare(NOT_EQUAL, bytes(4))
-                    + compare(NOT_EQUAL, self._detour_exit)
-                    + self._marked(mark.DETOUR)
-                    + verdict(ACCEPT),
-                    "the detour answers Packet Too Big",
-                )
+            large = (
+                load_meta(UPPER_PROTOCOL)
+                + compare(NOT_EQUAL, bytes([TCP]))
+                + load_length()
+                + compare(MORE, struct.pack(">I", self._mtu))
+                + load_meta(IN_INTERFACE)
+                + compare(NOT_EQUAL, bytes(4))
+                + compare(NOT_EQUAL, self._detour_exit)
+                + marked(mark.DETOUR)
+                + verdict(ACCEPT)
             )
+            rules.insert(0, Rule(large, "the detour answers Packet Too Big"))
         return tuple(rules)
 
     def _clamp(self) -> bytes:
@@ -308,37 +298,38 @@ class Classifier:
     def _neighbour_discovery(self) -> bytes:
         return protocol_is(ICMPV6) + load(TRANSPORT, 0, 1) + within(*_NEIGHBOUR_DISCOVERY)
 
-    def _homes(self, *maps: str) -> list[Rule]:
-        """Look for the home address; what it has marked for a tunnel is made to fit it."""
-        first = mark.value(mark.FIRST_SLOT)
-        of_slot = load_meta(MARK) + masked(struct.pack("=I", mark.NUMBER_MASK & -first))
-        tunnelled = Rule(of_slot + compare(NOT_EQUAL, bytes(4)) + verdict(GOTO, "fit"))
-        rules = []
-        for name in maps:
-            rules += [Rule(load(NETWORK, self._home_offset, 16) + dispatch(name)), tunnelled]
-        return rules
+    def _homes(self, name: str) -> Rule:
+        """Look for the home address, whose chain says where the packet goes."""
+        return Rule(load(NETWORK, self._home_offset, 16) + dispatch(name))
 
     def _prerouting(self) -> tuple[Rule, ...]:
-        here = load_meta(IN_INTERFACE)
+        detour = load_meta(IN_INTERFACE) + compare(EQUAL, self._detour_exit) + verdict(JUMP, "detour")
+        return (
+            Rule(detour),
+            Rule(load(NETWORK, 6, 1) + compare(EQUAL, bytes([IPV6])) + verdict(JUMP, "tunnel")),
+            Rule(load(NETWORK, 6, 1) + found_in(_NOT_DATA) + verdict(JUMP, _NOT_DATA)),
+            *((self._homes(HOMES),) if self._anchor else ()),
+            self._homes(HOME_PREFIXES),
+        )
+
+    def _not_data(self) -> tuple[Rule, ...]:
         signalling = load(NETWORK, 6, 1) + found_in("headers_of_signalling")
-        signalling += here + compare(NOT_EQUAL, self._detour_exit)
+        signalling += load_meta(IN_INTERFACE) + compare(NOT_EQUAL, self._detour_exit)
         if self._tunnel_device is not None:  # what came out of a tunnel has not been seen by the agent
             signalling += compare(NOT_EQUAL, self._tunnel_device)
-        # also what our own rules would take for a packet to a home address (see `exemption`)
-        left_alone = mark_is(mark.value(mark.LEFT_ALONE), mark.NUMBER_MASK) + verdict(ACCEPT)
         return (
-            *((Rule(left_alone, "for IPsec"),) if self._anchor else ()),
-            Rule(here + compare(EQUAL, self._detour_exit) + verdict(JUMP, "detour")),
+            # also what our own rules would take for a packet to a home address (see `exemption`)
+            *((LEFT_ALONE,) if self._anchor else ()),
             Rule(signalling + verdict(JUMP, "signalling")),
-            Rule(protocol_is(IPV6) + verdict(JUMP, "tunnel")),
+            Rule(protocol_is(IPV6) + verdict(GOTO, "tunnel"), "behind extension headers"),
             Rule(self._neighbour_discovery() + verdict(ACCEPT)),
-            *(self._homes(HOMES, HOME_PREFIXES) if self._anchor else self._homes(HOME_PREFIXES)),
         )
 
     def _detour(self) -> tuple[Rule, ...]:
         """What comes out of the detour device."""
         source = load(NETWORK, 8, 16)
         return (
+            *((LEFT_ALONE,) if self._anchor else ()),
             Rule(mark_is(mark.value(mark.DISCARD), mark.NUMBER_MASK) + verdict(DROP)),
             Rule(
                 source + compare(EQUAL, mark.PLACEHOLDER.packed) + count(UNROUTED) + verdict(DROP),
@@ -351,69 +342,46 @@ class Classifier:
         )
 
     def _output(self) -> tuple[Rule, ...]:
-        marked = load_meta(MARK) + masked(struct.pack("=I", mark.COPY)) + compare(NOT_EQUAL, bytes(4))
-        copy = Rule(
-            marked + set_mark(0, mark.KEPT | mark.NUMBER_MASK) + verdict(ACCEPT), "a copy: by its mark"
-        )
-        if self._anchor:  # an anchor's own packets reach prerouting by the detour
+        """Packets of this node itself."""
+        if self._anchor:  # they reach prerouting by the detour
             redirect = protocol_is(ICMPV6) + load(TRANSPORT, 0, 1) + compare(EQUAL, _REDIRECT)
             redirect += load(TRANSPORT, 24, 16) + found_in(KEPT_HERE) + verdict(DROP)
-            return (copy, Rule(redirect, "its neighbours go on to send by this node"))
+            return (self._copies(), Rule(redirect, "its neighbours go on to send by this node"))
+        with_mark = load_meta(MARK) + masked(struct.pack("=I", mark.COPY | mark.NUMBER_MASK))
         # a raw socket's packet was routed before its source was known
-        care_of = Rule(
-            load(NETWORK, 8, 16) + found_in(TUNNEL_ENDS) + self._marked(mark.CARE_OF) + verdict(ACCEPT),
-            "leaves by the interface of its source",
-        )
-        link_local = load(NETWORK, 24, 2) + masked(b"\xff\xc0") + compare(EQUAL, b"\xfe\x80")
-        left_alone = mark_is(mark.value(mark.LEFT_ALONE), mark.NUMBER_MASK) + verdict(ACCEPT)
+        care_of = load(NETWORK, 8, 16) + found_in(TUNNEL_ENDS) + marked(mark.CARE_OF) + verdict(ACCEPT)
         return (
-            copy,
-            Rule(left_alone, "signalling, for IPsec"),
+            Rule(with_mark + compare(NOT_EQUAL, bytes(4)) + verdict(JUMP, "marked")),
             Rule(self._neighbour_discovery() + verdict(ACCEPT)),
-            Rule(link_local + verdict(ACCEPT)),
-            Rule(load(NETWORK, 24, 1) + compare(EQUAL, b"\xff") + verdict(ACCEPT), "multicast"),
-            care_of,
-            *self._homes(HOMES, HOME_PREFIXES),
+            Rule(load(NETWORK, 24, 1) + compare(AT_LEAST, b"\xfe") + verdict(JUMP, "scoped")),
+            self._homes(HOMES),
+            Rule(care_of, "leaves by the interface of its source"),
+            self._homes(HOME_PREFIXES),
         )
 
-    def _forward(self) -> tuple[Rule, ...]:
+    @staticmethod
+    def _copies() -> Rule:
+        copy = load_meta(MARK) + masked(struct.pack("=I", mark.COPY)) + compare(NOT_EQUAL, bytes(4))
+        return Rule(copy + set_mark(0, mark.KEPT | mark.NUMBER_MASK) + verdict(ACCEPT), "a copy: by its mark")
+
+    def _with_number(self) -> tuple[Rule, ...]:
+        return self._copies(), LEFT_ALONE
+
+    @staticmethod
+    def _scoped() -> tuple[Rule, ...]:
+        """To destinations that no tunnel leads to."""
+        link_local = load(NETWORK, 24, 2) + masked(b"\xff\xc0") + compare(EQUAL, b"\xfe\x80")
+        multicast = load(NETWORK, 24, 1) + compare(EQUAL, b"\xff")
+        return Rule(link_local + verdict(ACCEPT)), Rule(multicast + verdict(ACCEPT), "multicast")
+
+    def _postrouting(self) -> dict[str, tuple[tuple[str, int, int] | None, tuple[Rule, ...]]]:
+        """What leaves: tunnel packets, and what came in one and goes on."""
+        chains = self._tunnel_packets.departure()
         if self._by_route:
             decapsulated = mark_is(mark.value(mark.DECAPSULATE), mark.NUMBER_MASK)
-        elif self._tunnel_device is not None:
-            decapsulated = load_meta(IN_INTERFACE) + compare(EQUAL, self._tunnel_device)
-        else:
-            return ()
-        return (Rule(decapsulated + self._clamp()),)
-
-    def _postrouting(self) -> tuple[Rule, ...]:
-        hop_limit = immediate(bytes([HOP_LIMIT])) + store(NETWORK, 7, 1)
-        tunnel_packet = load(NETWORK, 6, 1) + compare(EQUAL, bytes([IPV6])) + load(NETWORK, 8, 16)
-        if self._anchor:
-            marked = (
-                load_meta(MARK) + masked(struct.pack("=I", mark.NUMBER_MASK)) + compare(NOT_EQUAL, bytes(4))
-            )
-            return (Rule(tunnel_packet + found_in(TUNNEL_ENDS) + marked + hop_limit),)
-        placeholder = tunnel_packet + compare(EQUAL, mark.PLACEHOLDER.packed)
-        unrouted = Rule(placeholder + count(UNROUTED) + verdict(DROP))
-        if not self._by_route:
-            inner = load_meta(MARK) + masked(struct.pack("=I", mark.NUMBER_MASK)) + translate(NESTED_SOURCES)
-            inner += store(NETWORK, 8, 16, address=True) + verdict(ACCEPT)
-            return Rule(placeholder + inner, "source of the tunnel within: the regional address"), unrouted
-        source = (
-            load_meta(MARK)
-            + masked(struct.pack("=I", mark.NUMBER_MASK))
-            + translate(SOURCES)
-            + store(NETWORK, 8, 16, address=True)
-        )
-        nested = load(TRANSPORT, 8, 16) + compare(EQUAL, mark.PLACEHOLDER.packed)
-        nested += load_meta(MARK) + masked(struct.pack("=I", mark.NUMBER_MASK)) + translate(NESTED_SOURCES)
-        nested += store(TRANSPORT, 8, 16)
-        return (
-            Rule(placeholder + nested, "source of the tunnel within: the regional address"),
-            Rule(placeholder + hop_limit),
-            Rule(placeholder + source + verdict(ACCEPT), "outer source: the path's care-of address"),
-            unrouted,
-        )
+            chains["postrouting"] += (Rule(decapsulated + self._clamp()),)
+        hook = "filter", POSTROUTING, 300
+        return {name: (hook if name == "postrouting" else None, rules) for name, rules in chains.items()}
 
     # -- what each home address adds
 
@@ -495,7 +463,7 @@ class Classifier:
             rules.append(Rule(default, "default"))
         chains = {chain: tuple(rules), **beside.chains}
         elements = set(beside.elements)
-        elements.add((HOMES, (Element(home_address.packed, chain),)))
+        elements.add((HOMES, (Element(home_address.packed, chain, goto=True),)))
         elements |= {(HOME_PREFIXES, _interval(prefix, chain)) for prefix in binding.prefixes}
         if binding.paths and binding.prefixes:
             inside = f"{chain}.tunnels"
@@ -555,7 +523,7 @@ class Classifier:
             ways.setdefault((path.local, path.remote, path.interface), path)
         first, *others = ways.values()
         copies = b"".join(
-            self._marked(mark.slot_number(slots[path.bid]), copy=True)
+            marked(mark.slot_number(slots[path.bid]), copy=True)
             + immediate(mark.COPY_GATEWAY.packed)
             + duplicate()
             for path in others
@@ -564,17 +532,14 @@ class Classifier:
 
     def _towards(self, path: Path, slots: dict[int, int]) -> bytes:
         """What goes into a tunnel has to fit it, what goes to the home link not."""
-        end = RETURN if path.on_link is None else ACCEPT
-        return self._marked(mark.slot_number(slots[path.bid])) + verdict(end)
+        end = verdict(GOTO, "fit") if path.on_link is None else verdict(ACCEPT)
+        return marked(mark.slot_number(slots[path.bid])) + end
 
     def _dropped(self) -> bytes:
         if self._anchor:
             return verdict(DROP)
         # a drop in output would be an error for the application that sent it
-        return self._marked(mark.DISCARD) + verdict(ACCEPT)
-
-    def _marked(self, number: int, copy: bool = False) -> bytes:
-        return set_mark(mark.value(number) | (mark.COPY if copy else 0), mark.KEPT)
+        return marked(mark.DISCARD) + verdict(ACCEPT)
 
 
 def _interval(prefix: IPv6Network, chain: str) -> tuple[Element, ...]:

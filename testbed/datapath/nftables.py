@@ -64,8 +64,8 @@ def load(base: int, offset: int, length: int, register: int = 1) -> bytes:
     )
 
 
-def store(base: int, offset: int, length: int, register: int = 1, address: bool = False) -> bytes:
-    """Write the register into the packet; `address`: a checksum of the upper layer covers it."""
+def store(base: int, offset: int, length: int, register: int = 1) -> bytes:
+    """Write the register into the packet; checksums stay as they are."""
     return _expression(
         "payload",
         _number(5, register),
@@ -74,7 +74,7 @@ def store(base: int, offset: int, length: int, register: int = 1, address: bool 
         _number(4, length),
         _number(6, 0),
         _number(7, 0),
-        _number(8, int(address)),
+        _number(8, 0),
     )
 
 

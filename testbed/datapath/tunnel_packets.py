@@ -1,0 +1,126 @@
+"""The rules for tunnel packets (RFC 2473). Class: `TunnelPackets`.
+
+They are accepted only with the (outer, inner) addresses of a registered path, whatever the number of paths in
+constant time, and counted and dropped otherwise; those that leave get what the kernel cannot write into an
+outer header by itself.
+"""
+
+import struct
+
+from testbed.datapath import mark
+from testbed.datapath.nftables import (
+    ACCEPT,
+    DROP,
+    EQUAL,
+    GOTO,
+    MARK,
+    NETWORK,
+    NOT_EQUAL,
+    TRANSPORT,
+    Rule,
+    compare,
+    count,
+    dispatch,
+    found_in,
+    immediate,
+    load,
+    load_meta,
+    mark_is,
+    masked,
+    set_mark,
+    store,
+    translate,
+    verdict,
+)
+from testbed.datapath.tunnel import HOP_LIMIT
+
+IPV6, ROUTING_HEADER = 41, 43
+
+TUNNELS, TUNNEL_PREFIXES, TUNNEL_ENDS = "tunnels", "tunnel_prefixes", "tunnel_ends"
+SOURCES = "outer_sources"
+#: At a mobile node: its regional addresses, and the sources of tunnels within tunnels (RFC 5380).
+REGIONALS, NESTED_SOURCES = "regional_addresses", "nested_sources"
+#: Counters.
+REJECTED, SIGNALLING, UNROUTED = "rejected_tunnel_packets", "signalling_packets", "dropped_outer_packets"
+
+#: What IPsec and the kernel's own Mobile IPv6 do is none of our business (see `exemption`).
+LEFT_ALONE = Rule(mark_is(mark.value(mark.LEFT_ALONE), mark.NUMBER_MASK) + verdict(ACCEPT), "for IPsec")
+
+
+def marked(number: int, copy: bool = False) -> bytes:
+    """Give the packet this number."""
+    return set_mark(mark.value(number) | (mark.COPY if copy else 0), mark.KEPT)
+
+
+class TunnelPackets:
+    """Their rules at one side. `by_route`: see `Tunnel`.
+
+    What is cheap and seldom true is asked first: every packet of a tunnel goes through here, on both ends.
+    """
+
+    def __init__(self, anchor: bool, by_route: bool) -> None:
+        self._anchor = anchor
+        self._by_route = by_route
+
+    def arrival(self) -> tuple[Rule, ...]:
+        """Chain `tunnel`: whose tunnel packets are taken."""
+        inner = 8 if self._anchor else 24  # whose addresses are the home addresses: source or destination
+        addresses = load(NETWORK, 8, 16) + load(TRANSPORT, inner, 16, register=2)
+        regional = load(TRANSPORT, 6, 1) + compare(EQUAL, bytes([ROUTING_HEADER]))
+        regional += load(TRANSPORT, inner, 16) + found_in(REGIONALS) + count(SIGNALLING) + verdict(DROP)
+        taken = mark_is(mark.value(mark.TAKEN), mark.NUMBER_MASK)
+        spoofed = load(NETWORK, 24, 16) + found_in(REGIONALS) + count(REJECTED) + verdict(DROP)
+        return (
+            *((LEFT_ALONE,) if self._anchor else ()),
+            *(() if self._anchor else (Rule(regional, "to a regional address: the agent has it"),)),
+            Rule(addresses + found_in(TUNNELS) + verdict(GOTO, "decapsulate")),
+            Rule(load(TRANSPORT, inner, 16) + dispatch(TUNNEL_PREFIXES)),
+            *(() if self._anchor else (Rule(taken + verdict(GOTO, "decapsulate"), "by an anchor point"),)),
+            Rule(load(NETWORK, 24, 16) + found_in(TUNNEL_ENDS) + count(REJECTED) + verdict(DROP), "spoofed"),
+            *(() if self._anchor or self._by_route else (Rule(spoofed, "spoofed inside"),)),
+        )
+
+    def decapsulation(self) -> dict[str, tuple[Rule, ...]]:
+        """Chain `decapsulate`, behind what it goes to."""
+        if not self._by_route:
+            return {"decapsulate": (Rule(verdict(ACCEPT)),)}
+        other = marked(mark.DECAPSULATE_OTHER) + verdict(ACCEPT)
+        known = load(TRANSPORT, 8, 16) + load(TRANSPORT, 64, 16, register=2) + found_in(TUNNELS)
+        to_us = load(TRANSPORT, 24, 16) + found_in(REGIONALS)
+        inside = (
+            Rule(known + other, "to a regional address"),
+            Rule(to_us + count(REJECTED) + verdict(DROP), "spoofed inside"),
+        )
+        nested = load(TRANSPORT, 6, 1) + compare(EQUAL, bytes([IPV6]))
+        return {
+            "nested": (*(() if self._anchor else inside), Rule(other)),
+            "decapsulate": (
+                Rule(nested + verdict(GOTO, "nested"), "tunnel within the tunnel"),
+                Rule(load(NETWORK, 6, 1) + compare(NOT_EQUAL, bytes([IPV6])) + other, "extension headers"),
+                Rule(marked(mark.DECAPSULATE) + verdict(ACCEPT)),
+            ),
+        }
+
+    def departure(self) -> dict[str, tuple[Rule, ...]]:
+        """Chain `postrouting`, behind what it goes to: what outer headers get."""
+        number = load_meta(MARK) + masked(struct.pack("=I", mark.NUMBER_MASK))
+        hop_limit = immediate(bytes([HOP_LIMIT])) + store(NETWORK, 7, 1)
+        tunnel_packet = load(NETWORK, 6, 1) + compare(EQUAL, bytes([IPV6]))
+        if self._anchor:
+            ours = number + compare(NOT_EQUAL, bytes(4)) + load(NETWORK, 8, 16) + found_in(TUNNEL_ENDS)
+            return {"postrouting": (Rule(tunnel_packet + ours + hop_limit + verdict(ACCEPT)),)}
+        placeholder = load(NETWORK, 8, 16) + compare(EQUAL, mark.PLACEHOLDER.packed)
+        chains = {"postrouting": (Rule(tunnel_packet + placeholder + verdict(GOTO, "outer")),)}
+        unrouted = Rule(count(UNROUTED) + verdict(DROP))
+        if not self._by_route:
+            inner = number + translate(NESTED_SOURCES) + store(NETWORK, 8, 16) + verdict(ACCEPT)
+            return {"outer": (Rule(inner, "the regional address: inside a tunnel"), unrouted), **chains}
+        nested = load(TRANSPORT, 8, 16) + compare(EQUAL, mark.PLACEHOLDER.packed)
+        nested += number + translate(NESTED_SOURCES) + store(TRANSPORT, 8, 16)
+        source = number + translate(SOURCES) + store(NETWORK, 8, 16) + verdict(ACCEPT)
+        outer = (
+            Rule(nested, "source of the tunnel within: the regional address"),
+            Rule(hop_limit + source, "outer source: the path's care-of address"),
+            unrouted,
+        )
+        return {"outer": outer, **chains}
