@@ -44,6 +44,8 @@ MAIN_TABLE, LOCAL_TABLE = 254, 255
 #: Priorities of policy rules, in the order in which they are tried.
 DECAPSULATION_PRIORITY, LOCAL_PRIORITY, OUTER_PRIORITY, CARE_OF_PRIORITY = 100, 102, 110, 111
 DETOUR_PRIORITY, SLOT_PRIORITY, SPECIFIC_PRIORITY, HOME_PRIORITY = 120, 130, 139, 140
+#: At an anchor, no packet with a slot is for the node itself: one table less to look into.
+ANCHOR_SLOT_PRIORITY = 101
 
 #: Marks routes and rules as ours (`proto 177` in what `ip` prints).
 PROTOCOL = 177

@@ -117,9 +117,8 @@ class Routing:
             if (path, slot) in other and path.on_link is None:  # neighbours may vanish by themselves
                 continue
             table = mark.slot_table(slot)
-            objects.add(
-                PolicyRule(mark.SLOT_PRIORITY, table, mark.value(mark.slot_number(slot)), mark.NUMBER_MASK)
-            )
+            priority = mark.ANCHOR_SLOT_PRIORITY if self._anchor else mark.SLOT_PRIORITY
+            objects.add(PolicyRule(priority, table, mark.value(mark.slot_number(slot)), mark.NUMBER_MASK))
             if path.on_link is not None:
                 objects |= self._on_link(binding.home_address, path, path.on_link, table)
             elif self._anchor:

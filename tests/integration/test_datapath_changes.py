@@ -180,7 +180,7 @@ DAMAGES = [
     "nft insert rule ip6 flowbind prerouting drop",
     "nft add chain ip6 flowbind stranger",
     "nft add element ip6 flowbind tunnels '{ 2001:db8::1 . 2001:db8::2 }'",
-    "ip -6 rule del priority 130",
+    "ip -6 rule del fwmark 0x100000/0x7fff0000 lookup 20016",
     "ip -6 rule del priority 102; ip -6 rule add priority 0 lookup local",
     "ip -6 rule add priority 130 fwmark 0x990000/0x7fff0000 lookup 20200 protocol 177",
     "ip -6 route flush table 20016",
