@@ -468,9 +468,9 @@ class Classifier:
         if binding.paths and binding.prefixes:
             inside = f"{chain}.tunnels"
             remotes = sorted({path.remote for path in binding.paths if path.on_link is None})
+            onward = verdict(GOTO, self._tunnel_packets.onward)
             chains[inside] = tuple(
-                Rule(load(NETWORK, 8, 16) + compare(EQUAL, remote.packed) + verdict(GOTO, "decapsulate"))
-                for remote in remotes
+                Rule(load(NETWORK, 8, 16) + compare(EQUAL, remote.packed) + onward) for remote in remotes
             )
             elements |= {(TUNNEL_PREFIXES, _interval(prefix, inside)) for prefix in binding.prefixes}
         return HomeRules(chains, counters_of(home_address, about), frozenset(elements), beside.sets)

@@ -13,7 +13,7 @@ COPY = 0x80000000
 #: Bits of the mark that are none of ours.
 KEPT = 0x0000FFFF
 
-#: Accepted tunnel packet: decapsulate, then look the inner packet up.
+#: Accepted tunnel packet: decapsulate, then look the inner packet up by all policy rules.
 DECAPSULATE = 1
 #: The same where policy rules cannot tell outer from inner: extension headers, a tunnel within the tunnel.
 DECAPSULATE_OTHER = 2
@@ -27,6 +27,8 @@ CARE_OF = 6
 LEFT_ALONE = 8
 #: Tunnel packet of an anchor point; the home address of the type 2 routing header inside is the destination.
 TAKEN = 9
+#: Accepted tunnel packet whose inner packet is for this node.
+DECAPSULATE_HERE = 10
 FIRST_SLOT = 16
 SLOTS = 4000
 

@@ -69,6 +69,7 @@ class Routing:
             objects.add(FIRST_LOCAL_RULE)
         elif self._anchor:
             objects.add(self._by_detour(mark.INNER_TABLE, mark.ANY))
+            objects |= set(self._tunnel.onward())
         if first is not None and not self._anchor:
             objects |= self._default(first, slots)
         return objects
@@ -139,6 +140,7 @@ class Routing:
                 else:
                     objects.add(Route(mark.INNER_TABLE, destinations[0], "lo", kind=LOCAL))
                 objects |= {self._by_detour(mark.INNER_TABLE, prefix) for prefix in binding.prefixes}
+                objects |= set(self._tunnel.onward() if binding.prefixes else ())
         return objects
 
     def _on_link(

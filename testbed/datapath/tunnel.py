@@ -57,6 +57,10 @@ class Tunnel:
         """Rules and routes that are needed whatever the bindings."""
         return []
 
+    def onward(self) -> list[KernelObject]:
+        """What is needed where packets out of tunnels may be for others. Only where `by_route`."""
+        raise NotImplementedError
+
     def end(self, table: int, prefix: IPv6Network) -> Route:
         """The route by which tunnel packets to `prefix` are decapsulated. Only where `by_route`."""
         raise NotImplementedError
@@ -118,27 +122,25 @@ class Seg6Tunnel(Tunnel):
             self._source = local
 
     def base(self) -> list[KernelObject]:
-        def decapsulation(number: int, table: int) -> Route:
-            return self._decapsulate(mark.TABLE_BASE + number, mark.ANY, table)
+        objects: list[KernelObject] = [PolicyRule(mark.LOCAL_PRIORITY, mark.LOCAL_TABLE)]
+        objects += self._decapsulation(mark.DECAPSULATE_OTHER, mark.INNER_TABLE)
+        if self._side is Side.MOBILE:
+            objects += self._decapsulation(mark.DECAPSULATE_HERE, mark.LOCAL_TABLE)
+        return objects
 
-        def rule(number: int, protocol: int = 0) -> PolicyRule:
-            return PolicyRule(
-                mark.DECAPSULATION_PRIORITY,
-                mark.TABLE_BASE + number,
-                mark.value(number),
-                mark.NUMBER_MASK,
-                protocol=protocol,
-            )
+    def onward(self) -> list[KernelObject]:
+        # the inner packet is looked up by all policy rules; its protocol is not 41 (see `TunnelPackets`), so
+        # that it does not meet this rule again. Because of a rule with a protocol, the kernel dissects every
+        # packet that it routes: a mobile node without mobile network prefixes does without
+        return list(self._decapsulation(mark.DECAPSULATE, 0, protocol=41))
 
-        return [
-            # table 0: the inner packet is looked up by all policy rules; its protocol is not 41 (see the
-            # classifier), so that it does not meet this rule again
-            decapsulation(mark.DECAPSULATE, 0),
-            rule(mark.DECAPSULATE, protocol=41),
-            decapsulation(mark.DECAPSULATE_OTHER, mark.INNER_TABLE),
-            rule(mark.DECAPSULATE_OTHER),
-            PolicyRule(mark.LOCAL_PRIORITY, mark.LOCAL_TABLE),
-        ]
+    def _decapsulation(self, number: int, into: int, protocol: int = 0) -> tuple[Route, PolicyRule]:
+        """How tunnel packets with this number are decapsulated, and how they get there."""
+        table = mark.TABLE_BASE + number
+        rule = PolicyRule(
+            mark.DECAPSULATION_PRIORITY, table, mark.value(number), mark.NUMBER_MASK, protocol=protocol
+        )
+        return self._decapsulate(table, mark.ANY, into), rule
 
     def end(self, table: int, prefix: IPv6Network) -> Route:
         return self._decapsulate(table, prefix, mark.INNER_TABLE)

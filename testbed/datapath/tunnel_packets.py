@@ -61,6 +61,8 @@ class TunnelPackets:
     def __init__(self, anchor: bool, by_route: bool) -> None:
         self._anchor = anchor
         self._by_route = by_route
+        #: The chain for tunnel packets with what a mobile network prefix has.
+        self.onward = "decapsulate" if anchor or not by_route else "onward"
 
     def arrival(self) -> tuple[Rule, ...]:
         """Chain `tunnel`: whose tunnel packets are taken."""
@@ -81,7 +83,7 @@ class TunnelPackets:
         )
 
     def decapsulation(self) -> dict[str, tuple[Rule, ...]]:
-        """Chain `decapsulate`, behind what it goes to."""
+        """Chains `decapsulate` and, at a mobile node, `onward`, behind what they go to."""
         if not self._by_route:
             return {"decapsulate": (Rule(verdict(ACCEPT)),)}
         other = marked(mark.DECAPSULATE_OTHER) + verdict(ACCEPT)
@@ -92,14 +94,16 @@ class TunnelPackets:
             Rule(to_us + count(REJECTED) + verdict(DROP), "spoofed inside"),
         )
         nested = load(TRANSPORT, 6, 1) + compare(EQUAL, bytes([IPV6]))
-        return {
-            "nested": (*(() if self._anchor else inside), Rule(other)),
-            "decapsulate": (
-                Rule(nested + verdict(GOTO, "nested"), "tunnel within the tunnel"),
-                Rule(load(NETWORK, 6, 1) + compare(NOT_EQUAL, bytes([IPV6])) + other, "extension headers"),
-                Rule(marked(mark.DECAPSULATE) + verdict(ACCEPT)),
-            ),
-        }
+        goto_nested = Rule(nested + verdict(GOTO, "nested"), "tunnel within the tunnel")
+        onward = (
+            goto_nested,
+            Rule(load(NETWORK, 6, 1) + compare(NOT_EQUAL, bytes([IPV6])) + other, "extension headers"),
+            Rule(marked(mark.DECAPSULATE) + verdict(ACCEPT)),
+        )
+        if self._anchor:
+            return {"nested": (Rule(other),), self.onward: onward}
+        here = Rule(marked(mark.DECAPSULATE_HERE) + verdict(ACCEPT), "to a home address")
+        return {"nested": (*inside, Rule(other)), self.onward: onward, "decapsulate": (goto_nested, here)}
 
     def departure(self) -> dict[str, tuple[Rule, ...]]:
         """Chain `postrouting`, behind what it goes to: what outer headers get."""
