@@ -119,7 +119,8 @@ class TunnelPackets:
         if not self._by_route:
             inner = number + translate(NESTED_SOURCES) + store(NETWORK, 8, 16) + verdict(ACCEPT)
             return {"outer": (Rule(inner, "the regional address: inside a tunnel"), unrouted), **chains}
-        nested = load(TRANSPORT, 8, 16) + compare(EQUAL, mark.PLACEHOLDER.packed)
+        nested = load(TRANSPORT, 6, 1) + compare(EQUAL, bytes([IPV6]))
+        nested += load(TRANSPORT, 8, 16) + compare(EQUAL, mark.PLACEHOLDER.packed)
         nested += number + translate(NESTED_SOURCES) + store(TRANSPORT, 8, 16)
         source = number + translate(SOURCES) + store(NETWORK, 8, 16) + verdict(ACCEPT)
         outer = (

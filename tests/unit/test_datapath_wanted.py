@@ -170,6 +170,28 @@ class TestRouting:
             )
             assert rule in objects
 
+    @pytest.mark.parametrize(
+        "side, binding, dissected",
+        [
+            (Side.MOBILE, mobile_binding(), False),
+            (Side.MOBILE, mobile_binding(prefixes=(PREFIX,)), True),
+            (Side.ANCHOR, anchor_binding(1, 2), True),
+        ],
+    )
+    def test_rule_with_a_protocol_is_there_for_packets_to_others_only(self, side, binding, dissected):
+        slots = {1: 0, 2: 1}
+        routing = Routing(side, tunnels(side)[0], "flowbind0", None, 1460)
+        objects = routing.home(binding, slots) | routing.base(binding, slots)
+        rules = [o for o in objects if isinstance(o, PolicyRule)]
+        assert any(rule.protocol for rule in rules) == dissected
+        # whatever it does to the outer packet comes before the node's own addresses
+        first = [rule.table for rule in rules if rule.priority == mark.DECAPSULATION_PRIORITY]
+        decapsulated = {mark.DECAPSULATE_OTHER}
+        decapsulated |= {mark.DECAPSULATE} if dissected else set()
+        decapsulated |= {mark.DECAPSULATE_HERE} if side is Side.MOBILE else set()
+        assert set(first) == {mark.TABLE_BASE + number for number in decapsulated}
+        assert mark.DECAPSULATION_PRIORITY < mark.ANCHOR_SLOT_PRIORITY < mark.LOCAL_PRIORITY
+
     def test_keys_are_unique(self):
         for side, binding in ((Side.ANCHOR, anchor_binding(1, 2)), (Side.MOBILE, mobile_binding())):
             for tunnel in tunnels(side):
