@@ -110,7 +110,8 @@ def environment() -> dict[str, str]:
     """What a command in the machine knows of the one here."""
     kept = {name: value for name, value in os.environ.items() if name.startswith("FLOWBIND_")}
     columns = str(shutil.get_terminal_size().columns)
-    return {"PATH": os.environ["PATH"], "HOME": "/root", "LANG": "C.UTF-8", "COLUMNS": columns} | kept
+    fixed = {"HOME": "/root", "LANG": "C.UTF-8", "FLOWBIND_EMULATED": "1"}
+    return {"PATH": os.environ["PATH"], "COLUMNS": columns} | fixed | kept
 
 
 if __name__ == "__main__":
