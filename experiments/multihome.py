@@ -158,8 +158,10 @@ def judge(result: Result, bindings_left: int) -> list[Check]:
     stay = ("web", "voip", "video", "background")
     return [
         *verdict.path_checks(result),
-        verdict.loss_check("Flows that do not concern a lost network lose nothing", lost, stay),
-        verdict.loss_check("VoIP over both networks loses nothing when one goes away", lost_again, ["voip"]),
+        verdict.loss_check(result, "Flows that do not concern a lost network lose nothing", lost, stay),
+        verdict.loss_check(
+            result, "VoIP over both networks loses nothing when one goes away", lost_again, ["voip"]
+        ),
         Check(
             text="After de-registration the home agent has no binding left",
             passed=bindings_left == 0,

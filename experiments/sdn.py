@@ -107,7 +107,7 @@ def judge(result: Result, plane: str) -> list[Check]:
     ]
     lost = verdict.find_handover(result, "link-down")
     text = f"{plane}: flows that do not concern a lost network lose nothing"
-    return [*checks, verdict.loss_check(text, lost, ("web", "video", "background"))]
+    return [*checks, verdict.loss_check(result, text, lost, ("web", "video", "background"))]
 
 
 def passed_by(planes: dict[str, dict]) -> Check:

@@ -21,6 +21,7 @@ from testbed.emulation.process import EmulationError, wait_until
 from testbed.experiment.narrator import Narrator
 from testbed.experiment.options import OptionError
 from testbed.experiment.profile import ProfileError
+from testbed.experiment.verdict import SETTLED_S, STOOD_STILL_S
 from testbed.measure.capture import Capture
 from testbed.measure.machine import MachineWatch
 from testbed.measure.metadata import host_metadata, metadata
@@ -35,6 +36,8 @@ from topologies.multihome import MultihomeTopology
 _TICK_S = 0.2
 #: After its start, traffic settles for so long before anything is measured.
 WARM_UP_S = 1.5
+#: So much longer is a phase at most for the time in which the machine stands still.
+STALLED_S = 30.0
 
 
 class RunError(Exception):
@@ -215,9 +218,10 @@ class Run:
         meanwhile: Callable[[], None] | None = None,
     ) -> None:
         """Let the traffic run. `paths`: the access networks that each flow ought to take meanwhile;
-        `meanwhile` is called some times a second."""
+        `meanwhile` is called some times a second. If paths are given, by which the phase will be judged, it
+        is longer by what this machine stands still, up to STALLED_S."""
         begin_s = time.monotonic()
-        self._pass(seconds, name, meanwhile)
+        self._pass(seconds, name, meanwhile, STALLED_S if paths else 0.0)
         mobile = self.mn.name
         expected = {flow: sorted(f"{mobile}-{name}" for name in names) for flow, names in paths.items()}
         self.phases.append(
@@ -229,12 +233,20 @@ class Run:
             }
         )
 
-    def _pass(self, seconds: float, text: str, meanwhile: Callable[[], None] | None = None) -> None:
-        """Let time pass; raise RunError as soon as an agent or a link is dead."""
+    def _pass(
+        self, seconds: float, text: str, meanwhile: Callable[[], None] | None = None, more_s: float = 0.0
+    ) -> None:
+        """Let time pass, up to `more_s` longer if the machine stands still; raise RunError as soon as an
+        agent or a link is dead."""
         end = time.monotonic() + seconds
+        latest = end + more_s
         while (left := end - time.monotonic()) > 0:
             self.narrator.progress(f"{text}: {left:.1f} s")
+            due = time.monotonic() + min(left, _TICK_S)
             time.sleep(min(left, _TICK_S))  # traffic
+            late = time.monotonic() - due
+            if late > STOOD_STILL_S:
+                end = min(end + late + SETTLED_S, latest)
             self._check_alive()
             if meanwhile:
                 meanwhile()

@@ -130,13 +130,18 @@ def busy_spans(samples: Sequence[MachineSample]) -> list[BusySpan]:
     for sample in samples:
         if not sample.busy:
             continue
-        if spans and sample.t - spans[-1][-1].t <= _JOIN_S:
+        if spans and _begin(sample) - spans[-1][-1].t <= _JOIN_S:
             spans[-1].append(sample)
         else:
             spans.append([sample])
-    return [BusySpan(span[0].t - _PERIOD_NS / 1e9, span[-1].t, min(one.idle for one in span),
+    return [BusySpan(_begin(span[0]), span[-1].t, min(one.idle for one in span),
                      max(one.steal for one in span), max(one.late_ms for one in span))
             for span in spans if len(span) > 1 or span[0].late_ms > LATE_ABOVE_MS]
+
+
+def _begin(sample: MachineSample) -> float:
+    """A sample ends when the canary has been woken: one that was woken late is longer."""
+    return sample.t - max(_PERIOD_NS / 1e9, sample.late_ms / 1000)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def snapshot() -> dict[str, object]:
     }
 
 
-def assert_untouched(before: dict[str, object], timeout_s: float = 10.0) -> None:
+def assert_untouched(before: dict[str, object], timeout_s: float = 30.0) -> None:
     """Fail unless everything is as before; the kernel may need a moment to end what was killed."""
     with contextlib.suppress(EmulationError):
         wait_until(lambda: snapshot() == before, timeout_s, "the end of everything")

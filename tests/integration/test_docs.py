@@ -47,7 +47,7 @@ class CommandLine:
 
     def __exit__(self, *exception: object) -> None:
         self._process.stdin.write("exit\n")
-        self._process.communicate(timeout=30)
+        self._process.communicate(timeout=120)
         assert self._process.returncode == 0
 
     def ask(self, command: str) -> str:

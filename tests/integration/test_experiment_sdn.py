@@ -17,7 +17,7 @@ pytestmark = [needs_switches, needs_controller]
 def document(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sdn")
     command = [sys.executable, ROOT / "experiments" / "sdn.py", "--quick", "--json", "--out", folder]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode in (0, 1), done.stderr[-2000:]
     found = json.loads(done.stdout)
     assert found == json.loads((folder / "comparison.json").read_text())

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from testbed.experiment.verdict import STOOD_STILL_S, lost_in_stalls
 from testbed.report.result import read_result
 
 ROOT = Path(__file__).parents[2]
@@ -102,10 +103,14 @@ def test_every_strategy_carried_its_flows_as_it_says(series):
     assert networks("single", "voip") == {"mn-wlan", "mn-lte"}
     sent = [event for event in single.events if event["event"] == "binding-update-sent"]
     assert sent and all(list(event["bids"]) == ["0"] for event in sent)  # no BID
-    assert single.windows["events"]["voip"].lost == 0  # it had left before the link went
+    voip = single.windows["events"]["voip"]
+    # it had left before the link went
+    assert voip.lost <= lost_in_stalls(single, "voip", voip.start_s, voip.end_s)
     assert networks("none", "voip") == {"mn-wlan"} and found["none"].signalling.packets == 0
     assert found["none"].windows["events"]["voip"].interruption_ms > 500
-    assert found["static"].windows["events"]["voip"].interruption_ms < 500
+    static = found["static"]
+    stalls_ms = [span.late_ms for span in static.busy if span.late_ms > STOOD_STILL_S * 1000]
+    assert static.windows["events"]["voip"].interruption_ms < 500 + max(stalls_ms, default=0)
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,12 @@ def test_busy_times_are_joined_and_one_coarse_sample_without_idle_time_is_forgiv
     assert "25 ms late" in second.text()
 
 
+def test_a_busy_time_begins_when_the_canary_ought_to_have_been_woken():
+    quiet = [MachineSample(number / 10, 0.5, 0.0, 0.3) for number in range(20)]
+    (found,) = busy_spans([*quiet, MachineSample(3.2, 0.9, 0.0, 1200.0)])
+    assert (found.start, found.end) == (2.0, 3.2)
+
+
 def test_metadata_names_the_machine_and_takes_further_facts():
     facts = metadata(seed=3, topology={"networks": 2})
     assert facts["seed"] == 3 and facts["kernel"] and facts["versions"]["python"] and facts["processors"] >= 1

@@ -1,0 +1,56 @@
+"""What a result must show, on results made up."""
+
+import pytest
+from test_report_sample import BusyTime, sample
+
+from testbed.experiment.verdict import find_handover, loss_check, path_checks
+
+LOST = {"name": "wlan lost", "start_s": 14.0, "end_s": 20.0, "paths": {"https": ["mn-cellular"]}}
+
+
+def check(astray, busy=()):
+    """The check of that phase, where https is on wlan in these tenths of a second."""
+    result = sample()
+    result.metadata["phases"] = [LOST]
+    result.busy = list(busy)
+    result.flow("https").nominal_spacing_ms = None  # bulk
+    octets = result.time_series.flows["https"].throughput_bps
+    for number in astray:
+        octets["mn-wlan"][number] = octets["mn-cellular"][number]
+    (found,) = path_checks(result)
+    return found
+
+
+def stall(start_s, end_s, late_ms):
+    return BusyTime(start_s=start_s, end_s=end_s, idle=0.5, steal=0.0, late_ms=late_ms)
+
+
+def test_a_handover_has_its_time():
+    assert check(range(140, 146)).passed
+    assert not check(range(140, 155)).passed
+
+
+def test_the_time_in_which_the_machine_stood_still_does_not_count():
+    assert check(range(140, 158), [stall(14.2, 15.3, 1100)]).passed
+    assert not check(range(140, 165), [stall(14.2, 15.3, 1100)]).passed
+
+
+@pytest.mark.parametrize("late_ms", [20, 90])
+def test_a_machine_that_is_busy_has_to_be_right_all_the_same(late_ms):
+    assert not check(range(140, 158), [stall(14.2, 15.3, late_ms)]).passed
+
+
+def test_nothing_is_shown_by_a_machine_that_stood_still_all_the_time():
+    found = check((), [stall(14.0, 20.0, 6000)])
+    assert not found.passed and "nothing" in found.detail
+
+
+@pytest.mark.parametrize("lost_at_s, passed", [(15.5, True), (16.5, False)])
+def test_what_a_machine_that_stood_still_has_lost_is_not_the_handovers(lost_at_s, passed):
+    result = sample()
+    handover = find_handover(result, "link-down")
+    handover.flows["video"].lost = 5
+    result.time_series.flows["video"].lost[round(lost_at_s * 10)] = 5
+    assert not loss_check(result, "nothing is lost", handover, ["video"]).passed
+    result.busy = [stall(14.2, 15.3, 1100)]
+    assert loss_check(result, "nothing is lost", handover, ["video"]).passed is passed
