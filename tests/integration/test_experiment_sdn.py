@@ -28,7 +28,7 @@ def document(tmp_path_factory):
 def test_flows_take_the_paths_that_they_are_bound_to_under_both_planes(document):
     paths = [check for check in document["checks"] if "every flow on the access network" in check["text"]]
     assert len(paths) == 10
-    assert [check["text"] for check in paths if not check["passed"]] == []
+    assert [f"{check['text']}: {check['detail']}" for check in paths if not check["passed"]] == []
 
 
 def test_mirrored_flows_pass_the_home_agent_by(document):
