@@ -201,6 +201,7 @@ class MobileNodeFile(AgentTables, tag_field="role", tag="mobile-node", kw_only=T
     correspondent_node: bool = True
     optimise: Literal["named", "traffic"] = "named"
     max_optimised: Annotated[int, Meta(ge=1, le=1000)] = 32
+    optimise_by: Literal["auto", "regional", "on-link"] = "auto"
     multiple_care_of_addresses: bool = True
     returning_home: Literal["complete", "simultaneous"] = "complete"
     hierarchical: bool = False
@@ -350,6 +351,8 @@ def _check_mobile_node(file: MobileNodeFile) -> None:
             _check_keys("map_security", [(None, file.map_security)] if file.map_security else [], file)
     elif file.map_ipsec:
         raise ConfigurationError("map_ipsec: does not go without hierarchical = true")
+    elif file.optimise_by != "auto":
+        raise ConfigurationError("optimise_by: does not go without hierarchical = true")
     for key in ("anchor_point", "regional_address"):
         _check_unique("map_ipsec", file.map_ipsec, key)
     check_associations("map_ipsec", file.map_ipsec, "to_mobile_node")

@@ -129,6 +129,7 @@ class MobileNodeAgent(Agent):
         #: Care-of addresses; anchor points with the regional addresses that they bind.
         self._listening: tuple[set[IPv6Address], set[tuple[IPv6Address, IPv6Address]]] = set(), set()
         self._tunnelled = TunnelledSocket(file.home_address)
+        self._from_anchors: dict[IPv6Address, TunnelledSocket] = {}
         self._icmp_errors, self._outbox = IcmpErrorSocket(), Outbox()
         self._home_agent_lookup = HomeAgentLookup(file.home_address)
         self._native_uplink: NativeUplink | None = None
@@ -150,8 +151,23 @@ class MobileNodeAgent(Agent):
         key = association(self.file.map_security) if self.file.map_security else None
         by_ipsec = {table.anchor_point: table.regional_address for table in self.file.map_ipsec}
         return HierarchicalMobileNode(
-            configuration, self.started, local_association=key, by_ipsec=by_ipsec, **common
+            configuration,
+            self.started,
+            local_association=key,
+            by_ipsec=by_ipsec,
+            regional_routes=self._regional_routes(),
+            **common,
         )
+
+    def _regional_routes(self) -> bool:
+        """Whether correspondent nodes get regional addresses. Raises AgentError where that cannot be."""
+        possible = self.routes.within_tunnels
+        if self.file.optimise_by == "regional" and not possible:
+            raise AgentError(
+                'optimise_by: "regional" needs route_carrier "bpf", which alone puts the Home Address option '
+                'into the tunnel of an anchor point; use "on-link"'
+            )
+        return possible and self.file.optimise_by != "on-link"
 
     def make_mobility_socket(self) -> MobilitySocket:
         return MobilitySocket(tunnelled=self.file.hierarchical)
@@ -164,6 +180,7 @@ class MobileNodeAgent(Agent):
             homes=[self.file.home_address],
             talkers=self.file.optimise == "traffic",
             regional=self.file.hierarchical,
+            slots=lambda: self.datapath.slots,
         )
 
     def tunnel_mtu(self) -> int:
@@ -208,6 +225,7 @@ class MobileNodeAgent(Agent):
         self._access.close()
         if self.routes.reports() is not None:
             asyncio.get_running_loop().remove_reader(self.routes.reports().fileno())
+        self._hear_from_anchors(set())
         for source in (self._tunnelled, self._icmp_errors):
             asyncio.get_running_loop().remove_reader(source.fileno())
             source.close()
@@ -234,6 +252,20 @@ class MobileNodeAgent(Agent):
         for datagram in self._tunnelled.receive():
             if self.file.ipsec is None or datagram.data[8:24] != self.mobile.home_agent.packed:
                 self._guarded(super()._take, datagram)  # others have come by the protected socket
+
+    def _hear_from_anchors(self, regional: set[IPv6Address]) -> None:
+        """Have a socket for each regional address, and for no other."""
+        loop, known = asyncio.get_running_loop(), self._from_anchors
+        for address in known.keys() - regional:
+            loop.remove_reader(known[address].fileno())
+            known.pop(address).close()
+        for address in regional - known.keys():
+            known[address] = TunnelledSocket(address)
+            loop.add_reader(known[address].fileno(), self._guarded, self._receive_from, known[address])
+
+    def _receive_from(self, source: TunnelledSocket) -> None:
+        for datagram in source.receive():
+            self._guarded(super()._take, datagram)
 
     def _take(self, datagram: Datagram) -> None:
         """A packet from a packet socket. What has come out of a tunnel comes by the other socket as well;
@@ -313,6 +345,7 @@ class MobileNodeAgent(Agent):
         if (here, regional) == self._listening:
             return
         self._listening = here, regional
+        self._hear_from_anchors({address for _, address in regional})
         try:
             self.routes.listen(sorted(here), sorted(regional))
         except DatapathError as error:

@@ -67,4 +67,5 @@ def _hierarchy(mobile: MobileNode) -> dict[str, Any]:
         "anchor_point": str(local.peer),
         "regional_address": str(local.home_address),
         "registered_with_anchor_point": local.known_to_peer,
+        "correspondents_get": "regional" if mobile.regional_routes else "on-link",
     }

@@ -18,7 +18,8 @@ _HOP_LIMIT = 255
 
 
 class TunnelledSocket:
-    """What the home agent forwards to a mobile node: Home Tests, Binding Refresh Requests (RFC 6275 §9.5.5).
+    """What the home agent forwards to a mobile node: Home Tests, Binding Refresh Requests (RFC 6275 §9.5.5);
+    or, where `home_address` is a regional care-of address, what its anchor point forwards: Care-of Tests.
 
     A raw socket, as packet sockets do not see what the kernel decapsulates. Others do not get here: the
     datapath drops Mobility Header packets before decapsulation, hence RFC 6275 §11.6.2's "received in a

@@ -1,4 +1,5 @@
-"""What puts the headers of route optimisation in. Classes: `Carrier`, `Way`, `Peer`, `BpfCarrier`.
+"""What puts the headers of route optimisation in. Classes: `Carrier`, `Way`, `TunnelledWay`, `Peer`,
+`BpfCarrier`.
 
 `BpfCarrier` does it in the kernel (see `optimisation_programs`). In modules of their own: `XfrmCarrier`, by
 the kernel's own Mobile IPv6, and `UserspaceCarrier`, where neither is to be had. What arrives is nf_tables'
@@ -44,6 +45,17 @@ class Way(NamedTuple):
     care_of_address: bytes
 
 
+class TunnelledWay(NamedTuple):
+    """Packets from home address to correspondent in the tunnel to this anchor point, by the interface with
+    this index, come from the regional care-of address there (RFC 5380 §6.1.1). Addresses are octets."""
+
+    interface: int
+    anchor_point: bytes
+    home_address: bytes
+    correspondent: bytes
+    care_of_address: bytes
+
+
 class Peer(NamedTuple):
     """Packets with this peer in their mark, to the home address, go to the care-of address."""
 
@@ -58,11 +70,18 @@ class Carrier:
     name: str
     #: What the names of devices that finished packets come from begin with, None without such devices.
     devices: str | None = None
+    #: Whether there may be a `TunnelledWay`.
+    within_tunnels = False
 
     def open(self) -> None:
         """Prepare what does not depend on what is wanted."""
 
-    def carry(self, ways: Collection[Way], peers: Collection[Peer], interfaces: Collection[int]) -> None:
+    def carry(
+        self,
+        ways: Collection[Way | TunnelledWay],
+        peers: Collection[Peer],
+        interfaces: Collection[int],
+    ) -> None:
         """Make these the ways and peers. Raises OSError."""
         raise NotImplementedError
 
@@ -89,27 +108,40 @@ class BpfCarrier(Carrier):
     """By a BPF program on the interfaces."""
 
     name = "bpf"
+    within_tunnels = True
 
     def __init__(self, name: str, netlink: Netlink) -> None:
         self._name = name
         self._hooks = Hooks(netlink, name)
-        self._now: list[dict[bytes, bytes]] = [{}, {}]
+        self._now: list[dict[bytes, bytes]] = [{}, {}, {}]
         self._maps: list[Map] = []
         self._programs: list[int] = []
 
     def open(self) -> None:
-        self._maps = [Map(key, 16, _MAX_ENTRIES) for key in (36, 20)]
+        self._maps = [Map(key, 16, _MAX_ENTRIES) for key in (36, 20, 52)]
         self._programs = [load_classifier(self._name, put_headers(_ETHERNET_OCTETS, *self._maps))]
 
-    def carry(self, ways: Collection[Way], peers: Collection[Peer], interfaces: Collection[int]) -> None:
+    def carry(
+        self,
+        ways: Collection[Way | TunnelledWay],
+        peers: Collection[Peer],
+        interfaces: Collection[int],
+    ) -> None:
         wanted = [
             {
                 struct.pack("=I", w.interface) + w.home_address + w.correspondent: w.care_of_address
                 for w in ways
+                if isinstance(w, Way)
             },
             {
                 struct.pack("=I", mark.value(number_of(peer=p.peer))) + p.home_address: p.care_of_address
                 for p in peers
+            },
+            {
+                struct.pack("=I", w.interface) + w.anchor_point + w.home_address + w.correspondent:
+                w.care_of_address
+                for w in ways
+                if isinstance(w, TunnelledWay)
             },
         ]
         for index, table in enumerate(self._maps):

@@ -12,6 +12,8 @@ Class: `OptimisedRoutes`. In the network namespace of the calling thread:
   `NAME0`..., where there is neither.
 
 A node may be both mobile node and correspondent node: its packets to another mobile node carry both headers.
+Those that leave from a regional care-of address (RFC 5380) carry the Home Address option alone: what they go
+into is the tunnel of `Datapath` to the anchor point; that needs BPF.
 
 Not done: UDP sends of many datagrams in one call (UDP_SEGMENT) over an optimised route; a type 2 routing
 header in what goes through the tunnel to the home agent, or comes from a care-of address.
@@ -22,13 +24,22 @@ import itertools
 import socket
 import struct
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
 
 from testbed.datapath import mark
 from testbed.datapath.bpf import BpfError, is_available
-from testbed.datapath.carrier import OWNER, TABLE_BASE, TABLE_END, BpfCarrier, Carrier, Peer, Way
+from testbed.datapath.carrier import (
+    OWNER,
+    TABLE_BASE,
+    TABLE_END,
+    BpfCarrier,
+    Carrier,
+    Peer,
+    TunnelledWay,
+    Way,
+)
 from testbed.datapath.classifier import EMPTY, HomeRules
 from testbed.datapath.error import DatapathError
 from testbed.datapath.netlink import NETFILTER, ROUTE, Netlink, NetlinkError, attribute, attributes
@@ -40,6 +51,7 @@ from testbed.datapath.optimisation_rules import (
     WAY_BITS,
     WAY_MASK,
     OptimisationClassifier,
+    number_of,
 )
 from testbed.datapath.probe import in_private_namespace
 from testbed.datapath.rejected import RejectedPackets
@@ -49,7 +61,7 @@ from testbed.datapath.traffic_control import is_ethernet, local_addresses
 from testbed.datapath.tunnel import explain
 from testbed.datapath.xfrm import DESTINATION_OPTIONS, ROUTE_OPTIMISATION, why_not
 from testbed.datapath.xfrm_carrier import XfrmCarrier
-from testbed.mobility.forwarding import Pair, RouteOptimisation, Side
+from testbed.mobility.forwarding import Pair, Path, RouteOptimisation, Side
 
 _PRIORITY = 125
 _GET_ROUTE = 26
@@ -63,7 +75,7 @@ class _Wanted:
 
     objects: frozenset[KernelObject]
     rules: HomeRules
-    ways: frozenset[Way | Peer]
+    ways: frozenset[Way | TunnelledWay | Peer]
 
 
 _NOTHING = _Wanted(frozenset(), EMPTY, frozenset())
@@ -100,7 +112,8 @@ class OptimisedRoutes:
     `side`: what this node is. A mobile node is a `correspondent` at the same time where that is so, and is
     told its `homes`, for which it takes packets at once, whoever thinks that the route is optimised.
     `carrier`: see `choose_carrier`. `talkers`: see the method of that name. `regional`: whether it may have
-    regional care-of addresses (RFC 5380).
+    regional care-of addresses (RFC 5380); `slots`: those of the tunnels, by home address and BID, among which
+    are the tunnels of these (see Datapath).
     Raises DatapathError, in `apply` with the kernel's tables as they were before.
     """
 
@@ -113,12 +126,14 @@ class OptimisedRoutes:
         homes: Iterable[IPv6Address] = (),
         talkers: bool = False,
         regional: bool = False,
+        slots: Callable[[], Mapping[IPv6Address, Mapping[int, int]]] = dict,
     ) -> None:
         self.side = side
         self._sides = {side, Side.CORRESPONDENT} if correspondent else {side}
         self._homes = tuple(homes)
         self._talkers = talkers
         self._regional = regional
+        self._slots = slots
         #: What `listen` was told.
         self._listening: tuple[tuple, tuple] = (), ()
         self._carrier_wanted = carrier
@@ -201,6 +216,11 @@ class OptimisedRoutes:
     def carrier(self) -> str:
         """"bpf", "xfrm" or "tun", "none" before it has been needed."""
         return self._carrier.name if self._opened else "none"
+
+    @property
+    def within_tunnels(self) -> bool:
+        """Whether packets may leave from regional care-of addresses, in the tunnels of anchor points."""
+        return self._carrier_wanted == BpfCarrier.name
 
     @property
     def correspondent(self) -> bool:
@@ -339,7 +359,7 @@ class OptimisedRoutes:
         indices = {_index(name) for name in paths if name is not None and is_ethernet(name)}
         # of two of one key, the later one counts
         all_ways = dict.fromkeys(way for each in wanted for way in each.ways)
-        ways = [way for way in all_ways if isinstance(way, Way)]
+        ways = [way for way in all_ways if not isinstance(way, Peer)]
         self._carrier.carry(ways, [peer for peer in all_ways if isinstance(peer, Peer)], indices)
 
     def _want(self, wanted: RouteOptimisation, numbers: dict[IPv6Address, dict[int, int]]) -> _Wanted:
@@ -350,17 +370,33 @@ class OptimisedRoutes:
     def _want_mobile(self, wanted: RouteOptimisation, peers: Iterable[int]) -> _Wanted:
         numbers: dict[int, int] = {}
         objects: set[KernelObject] = set()
-        ways = set()
+        ways: set[Way | TunnelledWay] = set()
         for path in wanted.paths:
             if path.interface is None:
                 raise DatapathError(f"BID {path.bid} of {wanted.home_address} has no interface.")
             if not is_ethernet(path.interface):
                 raise DatapathError(f"{path.interface} is no Ethernet interface; routes are not optimised.")
-            way = numbers[path.bid] = self._way(path.interface, path.gateway)
-            objects.update(self._carrier.way(way, path.interface, path.gateway, list(peers)))
             addresses = wanted.home_address.packed, wanted.correspondent.packed, path.local.packed
+            if path.via is not None:
+                numbers[path.bid] = mark.slot_number(self._slot(path))
+                ways.add(TunnelledWay(_index(path.interface), path.via.remote.packed, *addresses))
+                continue
+            way = self._way(path.interface, path.gateway)
+            numbers[path.bid] = number_of(way)
+            objects.update(self._carrier.way(way, path.interface, path.gateway, list(peers)))
             ways.add(Way(way, _index(path.interface), *addresses))
         return _Wanted(frozenset(objects), self._classifier.pair(wanted, numbers), frozenset(ways))
+
+    def _slot(self, path: Path) -> int:
+        """The slot of the tunnel to the anchor point of a path from a regional care-of address."""
+        if not self._carrier.within_tunnels:
+            raise DatapathError(
+                f'the route carrier "{self._carrier.name}" puts no headers into tunnels of anchor points.'
+            )
+        slot = self._slots().get(path.local, {}).get(path.bid)
+        if slot is None:
+            raise DatapathError(f"there is no tunnel of BID {path.bid} of {path.local}.")
+        return slot
 
     def _way(self, interface: str, gateway: IPv6Address | None) -> int:
         """The number of a way out."""

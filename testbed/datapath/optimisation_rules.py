@@ -3,7 +3,8 @@ what becomes of the headers of packets that arrive.
 
 Class: `OptimisationClassifier`, which a `Ruleset` puts into the kernel. Its marks hold the number
 `FIRST_NUMBER | way << PEER_BITS | peer`: the way out to take, with a Home Address option, and the BID of the
-mobile node that it goes to, for the type 2 routing header; 0 where there is none.
+mobile node that it goes to, for the type 2 routing header; 0 where there is none. What leaves from a regional
+care-of address has the mark of the slot that this one's tunnel has (see `mark`) instead.
 
 What leaves: packets of this node itself meet these rules after those of the tunnels, whose mark they replace.
 Signalling is none of their business, nor is what a flow binding discards or n-casts at a mobile node: that
@@ -63,6 +64,7 @@ from testbed.datapath.nftables import (
     verdict,
 )
 from testbed.datapath.rejected import EMPTY_OPTION, REJECTED_PROTOCOL
+from testbed.datapath.tunnel import OVERHEAD
 from testbed.mobility.forwarding import Action, RouteOptimisation, Side
 
 #: Marks of route optimisation; those of the tunnels lie below.
@@ -334,7 +336,7 @@ class OptimisationClassifier:
         return HomeRules({}, {}, frozenset(elements))
 
     def pair(self, wanted: RouteOptimisation, numbers: Mapping[int, int]) -> HomeRules:
-        """The rules of one pair; `numbers`: BID -> way or peer."""
+        """The rules of one pair; `numbers`: BID -> the number of its way, or its peer."""
         chain = chain_of(wanted)
         mobile = wanted.side is Side.MOBILE
         counters: dict[str, tuple[IPv6Address, int | None]] = {}
@@ -346,11 +348,13 @@ class OptimisationClassifier:
 
         def towards(bid: int) -> bytes:
             if mobile:
-                return set_mark(mark.value(number_of(way=numbers[bid])), mark.KEPT) + verdict(RETURN)
+                return set_mark(mark.value(numbers[bid]), mark.KEPT) + verdict(RETURN)
             kept = mark.KEPT | mark.value(_WAY)
             return set_mark(mark.value(number_of(peer=numbers[bid])), kept) + verdict(ACCEPT)
 
-        rules = [Rule(clamp_segments(self._mtu))]  # the other end is to leave room for the headers
+        tunnelled = any(path.via is not None for path in wanted.paths)
+        # the other end is to leave room for the headers
+        rules = [Rule(clamp_segments(self._mtu - OVERHEAD * tunnelled))]
         for rule in wanted.rules:
             selector = rule.selector
             if selector is not None and mobile:
@@ -371,7 +375,11 @@ class OptimisationClassifier:
             return {
                 (PAIRS, (Element(home + wanted.correspondent.packed, chain),)),
                 (HOMES, (Element(home),)),
-                *((CARE_OF_ADDRESSES, (Element(path.local.packed),)) for path in wanted.paths),
+                *(
+                    (CARE_OF_ADDRESSES, (Element(path.local.packed),))
+                    for path in wanted.paths
+                    if path.via is None
+                ),
             }
         bound = {(BINDINGS, (Element(home + path.remote.packed),)) for path in wanted.paths}
         return {(PEERS, (Element(home, chain),)), *bound}

@@ -14,7 +14,6 @@ from testbed.mobility.registration import (
     INITIAL_BINDACK_TIMEOUT,
     MAX_BINDACK_TIMEOUT,
     MAX_UPDATE_RATE,
-    REFRESH_AT,
     Registration,
 )
 from testbed.mobility.return_routability import (
@@ -128,7 +127,7 @@ class CorrespondentRegistration(Registration):
             usable = [binding for binding in bindings if binding.care_of_address is not None]
             best = min(usable, key=lambda binding: (binding.priority or 128, binding.bid), default=None)
             bindings = [ListedBinding(NO_BID, 0, best.care_of_address)] if best else []
-        if bindings and (NO_BID in self.bindings) != (bindings[0].bid == NO_BID) and self.bindings:
+        if bindings and not self.bindings.keys() <= {binding.bid for binding in bindings}:
             self.start_anew()
         for binding in bindings:
             self.bind(binding.bid, binding.priority, binding.care_of_address)
@@ -476,7 +475,7 @@ class CorrespondentRegistration(Registration):
     def _schedule(self, message: BindingAcknowledgement, outstanding: Outstanding, lifetime_s: int) -> None:
         """Each care-of address has its own time; Binding Refresh Advice is not for us (§11.7.3)."""
         for bid in outstanding.bids:
-            self._refresh_at[bid] = outstanding.sent_at + REFRESH_AT * lifetime_s
+            self._refresh_at[bid] = self._refresh_time(outstanding.sent_at, lifetime_s)
         self._arm()
 
     def _arm(self) -> None:

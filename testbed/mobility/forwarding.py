@@ -132,7 +132,8 @@ class RouteOptimisation:
     straight between care-of address and correspondent node (RFC 6275 §6.3, §6.4).
 
     At the mobile node (`side` MOBILE): packets from home address to correspondent leave from `Path.local`, a
-    care-of address, with a Home Address option. At the correspondent node (CORRESPONDENT), where
+    care-of address, with a Home Address option; where that is a regional one, in the tunnel `Path.via` to its
+    anchor point (RFC 5380 §6.1.1). At the correspondent node (CORRESPONDENT), where
     `correspondent` is the unspecified address: packets to the home address, from any address, go to
     `Path.remote`, a care-of address, with a type 2 routing header; a Home Address option is accepted from
     the care-of addresses of `paths` only.

@@ -36,8 +36,8 @@ class HierarchicalMobileNode(MobileNode):
     one, under a regional care-of address, and with its home agent this address alone.
 
     Where no MAP is advertised, or none serves us, it is an ordinary mobile node. `local`: the registration
-    with the MAP in use; `former`: with those before. One that the home agent may still send to is told where
-    we are, and forwards to us (§8); then it is left.
+    with the MAP in use; `former`: with those before. One that the home agent or a correspondent node may
+    still send to is told where we are, and forwards to us (§8); then it is left.
     """
 
     def __init__(
@@ -47,13 +47,16 @@ class HierarchicalMobileNode(MobileNode):
         *arguments: Any,
         local_association: SecurityAssociation | None = None,
         by_ipsec: Mapping[IPv6Address, IPv6Address] = MappingProxyType({}),
+        regional_routes: bool = True,
         codec: Codec | None = None,
         **keywords: Any,
     ) -> None:
         """`local_association`: the key shared with MAPs; `by_ipsec`: MAPs with which IPsec protects the
-        messages instead, each with the regional address that its associations are for (RFC 5380 §12.1); the
-        rest as for MobileNode."""
+        messages instead, each with the regional address that its associations are for (RFC 5380 §12.1);
+        `regional_routes`: correspondent nodes get the regional address, as the home agent does, else the
+        on-link ones, with their flow bindings (§6.1); the rest as for MobileNode."""
         self._by_ipsec = by_ipsec
+        self.regional_routes = regional_routes
         self.local: Registration | None = None
         self.former: list[Registration] = []
         self.anchors = KnownAnchors()
@@ -62,6 +65,7 @@ class HierarchicalMobileNode(MobileNode):
         #: What is wanted for the home address while the home agent has not confirmed what replaces it.
         self._bridge: HomeBinding | None = None
         super().__init__(configuration, now, *arguments, codec=codec, **keywords)
+        self.registration.renewed_first = lambda: self.local.next_refresh() if self.local else None
         time_of_day = keywords.get("time_of_day", lambda now: now)
         self._local_signer = (
             Signer(local_association, time_of_day, codec or Codec(configuration.dialect))
@@ -194,8 +198,7 @@ class HierarchicalMobileNode(MobileNode):
     def _unserved_by_anchor(self, now: float) -> bool:
         """The MAP in use does not answer, or has refused: to another one, or on without."""
         self._unanswered += 1
-        outstanding = self.local._outstanding
-        if outstanding is not None and self._unanswered < MAX_UNANSWERED:
+        if self.local.is_waiting and self._unanswered < MAX_UNANSWERED:
             return False
         self._note("anchor-point-unserving", anchor_point=str(self.local.peer))
         self.anchors.leave_alone(self.local.peer, now)
@@ -217,11 +220,10 @@ class HierarchicalMobileNode(MobileNode):
         self._changed[registration.home_address] = None
 
     def _leave_former(self, now: float) -> None:
-        """De-register with former MAPs that the home agent does not send to any more."""
-        home = self.registration
-        needed = {binding.registered for binding in home.bindings.values()}
-        if home._outstanding is not None:
-            needed.update(home._outstanding.bids.values())
+        """De-register with former MAPs that neither the home agent nor a correspondent node sends to."""
+        needed = set(self.registration.addresses_in_use)
+        for correspondent in self.optimiser.correspondents.values():
+            needed |= correspondent.addresses_in_use
         if self._bridge is not None:
             needed.update(path.local for path in self._bridge.paths)
         for registration in list(self.former):
@@ -356,9 +358,36 @@ class HierarchicalMobileNode(MobileNode):
                 self._register_at_home(now)
             else:
                 home.update(now)
+        self._optimise(now)
         if self._leaving and home.left and local is not None and not local.leaving:
             local.leave(now)
         self._leave_former(now)
+
+    # -- correspondent nodes
+
+    def _optimise(self, now: float) -> None:
+        """Correspondent nodes get what the home agent gets, and no flow bindings, as there is nothing to
+        choose (RFC 5380 §6.1); on-link addresses as where there is no MAP. Nothing, where what the home agent
+        has got is about to be replaced by a regional address."""
+        if self._leaving or self.local is None or not self.regional_routes:
+            return super()._optimise(now)
+        wanted = self.registration.bindings.values()
+        regional = {registration.home_address for registration in self._with_anchors()}
+        if self.home_interface is None and regional.issuperset(b.care_of_address for b in wanted):
+            self.optimiser.update(wanted, (), now)
+
+    def _send_from(self, packet: Packet) -> bool:
+        """From a regional address, through the MAP's tunnel (RFC 5380 §6.1, §12.2)."""
+        if any(r.home_address == packet.source and r.known_to_peer for r in self._with_anchors()):
+            self._send(packet, after_datapath=True)
+            return True
+        return super()._send_from(packet)
+
+    def _care_of_valid_s(self, care_of_addresses: Iterable[IPv6Address], now: float) -> float:
+        """RFC 5380 §6.1: a regional address is good for no longer than the MAP has bound it."""
+        named = list(care_of_addresses)
+        bound = [r.remaining_s(now) for r in self._with_anchors() if r.home_address in named]
+        return min([super()._care_of_valid_s(named, now), *bound])
 
     @property
     def deregistered(self) -> bool:
@@ -404,18 +433,24 @@ class HierarchicalMobileNode(MobileNode):
             return None
         if not self.registration.known_to_peer:
             return self._bridged()
-        serving = self._serving()
-        if serving is None:
+        if self._serving(self.registration) is None:
             return super().home_binding(home_address)
-        outer, default = self.attachments.paths(serving)
-        paths = tuple(
-            replace(path, local=serving.home_address, remote=self.home_agent, via=path) for path in outer
-        )
+        paths, default = self._paths(self.registration)
         return HomeBinding(home_address, paths, default, self._rules(paths))
 
-    def _serving(self) -> Registration | None:
-        """The MAP whose regional address the home agent has."""
-        registered = {binding.registered for binding in self.registration.bindings.values()}
+    def _paths(self, registration: Registration) -> tuple[tuple[Path, ...], int | None]:
+        serving = self._serving(registration)
+        if serving is None:
+            return super()._paths(registration)
+        outer, default = self.attachments.paths(serving)
+        paths = (
+            replace(path, local=serving.home_address, remote=registration.peer, via=path) for path in outer
+        )
+        return tuple(paths), default
+
+    def _serving(self, of: Registration) -> Registration | None:
+        """The MAP whose regional address the home agent, or a correspondent node, has."""
+        registered = {binding.registered for binding in of.bindings.values()}
         for registration in self._with_anchors():
             if registration.home_address in registered:
                 return registration if registration.known_to_peer else None

@@ -14,7 +14,7 @@ from testbed.mobility.authentication import IpsecSigner, Signer, unprotected
 from testbed.mobility.binding import NO_BID, FlowBinding, wanted_rules
 from testbed.mobility.detours import Detours
 from testbed.mobility.flow_requests import FlowRequests
-from testbed.mobility.forwarding import HomeBinding, Pair, RouteOptimisation
+from testbed.mobility.forwarding import HomeBinding, Pair, Path, RouteOptimisation
 from testbed.mobility.home_discovery import (
     DISCOVER,
     INITIAL_DHAAD_TIMEOUT,
@@ -140,6 +140,7 @@ class MobileNode(Role):
             configuration.dialect,
         )
         self.optimiser.valid_s = self._valid_s
+        self.optimiser.renewed_first = self.registration.next_refresh
         simultaneous = configuration.returning_home == "simultaneous"
         self._returning = ReturningHome(
             self.attachments, self.registration, self.optimiser, simultaneous, self._note
@@ -424,7 +425,11 @@ class MobileNode(Role):
         return {} if wanted is None else {wanted.home_address: wanted}
 
     def optimisations(self) -> dict[Pair, RouteOptimisation]:
-        return self.optimiser.wanted(self.attachments.paths, self.flow_registration.flows.registered())
+        return self.optimiser.wanted(self._paths, self.flow_registration.flows.registered())
+
+    def _paths(self, registration: Registration) -> tuple[tuple[Path, ...], int | None]:
+        """The path of each BID that `registration` has had acknowledged, and the default BID."""
+        return self.attachments.paths(registration)
 
     def optimisation_changes(self) -> dict[Pair, RouteOptimisation | None]:
         return self.optimiser.changes(self.optimisations())

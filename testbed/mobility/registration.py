@@ -83,6 +83,8 @@ class Registration:
         self.unserved: Callable[[float], bool] = lambda now: False
         #: For how many seconds from `now` the home address and these care-of addresses are valid.
         self.valid_s: Callable[[Iterable[IPv6Address], float], float] = lambda addresses, now: math.inf
+        #: When the registration is renewed that this one must not outlast; None: there is none.
+        self.renewed_first: Callable[[], float | None] = lambda: None
         #: The status with which the receiver has refused for good: it is not asked again.
         self.given_up: int | None = None
         #: Whether the receiver has said that it does not know the Mobility Header.
@@ -110,6 +112,20 @@ class Registration:
         # it may arrive or not: what is wanted has to be said after it
         if self._outstanding is not None and bid in self._outstanding.bids:
             listed.contradicted |= self._outstanding.bids[bid] != care_of_address
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a Binding Update has not been answered yet."""
+        return self._outstanding is not None
+
+    @property
+    def addresses_in_use(self) -> set[IPv6Address]:
+        """The care-of addresses that the receiver may send to: what it has acknowledged, and what it is asked
+        for."""
+        found = {binding.registered for binding in self.bindings.values()}
+        if self._outstanding is not None:
+            found.update(self._outstanding.bids.values())
+        return found - {None}
 
     def remaining_s(self, now: float) -> float:
         """How long what the receiver has still lasts, in seconds."""
@@ -454,15 +470,26 @@ class Registration:
             listed.times_sent = 0
 
     def _schedule(self, message: BindingAcknowledgement, outstanding: Outstanding, lifetime_s: int) -> None:
-        interval = REFRESH_AT * lifetime_s
+        due = self._refresh_time(outstanding.sent_at, lifetime_s)
         advice = message.option(BindingRefreshAdvice)
         if advice is not None:
-            interval = min(interval, max(advice.refresh_interval_s, 1))
+            due = min(due, outstanding.sent_at + max(advice.refresh_interval_s, 1))
         if all(binding.bid in outstanding.bids for binding in self.bindings.values() if binding.registered):
-            self._timers.set(("refresh", self.peer), outstanding.sent_at + interval)
+            self._timers.set(("refresh", self.peer), due)
         expiries = [binding.expires for binding in self.bindings.values() if binding.registered]
         if expiries:
             self._timers.set(("expire", self.peer), min(expiries))
+
+    def _refresh_time(self, sent_at: float, lifetime_s: int) -> float:
+        """When to renew what was asked for at `sent_at`: where that must not outlast another registration,
+        once this one has been renewed, if there is time; before, only what is left of it could be had."""
+        due, other = sent_at + REFRESH_AT * lifetime_s, self.renewed_first()
+        after = due if other is None else other + INITIAL_BINDACK_TIMEOUT
+        return after if due < after < sent_at + lifetime_s - INITIAL_BINDACK_TIMEOUT else due
+
+    def next_refresh(self) -> float | None:
+        """When this registration is renewed, None while that is not known."""
+        return self._timers.get(("refresh", self.peer))
 
     def _expire(self, now: float) -> None:
         for binding in self.bindings.values():

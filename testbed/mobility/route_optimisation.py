@@ -54,6 +54,7 @@ class RouteOptimiser:
         self.correspondents: dict[IPv6Address, CorrespondentRegistration] = {}
         #: As for Registration.
         self.valid_s: Callable[[Iterable[IPv6Address], float], float] = lambda addresses, now: math.inf
+        self.renewed_first: Callable[[], float | None] = lambda: None
         #: Where to go on with a node that was left (RFC 6275 §11.7.2: greater than the previous number).
         self._sequences: dict[IPv6Address, int] = {}
         self._told: dict[Pair, RouteOptimisation] = {}
@@ -82,6 +83,7 @@ class RouteOptimiser:
             self._dialect,
         )
         registration.valid_s = self.valid_s
+        registration.renewed_first = self.renewed_first
         if correspondent in self._sequences:
             registration.sequence = self._sequences.pop(correspondent)
 
@@ -173,8 +175,9 @@ class RouteOptimiser:
         flows: Iterable[FlowBinding],
     ) -> dict[Pair, RouteOptimisation]:
         """Where packets to correspondent nodes leave: by what these have acknowledged. `flows`: those of the
-        home agent, whose n-casting is not for correspondent nodes."""
-        wanted = {}
+        home agent, whose n-casting is not for correspondent nodes; or of the anchor point, whose tunnel the
+        packets take."""
+        wanted, flows = {}, list(flows)
         n_cast = tuple(
             FlowRule(flow.fid, flow.priority, flow.selector, Action.N_CAST)
             for flow in flows
@@ -183,7 +186,11 @@ class RouteOptimiser:
         for peer, registration in self.correspondents.items():
             paths, default = paths_of(registration)
             if default is not None and not registration.leaving:
-                rules = n_cast + wanted_rules(registration.flows.registered(), [path.bid for path in paths])
+                bids = [path.bid for path in paths]
+                if any(path.via for path in paths):
+                    rules = wanted_rules(flows, bids)
+                else:
+                    rules = n_cast + wanted_rules(registration.flows.registered(), bids)
                 wanted[self.home_address, peer] = RouteOptimisation(
                     self.home_address,
                     peer,

@@ -8,6 +8,7 @@ import pytest
 from backend import backends
 from datapath_bed import udp
 from datapath_network import ipv6, needed
+from hierarchical_bed import CORRESPONDENT, HOME_ADDRESS, counted, settled
 from node_capture import NodeCapture
 from observations import answered, bound, events
 
@@ -17,7 +18,7 @@ from testbed.emulation.process import wait_until
 from topologies.hierarchical import REGIONS, HierarchicalTopology
 
 requirement = pytest.mark.requirement
-HOME_ADDRESS, HOME_AGENT, CORRESPONDENT = "2001:db8:100::100", "2001:db8:100::1", "2001:db8:300::2"
+HOME_AGENT = "2001:db8:100::1"
 FLOWS = [{"fid": 1, "bids": ["wlan"], "next_header": "icmpv6", "source_address": CORRESPONDENT}]
 
 
@@ -49,25 +50,6 @@ def agents(network, dialect):
     network["mn"].stop_agent()
     for name in ("ha", *REGIONS):
         network[name].stop_agent()
-
-
-def settled(network, anchor="map1"):
-    """The mobile node is registered with this anchor point and with the home agent; its care-of addresses."""
-    mn, ha = network["mn"].agent, network["ha"].agent
-    status, bindings = mn.ask("status"), mn.ask("bindings")
-    if status.get("anchor_point") != str(REGIONS[anchor][1]) or not status["registered"]:
-        return None
-    if not all(b["registered"] == b["care_of_address"] is not None for b in bindings):
-        return None
-    if not all(flow["state"] == "registered" for flow in mn.ask("flows")):
-        return None
-    if [b["care_of_address"] for b in ha.ask("bindings")] != [status["regional_address"]]:
-        return None
-    return {b["bid"]: b["registered"] for b in bindings}
-
-
-def counted(agent, address):
-    return {c["fid"]: c["packets"] for c in agent.ask("counters")["flows"] if c["home_address"] == address}
 
 
 def sent(network, peer):
@@ -259,25 +241,6 @@ def test_type_2_routing_header_to_the_regional_address(network, agents):
     assert receiver.communicate(timeout=10)[0] == f"routed {CORRESPONDENT}\n"
     after = counted(first, regional)
     assert sum(after.values()) == sum(before.values()) + 1
-
-
-@requirement("RFC 5380 §12.2: Home Test Init goes through both tunnels")
-@requirement("RFC 5380 §6.1: correspondent nodes may be told on-link care-of addresses")
-def test_route_optimisation(network, agents):
-    _, mn, first, _ = agents
-    cn = network["cn"].start_agent({"role": "correspondent-node", "name": "cn"})
-    regional = mn.ask("status")["regional_address"]
-    try:
-        before = counted(first, regional)
-        assert mn.ask("optimise", address=CORRESPONDENT)["optimised"]
-        wait_until(lambda: bound(cn) == bound(first), 30, "both care-of addresses at the correspondent node")
-        tested = counted(first, regional)
-        assert tested[None] > before[None]  # the Home Test
-        assert answered(network["cn"], HOME_ADDRESS) and answered(network["mn"], "cn")
-        assert counted(first, regional)[1] == tested[1]  # it has not seen these
-    finally:
-        mn.ask("optimise", address=CORRESPONDENT, stop=True)
-        network["cn"].stop_agent()
 
 
 @requirement("RFC 6089 §5.3: a mobility anchor point adds, changes, keeps and removes as home agents do")

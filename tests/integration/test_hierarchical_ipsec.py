@@ -2,8 +2,9 @@
 
 import ipsec
 import pytest
+from hierarchical_bed import CORRESPONDENT, HOME_ADDRESS
 from observations import answered, bound
-from test_hierarchical import CORRESPONDENT, FLOWS, HOME_ADDRESS
+from test_hierarchical import FLOWS
 
 from testbed.emulation.network import Network
 from testbed.emulation.process import wait_until

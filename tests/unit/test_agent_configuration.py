@@ -405,6 +405,14 @@ ANCHOR_POINT = {
 }
 
 
+def test_care_of_addresses_of_correspondent_nodes():
+    open_node = HIERARCHICAL | {"accept_unauthenticated": True}
+    assert check(open_node).optimise_by == "auto"
+    assert check(open_node | {"optimise_by": "on-link"}).optimise_by == "on-link"
+    with pytest.raises(ConfigurationError, match="^optimise_by: does not go without hierarchical = true$"):
+        check(MOBILE_NODE | {"optimise_by": "regional"})
+
+
 def test_ipsec_with_anchor_points():
     file = check(HIERARCHICAL | {"map_ipsec": [OF_ONE_MAP, OF_ANOTHER_MAP | OTHER_SPI]})
     keys = map_keys(file.map_ipsec[0], file.map_ipsec[0].anchor_point)

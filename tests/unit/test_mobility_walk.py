@@ -357,7 +357,7 @@ def until_nothing_is_under_way(world):
     """Refreshes go on for ever: between two of them, no Binding Update waits for its answer."""
     for _ in range(200):
         known = [registration for s in world.stations.values() for _, registration in registrations(world, s)]
-        if not any(registration._outstanding for registration in known):
+        if not any(registration.is_waiting for registration in known):
             return
         world.run(0.05)
     raise AssertionError("there is always a Binding Update under way")

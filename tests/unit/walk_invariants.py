@@ -274,9 +274,9 @@ class Invariants:
             else:
                 ours = role.home_binding(registration.home_address)
                 theirs = receiver.home_binding(registration.home_address)
-            if registration is role.registration and role.flow_registration is not registration:
-                continue  # its uplink goes by the rules of the anchor point
             assert ours is not None and theirs is not None, (station.name, name)
+            if any(path.via for path in ours.paths):
+                continue  # it goes by the rules of the anchor point
             copied = [rule for rule in ours.rules if rule.bids or rule.action is not Action.N_CAST]
             assert tuple(copied) == theirs.rules and ours.default_bid == theirs.default_bid
 

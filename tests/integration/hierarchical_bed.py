@@ -1,0 +1,24 @@
+"""What tests in the network of topologies/hierarchical.py see of it. Functions: `settled`, `counted`."""
+
+from topologies.hierarchical import REGIONS
+
+HOME_ADDRESS, CORRESPONDENT = "2001:db8:100::100", "2001:db8:300::2"
+
+
+def settled(network, anchor="map1"):
+    """The mobile node is registered with this anchor point and with the home agent; its care-of addresses."""
+    mn, ha = network["mn"].agent, network["ha"].agent
+    status, bindings = mn.ask("status"), mn.ask("bindings")
+    if status.get("anchor_point") != str(REGIONS[anchor][1]) or not status["registered"]:
+        return None
+    if not all(b["registered"] == b["care_of_address"] is not None for b in bindings):
+        return None
+    if not all(flow["state"] == "registered" for flow in mn.ask("flows")):
+        return None
+    if [b["care_of_address"] for b in ha.ask("bindings")] != [status["regional_address"]]:
+        return None
+    return {b["bid"]: b["registered"] for b in bindings}
+
+
+def counted(agent, address):
+    return {c["fid"]: c["packets"] for c in agent.ask("counters")["flows"] if c["home_address"] == address}
