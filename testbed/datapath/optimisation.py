@@ -201,7 +201,7 @@ class OptimisedRoutes:
         }
 
     def talkers(self) -> list[IPv6Address]:
-        """Who has sent packets to the home addresses through the tunnel within the last two seconds.
+        """Who has sent packets to the home addresses through the tunnel within the last few seconds.
 
         Raises DatapathError.
         """

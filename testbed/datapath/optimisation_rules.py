@@ -77,8 +77,9 @@ PAIRS, PEERS, BINDINGS, HEADERS = "pairs", "peers", "bindings", "headers"
 CARE_OF_ADDRESSES = "care_of_addresses"
 #: Of a mobile node: anchor point and regional care-of address (RFC 5380).
 REGIONAL_TUNNELS = "regional_tunnels"
-#: Who has sent through the tunnel within the last seconds.
-TALKERS, MAX_TALKERS, TALKER_TIMEOUT_S = "talkers", 256, 2
+#: Who has sent through the tunnel is remembered for so many seconds that an agent finds it, even one that has
+#: stood still for a while.
+TALKERS, MAX_TALKERS, TALKER_TIMEOUT_S = "talkers", 256, 5
 HEADERS_OF_FRAGMENTS = "headers_before_fragments"
 _ROUTING, _FRAGMENT, _DESTINATION_OPTIONS, _IPV6 = 43, 44, 60, 41
 _HOME_ADDRESS_OPTION = 0xC9

@@ -22,6 +22,7 @@ from testbed.datapath.probe import why_not
 from testbed.mobility.forwarding import HomeBinding, Path
 
 _CLONE_NEWNET = 0x40000000
+_SO_TIMESTAMPNS = 35
 _libc = ctypes.CDLL(None, use_errno=True)
 
 HOME_AGENT = IPv6Address("2001:db8:100::1")
@@ -281,18 +282,25 @@ class Capture:
 
     def __init__(self, node: Namespace, interface: str) -> None:
         self._socket = node.socket(socket.SOCK_DGRAM, socket.htons(0x86DD), socket.AF_PACKET)
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         node.run(lambda: self._socket.bind((interface, 0x86DD)))
         self._socket.setblocking(False)
 
     def packets(self, incoming: bool = True) -> list[bytes]:
+        return [data for _, data in self.stamped(incoming)]
+
+    def stamped(self, incoming: bool = True) -> list[tuple[float, bytes]]:
+        """The packets since the last call, each with the time (`time.time`) at which the kernel had it: they
+        may have waited for us."""
         found = []
         while True:
             try:
-                data, address = self._socket.recvfrom(65535)
+                data, ((_, _, stamp),), _, address = self._socket.recvmsg(65535, 64)
             except BlockingIOError:
                 return found
             if (address[2] != 4) == incoming:
-                found.append(data)
+                seconds, nanoseconds = struct.unpack("qq", stamp)
+                found.append((seconds + nanoseconds / 1e9, data))
 
     def close(self) -> None:
         self._socket.close()

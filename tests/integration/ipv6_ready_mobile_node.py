@@ -8,7 +8,6 @@ import hashlib
 import hmac
 import itertools
 import struct
-import time
 from ipaddress import IPv6Address
 
 from agent_network import CORRESPONDENT, HOME_ADDRESS, HOME_AGENT
@@ -56,8 +55,7 @@ class HomeAgent:
         )
 
     def read(self):
-        now = time.monotonic()
-        self.heard += [(now, data) for data in self._capture.packets() if data[24:32] == HA[:8]]
+        self.heard += [(when, data) for when, data in self._capture.stamped() if data[24:32] == HA[:8]]
         return self.heard
 
     def messages(self, kind: int) -> list[tuple[float, Packet]]:
@@ -77,8 +75,8 @@ class HomeAgent:
                 continue
         return found
 
-    def next_icmp(self, kind: int, after: int = 0, seconds: float = 10.0) -> Packet:
-        return wait_for(lambda: self.icmp(kind)[after:], seconds)[0][1]
+    def next_icmp(self, kind: int, after: int = 0) -> Packet:
+        return wait_for(lambda: self.icmp(kind)[after:])[0][1]
 
     def discovery_reply(self, request: Packet, reserved: int = 0) -> bytes:
         """A Home Agent Address Discovery Reply with this home agent alone."""
@@ -105,13 +103,14 @@ class HomeAgent:
         return wait_for(lambda: self.updates()[after:])[0]
 
     def acknowledgement(
-        self, update, status=0, sequence=None, lifetime=15, options=None, authentic=True
+        self, update, status=0, sequence=None, lifetime=15, options=None, authentic=True, before=()
     ):  # fmt: skip
-        """The acknowledgement of an update, a whole packet; its options come back unless others are given."""
+        """The acknowledgement of an update, a whole packet; its options come back unless others are given,
+        after those of `before`."""
         number = update.message.sequence if sequence is None else sequence
         data = struct.pack("!BBHH", status, 0, number, lifetime)
         if options is None:
-            options = answers(update)
+            options = (*before, *answers(update))
         stamp = update.message.option(MessageIdentifier).timestamp
         care_of_address = str(update.source)
         if authentic:
@@ -126,18 +125,30 @@ class HomeAgent:
             send_raw(self.node, data)
 
     def accept_all(self, mn, **changes):
-        """Answer until the mobile node is content."""
-        answered = 0
+        """Answer until the mobile node is content; how many Binding Updates that took."""
+        answered = []
 
-        def content():
+        def reply(update):
+            answered.append(update)
+            return self.acknowledgement(update, **changes)
+
+        self.until(lambda: registered(mn), reply)
+        return len(answered)
+
+    def until(self, condition, reply, after=0):
+        """Answer each Binding Update after the first `after` ones until the condition is true; its value. The
+        first one alone will not do: on a slow machine there is another before it is answered, and only an
+        answer to the last one counts."""
+        answered = after
+
+        def met():
             nonlocal answered
             for update in self.updates()[answered:]:
                 answered += 1
-                self.send(self.acknowledgement(update, **changes))
-            return registered(mn)
+                self.send(reply(update))
+            return condition()
 
-        wait_for(content)
-        return answered
+        return wait_for(met)
 
     def close(self):
         self.node.shell(f"nft delete table ip6 {self._table}")
@@ -210,7 +221,7 @@ class Correspondent:
                 self.send(reply(packet))
         self._taken = len(messages)
 
-    def until(self, condition, seconds: float = 10.0):
+    def until(self, condition, seconds: float = 30.0):
         """Serve until the condition is true; its value."""
 
         def met():
@@ -219,7 +230,7 @@ class Correspondent:
 
         return wait_for(met, seconds)
 
-    def next(self, kind: int, after: int = 0, seconds: float = 10.0):
+    def next(self, kind: int, after: int = 0, seconds: float = 30.0):
         """The message of this kind that comes after the first `after` ones."""
         return self.until(lambda: self.messages(kind)[after:], seconds)[0]
 

@@ -92,9 +92,7 @@ class PeerNetwork(AgentNetwork):
             mn = stack.enter_context(Agent(self.mn, self.folder, first=more))
             peer = stack.enter_context(Agent(self.peer, self.folder, first=more + of_peer, text=peer_text))
             for agent in (mn, peer):
-                wait_for(
-                    lambda agent=agent: len([b for b in agent.ask("bindings") if b["registered"]]) == 2, 20
-                )
+                wait_for(lambda agent=agent: len([b for b in agent.ask("bindings") if b["registered"]]) == 2)
             yield mn, peer
 
     def addresses(self) -> tuple[str, str]:

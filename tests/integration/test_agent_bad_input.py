@@ -3,6 +3,7 @@ and nothing changed."""
 
 import itertools
 import struct
+import time
 from ipaddress import IPv6Address, IPv6Network
 
 import pytest
@@ -26,6 +27,7 @@ from signalling import (
     with_options,
 )
 
+from testbed.agent.drops import MAX_PROBLEMS_PER_SENDER_PER_S
 from testbed.wire.icmpv6 import HomeAgentAddressDiscoveryReply
 from testbed.wire.message import (
     BindingAcknowledgement,
@@ -271,9 +273,11 @@ def test_floods_of_malformed_messages(bench):
         ipv6_packet(source, bench.destination, bench.header(HOTI, payload=6))
         for source in ("::1", "fe80::7", "ff0e::1", "::")
     ]
+    begun = time.monotonic()
     bench.sender.send(*[bad] * 100)
     wait_for(lambda: bench.malformed() == 100)
-    assert 0 < len(bench.sender.problems()) <= 30
+    seconds = int(time.monotonic() - begun) + 2
+    assert 0 < len(bench.sender.problems()) <= min(MAX_PROBLEMS_PER_SENDER_PER_S * seconds, 99)
     sent = bench.messages()["problems_sent"]
     for data in elsewhere:
         bench.sender.send(data)
@@ -306,10 +310,10 @@ def test_what_is_ignored(bench, change):
         assert isinstance(answer.message, BindingAcknowledgement) and answer.message.status == 0
         assert bench.agent.ask("bindings")[0]["lifetime_s"] == 100
     else:
-        sent = bench.messages()["sent"]
+        sent = bench.messages()["sent"]  # and how many more depends on how soon there is an answer
         request = ipv6_packet(HOME_AGENT, bench.destination, header(BRR), routing_address=HOME_ADDRESS)
         bench.sender.send(request)
-        wait_for(lambda: bench.messages()["sent"] == sent + 1)
+        wait_for(lambda: bench.messages()["sent"] > sent)
         wait_for(bench._registered)
         bench.unchanged()
     assert bench.malformed() == 0

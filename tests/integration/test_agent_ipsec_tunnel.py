@@ -50,7 +50,7 @@ def agents(network, tmp_path, request):
         mobile_node(network, tmp_path, tunnel=True, more=backend) as mn,
         Agent(network.cn, tmp_path) as cn,
     ):
-        wait_for(lambda: registered(mn), 20)
+        wait_for(lambda: registered(mn))
         yield ha, mn, cn
         assert mn.stop() == 0 and ha.stop() == 0
     network.take_away("wlan")
@@ -61,7 +61,7 @@ def agents(network, tmp_path, request):
 def have_tested(mn, correspondent):
     """Have a Home Test with this address of the correspondent node."""
     mn.ask("optimise", address=correspondent)
-    wait_for(lambda: correspondent in [e["peer"] for e in mn.events("home-test-received")], 20)
+    wait_for(lambda: correspondent in [e["peer"] for e in mn.events("home-test-received")])
 
 
 def outer(packets):
@@ -93,7 +93,7 @@ def test_home_test(network, wire, agents, tmp_path):
     wlan, cellular = (network.address(f"mn-{name}") for name in ("wlan", "cellular"))
     plain = Capture(network.cn, "eth0")
     have_tested(mn, CORRESPONDENT)
-    wait_for(lambda: {b["care_of_address"] for b in cn.ask("bindings")} == {wlan, cellular}, 20)
+    wait_for(lambda: {b["care_of_address"] for b in cn.ask("bindings")} == {wlan, cellular})
     packets = wire.packets()
     # the correspondent node gets what it always gets: from the home address, and answers to it
     kinds = {(data[8:24], data[42]) for data in plain.packets() if data[6] == MOBILITY}
@@ -122,17 +122,17 @@ def test_movement(network, wire, agents):
     before = outer(wire.packets())
     network.set_link("cellular", False)
     try:
-        wait_for(lambda: {b["care_of_address"] for b in ha.ask("bindings")} == {wlan}, 20)
-        wait_for(lambda: registered(mn), 20)
+        wait_for(lambda: {b["care_of_address"] for b in ha.ask("bindings")} == {wlan})
+        wait_for(lambda: registered(mn))
         wire.packets()
         have_tested(mn, SECOND)
+        after = outer(wire.packets())
     finally:
         network.set_link("cellular", True)
-    after = outer(wire.packets())
     for (_, spi, *_), ends in zip(ipsec.TUNNEL, ((wlan, HOME_AGENT), (HOME_AGENT, wlan)), strict=True):
         assert {entry[:2] for entry in after[spi]} == {ends}
         assert max(n for *_, n in before[spi]) < min(n for *_, n in after[spi])
-    wait_for(lambda: registered(mn), 20)
+    wait_for(lambda: registered(mn))
 
 
 @requirement("RFC 6275 §10.4.5: what is reverse tunnelled without ESP is discarded, where policy says so")
@@ -163,19 +163,19 @@ def test_returning_home(network, wire, agents):
     ha, mn, cn = agents
     assert (policies(network.mn), policies(network.ha)) == (2, 2)
     have_tested(mn, CORRESPONDENT)
-    wait_for(lambda: len(cn.ask("bindings")) == 2, 20)
+    wait_for(lambda: len(cn.ask("bindings")) == 2)
     before = outer(wire.packets())
     network.bring_home("wlan")
     try:
-        wait_for(lambda: ha.ask("bindings") == [] and mn.ask("status")["at_home"] == "mn-wlan", 30)
+        wait_for(lambda: ha.ask("bindings") == [] and mn.ask("status")["at_home"] == "mn-wlan")
         wait_for(lambda: (policies(network.mn), policies(network.ha)) == (0, 0))
         network.mn.shell(f"ping -c 2 -W 2 -I {HOME_ADDRESS} 2001:db8:100::2")
         network.hn.shell(f"ping -c 2 -W 2 {HOME_ADDRESS}")
-        wait_for(lambda: cn.ask("bindings") == [], 20)  # by a Home Test on the home link
+        wait_for(lambda: cn.ask("bindings") == [])  # by a Home Test on the home link
         assert set(outer(wire.packets())) <= {spi for _, spi, *_ in ipsec.TRANSPORT}
     finally:
         network.take_away("wlan")
-    wait_for(lambda: len(ha.ask("bindings")) == 2 and registered(mn), 30)
+    wait_for(lambda: len(ha.ask("bindings")) == 2 and registered(mn))
     assert (policies(network.mn), policies(network.ha)) == (2, 2)
     wire.packets()
     have_tested(mn, SECOND)
@@ -204,19 +204,19 @@ def test_played_back(network, wire, agents):
         agent.process.kill()
         agent.process.wait()
         agent.start()
-    wait_for(lambda: registered(mn), 20)
+    wait_for(lambda: registered(mn))
     play()
     assert mn.stop() == 0 and ha.stop() == 0  # ended: what was received is in the file
     ha.start()
     mn.start()
-    wait_for(lambda: registered(mn), 20)
+    wait_for(lambda: registered(mn))
     play()
 
 
 def test_nothing_stays(network, tmp_path):
     untouched = {node: node.shell(LISTING) for node in (network.mn, network.ha)}
     with home_agent(network, tmp_path, tunnel=True) as ha, mobile_node(network, tmp_path, tunnel=True) as mn:
-        wait_for(lambda: registered(mn), 20)
+        wait_for(lambda: registered(mn))
         assert (policies(network.mn), policies(network.ha)) == (2, 2)
         assert mn.stop() == 0 and ha.stop() == 0
     for node, before in untouched.items():

@@ -43,7 +43,7 @@ def optimise_both(network, mn, peer):
         assert result.returncode == 0, result.stderr
     for agent, flows in ((mn, {1: [], 2: [1]}), (peer, {1: [1], 2: []})):
         wait_for(
-            lambda agent=agent, flows=flows: {b["bid"]: b["flows"] for b in agent.ask("cache")} == flows, 20
+            lambda agent=agent, flows=flows: {b["bid"]: b["flows"] for b in agent.ask("cache")} == flows
         )
 
 
@@ -134,7 +134,7 @@ def test_handover_of_one(network):
         serve(network.peer, UDP_ECHO, theirs, "5001")
         network.set_link("cellular", False)
         wlan = network.address("mn-wlan")
-        wait_for(lambda: {b["care_of_address"] for b in peer.ask("cache")} == {wlan}, 20)
+        wait_for(lambda: {b["care_of_address"] for b in peer.ask("cache")} == {wlan})
         captures = {
             "mn-wlan": Capture(network.mn, "mn-wlan"), "peer-wlan": Capture(network.peer, "peer-wlan")
         }  # fmt: skip
@@ -154,11 +154,11 @@ def test_both_move_at_once(network):
         exchange(network, 5001)
         network.ar.shell("ip link set cellular-mn down; ip link set wlan-peer down")
         wlan, other = network.address("mn-wlan"), network.peer_address("other")
-        wait_for(lambda: {b["care_of_address"] for b in peer.ask("cache")} == {wlan}, 20)
-        wait_for(lambda: {b["care_of_address"] for b in mn.ask("cache")} == {other}, 20)
+        wait_for(lambda: {b["care_of_address"] for b in peer.ask("cache")} == {wlan})
+        wait_for(lambda: {b["care_of_address"] for b in mn.ask("cache")} == {other})
         for agent in (mn, peer):
             wait_for(lambda agent=agent: all(b["registered"] for r in agent.ask("routes")
-                                             for b in r["bindings"]), 20)  # fmt: skip
+                                             for b in r["bindings"]))  # fmt: skip
         captures = {
             "mn-wlan": Capture(network.mn, "mn-wlan"), "peer-other": Capture(network.peer, "peer-other")
         }  # fmt: skip

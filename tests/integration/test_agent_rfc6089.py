@@ -54,7 +54,7 @@ def test_a_life_of_flow_bindings(network, tmp_path):
         packets = [IPv6(data) for each in capture for data in each.packets() if data[6] in (43, 60)]
         _read_by_scapy_and_tshark(packets, tmp_path)
         assert mn.stop() == 0
-        assert ha.ask("bindings") == []
+        wait_for(lambda: ha.ask("bindings") == [])
 
 
 def _read_by_scapy_and_tshark(packets, folder):

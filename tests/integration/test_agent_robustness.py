@@ -3,6 +3,7 @@
 import struct
 import subprocess
 import sys
+import time
 from ipaddress import IPv6Address
 
 import pytest
@@ -10,6 +11,7 @@ from agent_network import HOME_ADDRESS, HOME_AGENT, ROOT, Agent
 from datapath_network import wait_for
 from signalling import BU, ipv6_packet, sign
 
+from testbed.agent.drops import REPORTS_BURST, REPORTS_PER_S
 from testbed.agent.mobility_socket import MobilitySocket
 from testbed.wire.codec import Codec
 from testbed.wire.message import Status, UnknownMessage
@@ -103,12 +105,14 @@ def test_every_truncation_of_a_binding_update_is_dropped(network, ha, sender):
 def test_a_flood_of_bad_packets_is_counted_and_reported_sparingly(network, ha, sender):
     _, good = binding_update(network)
     bad = good[:-1] + bytes([good[-1] ^ 1])
+    begun = time.monotonic()
     for _ in range(300):
         sender(bad)
     sender(good)
     wait_for(lambda: len(ha.ask("bindings")) == 1)
+    seconds = int(time.monotonic() - begun) + 1
     assert messages(ha)["malformed"] > 20
-    assert len(ha.events("message-dropped")) < 30
+    assert len(ha.events("message-dropped")) <= min(REPORTS_BURST + REPORTS_PER_S * seconds, 100)
 
 
 def test_each_message_is_taken_once_with_or_without_extension_headers(network, ha, sender):
@@ -149,6 +153,8 @@ def rename_home_link(network, before, after):
         f"ip link set {before} down; ip link set {before} name {after}; ip link set {after} up; "
         f"ip -6 addr add {HOME_AGENT}/64 dev {after} nodad"
     )
+    # even without duplicate address detection, the kernel takes a moment to bring an address into use
+    wait_for(lambda: "tentative" not in network.ha.shell(f"ip -6 addr show dev {after} to {HOME_AGENT}"))
 
 
 def test_what_the_kernel_does_not_take_is_refused_to_the_mobile_node(network, ha, sender):

@@ -3,7 +3,10 @@
 A case is named by its number; docs/ipv6-ready.md has all of them.
 """
 
+import contextlib
 import json
+import socket
+import struct
 from ipaddress import IPv6Address
 
 import pytest
@@ -18,6 +21,7 @@ ANYCAST = "2001:db8:100:0:fdff:ffff:ffff:fffe"
 DISCOVERING = MOBILE_NODE.replace(f'home_agent = "{HOME_AGENT}"', 'home_prefix = "2001:db8:100::/64"')
 REQUEST = 144
 SOLICITATION, ADVERTISEMENT = 135, 136
+RTM_NEWADDR, RTMGRP_IPV6_IFADDR = 20, 0x100  # linux/rtnetlink.h
 HOME, ALL_NODES = IPv6Address(HOME_ADDRESS), IPv6Address("ff02::1").packed
 
 
@@ -46,13 +50,13 @@ def home(network):
 
 @pytest.fixture
 def link(network):
-    """Neighbour Discovery on the home link about an address: what has been heard of one type."""
+    """Neighbour Discovery on the home link about an address: what has been heard of one type, and when."""
     capture = Capture(network.ha, "home0")
     heard = []
 
     def seen(kind, target=HOME):
-        heard.extend(capture.packets())
-        return [p for p in heard if p[6] == 58 and p[40] == kind and p[48:64] == target.packed]
+        heard.extend(capture.stamped())
+        return [(t, p) for t, p in heard if p[6] == 58 and p[40] == kind and p[48:64] == target.packed]
 
     yield seen
     capture.close()
@@ -84,16 +88,18 @@ def test_returning_home(network, tmp_path, away, home, link, returning):
         update = home.next_update()
         assert str(update.source) == HOME_ADDRESS and update.home_address is None
         assert update.message.lifetime_s == 0 and update.message.home_registration
-        solicitation = link(SOLICITATION)[0]
+        _, solicitation = link(SOLICITATION)[0]
         assert solicitation[8:24] == bytes(16) and solicitation[24:29] == b"\xff\x02\0\0\0"
         assert len(solicitation) == 64  # no option
         # the home agent's kernel looks for the home address to send the acknowledgement
         network.ha.shell(f"ip -6 neigh del proxy {HOME_ADDRESS} dev home0; ip -6 neigh flush dev home0")
-        home.send(home.acknowledgement(update, lifetime=0, options=[]))
-        wait_for(lambda: mn.events("deregistered"))
-        solicited = [p for p in link(ADVERTISEMENT) if p[24:40] != ALL_NODES]
+        home.until(
+            lambda: mn.events("deregistered"),
+            lambda update: home.acknowledgement(update, lifetime=0, options=[]),
+        )
+        solicited = [p for _, p in link(ADVERTISEMENT) if p[24:40] != ALL_NODES]
         assert solicited and all(p[44] & 0x40 and p[64:72] == b"\2\1" + mac for p in solicited)
-        claims = wait_for(lambda: [p for p in link(ADVERTISEMENT) if p[24:40] == ALL_NODES])
+        claims = wait_for(lambda: [p for _, p in link(ADVERTISEMENT) if p[24:40] == ALL_NODES])
         assert all(p[44] & 0xE0 == 0x20 and p[64:72] == b"\2\1" + mac for p in claims)
 
 
@@ -106,10 +112,33 @@ def own(network):
     network.mn.shell(f"ip -6 addr del {own}/64 dev mn-wlan")
 
 
+@pytest.fixture
+def put(network):
+    """What has become of the home address on mn-wlan: true where it was put there, false where it was taken
+    away, in order. The kernel keeps it for us."""
+    index = network.mn.run(lambda: socket.if_nametoindex("mn-wlan"))
+    reports = network.mn.socket(socket.SOCK_RAW, socket.NETLINK_ROUTE, socket.AF_NETLINK)
+    reports.bind((0, RTMGRP_IPV6_IFADDR))
+    reports.setblocking(False)
+    found = []
+
+    def changes():
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                report = reports.recv(65536)
+                kind, interface = struct.unpack_from("=4xH14xI", report)
+                if HOME.packed in report and interface == index:
+                    found.append(kind == RTM_NEWADDR)
+        return found
+
+    yield changes
+    reports.close()
+
+
 @case("MN-2-2-2-1-008", what="status 133: the node looks for others that use its addresses before it does")
-def test_deregistration_rejected(network, tmp_path, away, home, link, returning, own):
+def test_deregistration_rejected(network, tmp_path, away, home, link, returning, own, put):
     def claims():
-        return [p for p in link(ADVERTISEMENT) if p[24:40] == ALL_NODES]
+        return [when for when, p in link(ADVERTISEMENT) if p[24:40] == ALL_NODES]
 
     def taken():
         return f"{HOME_ADDRESS}/128" in network.mn.shell("ip -6 addr show dev mn-wlan")
@@ -118,20 +147,24 @@ def test_deregistration_rejected(network, tmp_path, away, home, link, returning,
         assert away.next_update().message.link_local_compatibility
         away.accept_all(mn)
         returning()
-        update = home.next_update()
+        home.next_update()
         assert taken()  # the answer comes to it
         network.ha.shell(f"ip -6 neigh del proxy {HOME_ADDRESS} dev home0; ip -6 neigh flush dev home0")
         before = {target: len(link(SOLICITATION, target)) for target in (HOME, own)}
-        home.send(home.acknowledgement(update, status=133, lifetime=0, options=[]))
+        assert claims() == []
+        put().clear()
 
         def asked(target):
-            return [p for p in link(SOLICITATION, target)[before[target] :] if p[8:24] == bytes(16)]
+            return [(t, p) for t, p in link(SOLICITATION, target)[before[target] :] if p[8:24] == bytes(16)]
 
+        claimed = home.until(
+            claims, lambda update: home.acknowledgement(update, status=133, lifetime=0, options=[])
+        )
         for target in (HOME, own):
-            assert len(wait_for(lambda t=target: asked(t))[0]) == 64
-        assert not taken() and claims() == []
-        wait_for(taken)
-        wait_for(claims)
+            when, solicitation = asked(target)[0]
+            assert len(solicitation) == 64
+            assert claimed[0] - when > 0.9  # RetransTimer is 1 s
+        assert taken() and put() == [False, True]
 
 
 @case("MN-3-1-1-1-001", what="a home address that is formed on the home link, after looking for other users")
@@ -146,7 +179,7 @@ def test_home_address_that_is_formed(network, tmp_path, away, home, link, return
         )
         formed = IPv6Address(wait_for(lambda: network.address("mn-wlan", "2001:db8:100:")))
         for target in (link_local_of(formed), formed):
-            wait_for(lambda t=target: [p for p in link(SOLICITATION, t) if p[8:24] == bytes(16)])
+            wait_for(lambda t=target: [p for _, p in link(SOLICITATION, t) if p[8:24] == bytes(16)])
         text = MOBILE_NODE.replace(HOME_ADDRESS, str(formed))
         with Agent(network.mn, tmp_path, text=text) as mn:
             wait_for(lambda: mn.ask("status")["at_home"] == "mn-wlan")

@@ -47,19 +47,21 @@ def test_lifetime_of_the_care_of_address(network, ha, tmp_path):
 def test_lifetime_of_the_home_address(network, ha, tmp_path):
     with Agent(network.mn, tmp_path, first="lifetime_s = 400\n") as mn:
         solicitation = solicits(ha, mn, lifetime=1)
-        count = len(ha.updates())
         ha.send(ha.prefix_advertisement(solicitation, valid_s=VALID_S // 2))
-        wait_for(lambda: mn.ask("status")["home_prefixes"])
-        assert VALID_S // 4 <= ha.next_update(count).message.lifetime_s <= VALID_S // 2
+        (told,) = wait_for(lambda: mn.events("home-prefixes-advertised"))
+        sent = wait_for(lambda: mn.events("binding-update-sent", since=told["t"]))[0]
+        update = wait_for(lambda: [u for u in ha.updates() if u.message.sequence == sent["sequence"]])[0]
+        assert VALID_S // 4 <= update.message.lifetime_s <= VALID_S // 2
 
 
 @case("MN-4-1-1-1-004", what="the first retransmission of a solicitation after 3 s, then twice that")
 def test_solicitations_again(network, ha, tmp_path):
     with Agent(network.mn, tmp_path) as mn:
         solicits(ha, mn)
-        ha.next_icmp(SOLICITATION, after=2, seconds=15)
+        ha.next_icmp(SOLICITATION, after=2)
         (first, a), (second, b), (third, c) = ha.icmp(SOLICITATION)[:3]
-        assert 2.9 < second - first < 3.8 and 5.9 < third - second < 7
+        # no earlier; how much later is a matter of the machine, up to what the next step would be
+        assert 2.9 < second - first < 6 and 5.9 < third - second < 12
         assert a.message.identifier == b.message.identifier == c.message.identifier
 
 
@@ -72,10 +74,18 @@ def test_advertisements(network, ha, tmp_path, changes):
         solicitation = solicits(ha, mn)
         ha.send(ha.prefix_advertisement(solicitation, valid_s=5, **changes))
         wait_for(lambda: mn.ask("status")["home_prefixes"])
-        again = ha.next_icmp(SOLICITATION, after=1)
-        assert again.message.identifier != solicitation.message.identifier
-        (first, _), (second, _) = ha.icmp(SOLICITATION)[:2]
-        assert second - first > 3.9
+        number, first = solicitation.message.identifier, ha.icmp(SOLICITATION)[0][0]
+        anew = wait_for(lambda: [t for t, p in ha.icmp(SOLICITATION) if p.message.identifier != number])[0]
+        assert anew - first > 3.9
+        # one more of the same number only if it took that long to answer the first one
+        (advertised,) = mn.events("home-prefixes-advertised")
+        again = [e for e in mn.events("mobile-prefix-solicitation-sent") if e["identifier"] == number][1:]
+        assert all(event["t"] < advertised["t"] for event in again)
+
+
+def all_told(mn):
+    """Whether the correspondent node has acknowledged all care-of addresses."""
+    return all(b["registered"] for route in mn.ask("routes") for b in route["bindings"])
 
 
 @case("MN-3-1-2-2-001", what="a Binding Update to a correspondent node when the home prefix ends earlier")
@@ -93,16 +103,17 @@ def test_correspondents_are_told(network, tmp_path, carrier):
             Agent(network.ha, tmp_path, first="prefix_interval_s = [0, 1]\n") as ha,
             Agent(network.mn, tmp_path, more, "lifetime_s = 400\n") as mn,
         ):
-            cn.until(lambda: registered(mn) and len(cn.messages(BU)) == 2)
+            cn.until(lambda: registered(mn) and all_told(mn))
             first = cn.messages(BU)
+            assert {str(update.source) for update in first} == set(addresses)
             assert all(update.message.lifetime_s > 300 for update in first)
             ha.ask("home-prefix", prefix="2001:db8:100::/64", valid_s=100, preferred_s=100)
-            cn.until(lambda: len(cn.messages(BU)) >= 4)
-            for update in cn.messages(BU)[2:4]:
+            cn.until(lambda: {str(u.source) for u in cn.messages(BU)[len(first) :]} == set(addresses))
+            for update in cn.messages(BU)[len(first) :]:
                 assert 60 < update.message.lifetime_s <= 100
-                assert str(update.destination) == CORRESPONDENT and str(update.source) in addresses
+                assert str(update.destination) == CORRESPONDENT
             numbers = [update.message.sequence for update in cn.messages(BU)]
-            assert [(b - a) % 65536 for a, b in zip(numbers, numbers[1:], strict=False)] == [1] * 3
+            assert {(b - a) % 65536 for a, b in zip(numbers, numbers[1:], strict=False)} == {1}
     finally:
         network.mn.shell("echo 1 | tee /proc/sys/net/ipv6/conf/mn-*/accept_ra")
         cn.close()

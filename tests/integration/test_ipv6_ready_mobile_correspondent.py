@@ -186,7 +186,7 @@ def test_updates_before_the_home_registration_is_over(peer, home, mn, care_of_ad
     peer.away.send(peer.echo(AWAY, CORRESPONDENT))
     home.until(lambda: optimised(mn))
     before = len(home.messages(BU))
-    update = home.next(BU, before, 30)
+    update = home.next(BU, before)
     assert 0 < update.message.lifetime_s <= 20 and str(update.home_address) == HOME_ADDRESS
     assert mn.events("binding-expired") == [] and mn.ask("status")["registered"]
 
@@ -199,5 +199,5 @@ def test_updates_when_the_home_prefix_ends_earlier(peer, home, ha, mn, care_of_a
     home.until(lambda: optimised(mn))
     before = len(home.messages(BU))
     assert ha.flowbind("home-prefix", "2001:db8:100::/64", "--valid", "12").returncode == 0
-    update = home.next(BU, before, 30)
+    update = home.next(BU, before)
     assert 0 < update.message.lifetime_s <= 12

@@ -5,6 +5,7 @@ A case is named by its number; docs/ipv6-ready.md has all of them.
 
 import os
 import signal
+import time
 from ipaddress import IPv6Address
 
 import pytest
@@ -39,19 +40,33 @@ def agents(network, tmp_path):
 
 @pytest.fixture
 def solicited(network):
-    """Whether a Neighbour Solicitation for the router's global address has been seen, on either link."""
+    """When Neighbour Solicitations for the router's global address have been on either link."""
     captures = [Capture(network.ar, name) for name in ("wlan", "other")]
     heard = []
     target = IPv6Address(ROUTER).packed
 
     def seen():
         for capture in captures:
-            heard.extend(capture.packets())
-        return any(p[6] == 58 and p[40] == 135 and p[48:64] == target for p in heard)
+            heard.extend(capture.stamped())
+        return sorted(t for t, p in heard if p[6] == 58 and p[40] == 135 and p[48:64] == target)
 
     yield seen
     for capture in captures:
         capture.close()
+
+
+@pytest.fixture
+def advertised(network):
+    """When Router Advertisements have come to the mobile node on the first link."""
+    capture = Capture(network.mn, "mn-wlan")
+    heard = []
+
+    def seen():
+        heard.extend(t for t, p in capture.stamped() if p[6] == 58 and p[40] == 134)
+        return heard
+
+    yield seen
+    capture.close()
 
 
 def bound(ha):
@@ -64,12 +79,12 @@ def test_another_network(network, agents, solicited):
     ha, mn = agents
     network.plug("wlan", "other")
     wait_for(solicited)
-    wait_for(lambda: bound(ha).startswith(NEW), 15)
+    wait_for(lambda: bound(ha).startswith(NEW))
     assert wait_for(lambda: mn.events("router-lost"))  # at either of its addresses
     assert not mn.events("link-lost")
     network.mn.shell(f"ping -c 2 -W 2 -I {bound(ha)} 2001:db8:203::1")
     network.plug("wlan", "wlan")
-    wait_for(lambda: bound(ha).startswith(OLD), 15)
+    wait_for(lambda: bound(ha).startswith(OLD))
     wait_for(lambda: registered(mn))
 
 
@@ -88,12 +103,16 @@ def test_another_router(network, agents, solicited):
 
 
 @pytest.mark.requirement("RFC 6275 §11.5.1: advertisements that do not come: is the router still reachable?")
-def test_a_router_that_falls_silent(network, tmp_path, agents, solicited):
+def test_a_router_that_falls_silent(network, tmp_path, agents, advertised, solicited):
+    """Three advertisements have to be missing, at 0.5 s."""
     ha, mn = agents
     before = bound(ha)
-    assert not solicited()
+    wait_for(advertised)
     os.kill(int((tmp_path / "radvd.pid").read_text()), signal.SIGKILL)
-    wait_for(solicited)
+    silent = time.time()
+    wait_for(lambda: [t for t in solicited() if t > silent])
+    for t in solicited():
+        assert not [heard for heard in advertised() if t - 1.4 < heard < t]
     assert bound(ha) == before and not mn.events("router-lost")  # it answers
 
 
@@ -101,19 +120,19 @@ def test_a_router_that_falls_silent(network, tmp_path, agents, solicited):
 def test_a_link_that_is_back(network, agents, solicited):
     ha, mn = agents
     before = bound(ha)
-    assert not solicited()
     network.set_link("wlan", False)
     wait_for(lambda: bound(ha) != before)
+    back = time.time()
     network.set_link("wlan", True)
     wait_for(lambda: bound(ha) == before)
-    assert solicited()
+    assert [t for t in solicited() if t > back]
     # in another network, the old care-of address is not announced
     network.set_link("wlan", False)
     wait_for(lambda: bound(ha) != before)
     network.plug("wlan", "other")
     since = mn.events("care-of-address-lost")[-1]["t"]
     network.set_link("wlan", True)
-    wait_for(lambda: bound(ha).startswith(NEW), 15)
+    wait_for(lambda: bound(ha).startswith(NEW))
     sent = mn.events("binding-update-sent", since=since)
     assert all(before not in event["bids"].values() for event in sent)
 
@@ -128,9 +147,9 @@ def test_router_without_another(network, agents):
         wait_for(
             lambda: network.mn.shell("ping -c 1 -W 1 -I mn-wlan 2001:db8:ff01::1", check=False)
             and not bound(ha).startswith(OLD),
-            20,
+            60,
         )
         assert wait_for(lambda: mn.events("router-lost")) and bound(ha).startswith("2001:db8:202:")
     finally:
         network.ar.shell("ip link set wlan-mn master wlan")
-    wait_for(lambda: bound(ha) == before, 15)
+    wait_for(lambda: bound(ha) == before)

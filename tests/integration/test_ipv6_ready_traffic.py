@@ -76,7 +76,7 @@ def test_packet_after_the_registration(cn, mn):
     cn.until(lambda: not optimised(mn))
     tests = len(cn.messages(HOTI)), len(cn.messages(COTI))
     assert cn.way() == "tunnel"
-    cn.until(lambda: len(cn.messages(HOTI)) > tests[0] and len(cn.messages(COTI)) > tests[1], 30)
+    cn.until(lambda: len(cn.messages(HOTI)) > tests[0] and len(cn.messages(COTI)) > tests[1])
 
 
 @case("MN-2-1-1-2-028", what="a tunnelled packet to another address: no answer, no tests")
