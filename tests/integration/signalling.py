@@ -1,6 +1,7 @@
 """Mobility messages that tests make themselves, octet by octet, and what comes back for them.
 
-Class: `Signaller`. Functions: `mobility_header`, `with_options`, `sign`, `ipv6_packet`, `parameter_problems`.
+Class: `Signaller`. Functions: `mobility_header`, `with_options`, `sign`, `stamped_at`, `ipv6_packet`,
+`parameter_problems`.
 Checksums and authenticators are computed here, apart from what the agents compute.
 """
 
@@ -17,6 +18,7 @@ from datapath_network import Capture, Namespace, ipv6
 from testbed.agent.mobility_socket import MobilitySocket
 from testbed.wire.codec import Codec
 from testbed.wire.error import ParseError
+from testbed.wire.option import MessageIdentifier
 from testbed.wire.packet import Packet, parse_packet
 
 SPI = 1000
@@ -82,6 +84,12 @@ def resign(header: bytes, end: int, care_of_address: str, key: str = KEY, home: 
     covered = addresses + header[:4] + b"\0\0" + header[6 : end - 12]
     proof = hmac.new(bytes.fromhex(key), covered, hashlib.sha1).digest()[:12]
     return header[: end - 12] + proof + header[end:]
+
+
+def stamped_at(packet: bytes) -> float:
+    """The time stamp of a message (RFC 4285 §6), in seconds: when its sender decided to send it. On a slow
+    machine it may have left later."""
+    return parse_packet(packet, Codec()).message.option(MessageIdentifier).timestamp / 2**32
 
 
 def ipv6_packet(
