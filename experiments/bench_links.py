@@ -92,7 +92,7 @@ def rate_case(mbit: float, seconds: float) -> Case:
 
 def loss_case(percent: float, seconds: float) -> Case:
     def measure(cable: Cable) -> list[Figure]:
-        arrivals = measure_delays(cable, LOSS_PACKETS, seconds / LOSS_PACKETS, PROBE_OCTETS)
+        arrivals = measure_delays(cable, LOSS_PACKETS, seconds / LOSS_PACKETS, PROBE_OCTETS, patience_s=3)
         return [Figure("lost", "%", arrivals.loss_percent, percent, LOSS_TOLERANCE_POINTS)]
 
     name = f"loss {percent} %, {LOSS_PACKETS} packets in {seconds} s"

@@ -11,11 +11,12 @@ import struct
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 from pathlib import Path
+from statistics import median
 
 from testbed.emulation.link_device import Device, Namespace
 from testbed.emulation.link_parameters import LinkError, LinkParameters
@@ -118,10 +119,11 @@ class Arrivals:
 
 
 def measure_delays(cable: Cable, packets: int, interval_s: float, octets: int = 200,
-                   patience_s: float = 1.0) -> Arrivals:
+                   patience_s: float = 10.0) -> Arrivals:
     """Send packets from the first end at regular times; see what arrives, and when.
 
-    octets: of the Ethernet frame; patience_s: the last packets may take that long.
+    A sender that was held up does not catch up: a burst would be other traffic than was asked for.
+    octets: of the Ethernet frame; patience_s: when nothing has come for so long, the rest is lost.
     """
     payload = bytes(octets - ETHERNET_IPV6_UDP_OCTETS - PROBE.size)
     numbers, delays = [], []
@@ -129,11 +131,12 @@ def measure_delays(cable: Cable, packets: int, interval_s: float, octets: int = 
         sender = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
     with sender, _receiver(cable.ends[1].namespace) as receiver:
         sender.connect((ADDRESSES[1], PORT))
-        begin = time.monotonic()
+        due = time.monotonic()
         for number in range(packets):
-            pause = begin + number * interval_s - time.monotonic()
-            if pause > 0:
-                time.sleep(pause)
+            now = time.monotonic()
+            if due > now:
+                time.sleep(due - now)
+            due = max(due, now - interval_s) + interval_s
             sender.send(PROBE.pack(number, time.clock_gettime_ns(time.CLOCK_REALTIME)) + payload)
         receiver.settimeout(patience_s)
         while len(numbers) < packets:
@@ -151,7 +154,7 @@ def measure_delays(cable: Cable, packets: int, interval_s: float, octets: int = 
 def measure_rate(cable: Cable, offered_mbit: float, seconds: float, octets: int = 1514) -> float:
     """Send more than the link takes from the first end; what the second end's device receives, in Mbit/s.
 
-    Counted over Ethernet frames, as in LinkParameters, while the queue is full.
+    Counted over Ethernet frames, as in LinkParameters, while the queue is full (see `_RateMeter`).
     """
     payload = bytes(octets - ETHERNET_IPV6_UDP_OCTETS)
     packets_per_s = offered_mbit * 1e6 / 8 / octets
@@ -161,18 +164,17 @@ def measure_rate(cable: Cable, offered_mbit: float, seconds: float, octets: int 
         receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # the device has counted a packet by then
         sender.connect((ADDRESSES[1], PORT))
         sent, begin = 0, time.monotonic()
-        counted_from = counted_octets = None
+        meter = None
         while True:
             now = time.monotonic()
             due = (now - begin) * packets_per_s
             while sent < due:
                 sender.send(payload)
                 sent += 1
-            if counted_from is None and now - begin > 0.2 + cable.parameters[0].delay_ms / 1e3:
-                counted_octets, counted_from = _received_octets(cable), time.monotonic()
-            if counted_from is not None and now - counted_from >= seconds:
-                counted_octets = _received_octets(cable) - counted_octets
-                return counted_octets * 8 / 1e6 / (time.monotonic() - counted_from)
+            if meter is not None and (rate := meter.rate_mbit()) is not None:
+                return rate
+            if meter is None and now - begin > 0.2 + cable.parameters[0].delay_ms / 1e3:
+                meter = _RateMeter(lambda: _received_octets(cable), seconds)
             time.sleep(0.0005)
 
 
@@ -180,8 +182,31 @@ def _received_octets(cable: Cable) -> int:
     return cable.ends[1].state().statistics["rx_octets"]
 
 
+class _RateMeter:
+    """The rate at which a counter of octets grows: the median of spans of 0.2 s, so that it does not matter
+    whether the link or who measures it stands still in one of them."""
+
+    _SPAN_S = 0.2
+
+    def __init__(self, count: Callable[[], int], seconds: float) -> None:
+        self._count = count
+        self._spans = max(round(seconds / self._SPAN_S), 1)
+        self._rates: list[float] = []
+        self._counted, self._from = count(), time.monotonic()
+
+    def rate_mbit(self) -> float | None:
+        """Call it often: Mbit/s once enough has been counted, None before."""
+        if time.monotonic() < self._from + self._SPAN_S:
+            return None
+        counted, now = self._count(), time.monotonic()
+        self._rates.append((counted - self._counted) * 8 / 1e6 / (now - self._from))
+        self._counted, self._from = counted, now
+        return median(self._rates) if len(self._rates) >= self._spans else None
+
+
 def measure_tcp(cable: Cable, seconds: float) -> float:
-    """What one TCP connection (cubic) from the first end to the second carries, Mbit/s of its payload."""
+    """What one TCP connection (cubic) from the first end to the second carries, Mbit/s of its payload (see
+    `_RateMeter`)."""
     with cable.ends[1].namespace.entered():
         listener = socket.create_server(("::", PORT), family=socket.AF_INET6)
     with cable.ends[0].namespace.entered():
@@ -202,15 +227,13 @@ def measure_tcp(cable: Cable, seconds: float) -> float:
         thread.start()
         data = bytes(1 << 18)
         warm_up = 0.5 + 20 * cable.parameters[0].delay_ms / 1e3
-        begin, counted, counted_from = time.monotonic(), 0, 0.0
-        while True:
+        begin, meter, rate = time.monotonic(), None, None
+        while rate is None:
             sender.send(data)
-            now = time.monotonic()
-            if not counted_from and now - begin >= warm_up:
-                counted, counted_from = received[0], now
-            elif counted_from and now - counted_from >= seconds:
-                rate = (received[0] - counted) * 8 / 1e6 / (now - counted_from)
-                break
+            if meter is not None:
+                rate = meter.rate_mbit()
+            elif time.monotonic() - begin >= warm_up:
+                meter = _RateMeter(lambda: received[0], seconds)
         receiver.shutdown(socket.SHUT_RDWR)
         thread.join()
         receiver.close()

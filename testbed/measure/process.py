@@ -50,15 +50,16 @@ class HostProcess:
         """Whether it has not ended yet."""
         return self._popen.poll() is None
 
-    def wait_ready(self, timeout_s: float = 10.0) -> None:
+    def wait_ready(self, timeout_s: float = 60.0) -> None:
         """Return once the process has said that it is ready."""
         deadline = time.monotonic() + timeout_s
         while b"ready\n" not in self._output:
-            if not self._read(deadline):
-                if time.monotonic() >= deadline:
-                    self.kill()
-                    raise MeasurementError(
-                        f"{self.name} was not ready within {timeout_s:g} s{self._complaint()}")
+            data = self._read(deadline)
+            if data is None:
+                self.kill()
+                raise MeasurementError(
+                    f"{self.name} was not ready within {timeout_s:g} s{self._complaint()}")
+            if not data:
                 self._popen.wait()
                 raise MeasurementError(f"{self.name} ended before it was ready{self._complaint()}")
 
@@ -99,15 +100,18 @@ class HostProcess:
         lines = self._output.decode(errors="replace").strip().splitlines()
         return json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
 
-    def _read(self, deadline: float) -> bool:
-        """Add to the output; False at its end or at the deadline."""
+    def _read(self, deadline: float) -> bytes | None:
+        """Add to the output, and return what has been added: nothing at its end; None at the deadline, if
+        there is nothing to be read even then."""
         stdout = self._popen.stdout
         if stdout.closed:
-            return False
+            return b""
         readable, _, _ = select.select([stdout], [], [], max(deadline - time.monotonic(), 0))
-        data = os.read(stdout.fileno(), 65536) if readable else b""
+        if not readable:
+            return None
+        data = os.read(stdout.fileno(), 65536)
         self._output += data
-        return bool(data)
+        return data
 
     def _complaint(self) -> str:
         self._stderr.seek(0)

@@ -54,7 +54,7 @@ def link_news(namespace):
     with namespace.entered():
         news = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
     news.bind((0, RTMGRP_LINK))
-    news.settimeout(5)
+    news.settimeout(30)
     with news:
         yield news
 
