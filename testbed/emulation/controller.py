@@ -16,7 +16,9 @@ from testbed.emulation.process import EmulationError
 from testbed.isolation import PRIVATE_DIRECTORY
 
 PROJECT = Path(__file__).resolve().parents[2]
-START_TIMEOUT_S = 20.0
+START_TIMEOUT_S = 60.0
+#: For an answer, and for the end: it takes its rules along then, from switches that may be slow.
+_PATIENCE_S = 30.0
 
 
 class FlowBindingController(Controller):
@@ -109,7 +111,7 @@ class FlowBindingController(Controller):
             return
         process.send_signal(number)
         try:
-            process.wait(5.0)
+            process.wait(_PATIENCE_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -118,7 +120,7 @@ class FlowBindingController(Controller):
     def ask(self, command: str) -> object:
         """The answer of its control socket. Raises EmulationError if it refuses, OSError if there is none."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(5.0)
+            connection.settimeout(_PATIENCE_S)
             connection.connect(self.control_socket)
             connection.sendall(json.dumps({"command": command}).encode() + b"\n")
             with connection.makefile() as lines:

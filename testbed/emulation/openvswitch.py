@@ -22,7 +22,7 @@ from testbed.emulation.process import EmulationError, end_processes, wait_until
 from testbed.isolation import PRIVATE_DIRECTORY
 
 SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 60.0
 BACKENDS = ("auto", "kernel", "user")
 #: Rules that belong to the switch itself; the cookie tells them from a controller's.
 BASE_COOKIE = 0xBA5E
@@ -129,7 +129,7 @@ class OpenVSwitchDaemon:
         self._spawn("ovs-vswitchd", self.database)
         # this waits until it has set up what the database asks for; no change, no waiting
         process = self._processes[-1].pid
-        self.vsctl("--timeout=10", "set", "Open_vSwitch", ".", f"external_ids:process={process}")
+        self.vsctl("--timeout=60", "set", "Open_vSwitch", ".", f"external_ids:process={process}")
 
     def kill_switching(self) -> None:
         """End ovs-vswitchd as a crash would."""

@@ -2,7 +2,6 @@
 
 import importlib.util
 import shutil
-import time
 
 import pytest
 
@@ -41,6 +40,12 @@ def needed_datapath(name):
     return name
 
 
+def datagrams_of(node):
+    """How many UDP datagrams the node has sent."""
+    counters = node.execute("cat", "/proc/net/snmp6").split()
+    return int(counters[counters.index("Udp6OutDatagrams") + 1])
+
+
 class ControllerNetwork:
     """A context manager; `controller` runs, the agents are registered. All waiting is for conditions."""
 
@@ -63,9 +68,9 @@ class ControllerNetwork:
             self.mn.await_care_of_addresses()
             self.start_home_agent()
             self.mn.start_agent(self.topology.mobile_node_configuration())
-            wait_until(self.is_registered, 15, "the registration of both care-of addresses")
-            wait_until(lambda: self.controller.ask("rules"), 10, "the binding at the controller")
-            wait_until(lambda: self.is_ready(), 10, "the readiness of all switches")
+            wait_until(self.is_registered, 30, "the registration of both care-of addresses")
+            wait_until(lambda: self.controller.ask("rules"), 30, "the binding at the controller")
+            wait_until(lambda: self.is_ready(), 30, "the readiness of all switches")
         except BaseException:
             self.network.stop()
             raise
@@ -92,7 +97,7 @@ class ControllerNetwork:
         homes = self.controller.ask("rules")
         return {flow["fid"]: flow for home in homes for flow in home["flows"]}
 
-    def await_mirrored(self, fid, timeout_s=10):
+    def await_mirrored(self, fid, timeout_s=30):
         return wait_until(
             lambda: self.flows().get(fid, {}).get("mirrored"), timeout_s, f"the rules of FID {fid}"
         )
@@ -126,9 +131,13 @@ class ControllerNetwork:
         )
 
     def run(self, seconds, *probes):
-        """Traffic for some seconds; returns the accounting of each probe."""
+        """As many packets as some seconds bring; returns the accounting of each probe."""
+        wanted = {node: datagrams_of(node) for node in (self.cn, self.mn)}
+        for probe in probes:
+            wanted[self.cn if probe.key.downlink else self.mn] += int(1000 * seconds / probe.spacing_ms)
         start_traffic(probes)
-        time.sleep(seconds)  # the traffic
+        for node, count in wanted.items():
+            wait_until(lambda n=node, c=count: datagrams_of(n) >= c, 60, f"the traffic of {node.name}")
         return self.finish(*probes)
 
     def finish(self, *probes):

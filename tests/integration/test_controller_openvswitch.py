@@ -1,5 +1,6 @@
 """Bindings mirrored into real switches: `ovs-ofctl dump-flows` and traffic say what happens."""
 
+import itertools
 import json
 import os
 import socket
@@ -20,7 +21,6 @@ from controller_network import (
 
 from testbed.emulation.controller import FlowBindingController
 from testbed.emulation.process import wait_until
-from testbed.measure.accounting import longest_gap
 from testbed.measure.traffic import start_traffic
 
 pytestmark = [needs_switches, needs_controller, pytest.mark.long]
@@ -52,7 +52,7 @@ def bound(network):
     yield bind
     for fid in fids:
         network.bind("remove", fid)
-    wait_until(lambda: not network.rules("s0", table=10)[1:], 10, "the removal of all rules")
+    wait_until(lambda: not network.rules("s0", table=10)[1:], 30, "the removal of all rules")
 
 
 def test_a_flow_binding_becomes_rules_of_the_core_and_of_its_access_network(network, bound):
@@ -64,8 +64,8 @@ def test_a_flow_binding_becomes_rules_of_the_core_and_of_its_access_network(netw
     assert "ipv6_src=2001:db8:100::100" in rule and "tp_dst=22" in rule and rule.endswith("actions=NORMAL")
     assert network.rules("s2", fid=1) == []
     network.bind("replace", 1, bids=["mn-cellular"])
-    wait_until(lambda: 'output:"s0-s2"' in network.rules("s0", fid=1)[0], 10, "the move of the rule")
-    wait_until(lambda: not network.rules("s1", fid=1), 10, "the removal of the old rule")
+    wait_until(lambda: 'output:"s0-s2"' in network.rules("s0", fid=1)[0], 30, "the move of the rule")
+    wait_until(lambda: not network.rules("s1", fid=1), 30, "the removal of the old rule")
     assert network.rules("s2", fid=1)[0].endswith("actions=NORMAL")
     assert network.has_foreign_rule()
 
@@ -79,7 +79,7 @@ def test_both_directions_pass_by_the_home_agent_and_nothing_is_lost(network, bou
     assert arrived.sent > 80 and arrived.lost == 0 and arrived.duplicates == 0
     assert network.ha_packets()[0] == before[0], "packets to the mobile node went through the home agent"
     sent = arrived.sent
-    wait_until(lambda: network.flows()[2]["packets"] >= sent, 10, "the count at the core switch")
+    wait_until(lambda: network.flows()[2]["packets"] >= sent, 30, "the count at the core switch")
     (arrived,) = network.run(1.0, up)
     assert arrived.sent > 80 and arrived.lost == 0
 
@@ -92,9 +92,9 @@ def test_an_answer_leaves_without_a_tunnel(network, bound):
     def packets(switch):  # a switch counts with some delay
         return sum(rule["packets"] for rule in network.flows()[3]["rules"] if rule["switch"] == switch)
 
-    wait_until(lambda: packets("core") >= 20, 10, "20 requests at the core switch")
+    wait_until(lambda: packets("core") >= 20, 30, "20 requests at the core switch")
     # the first answers may still take the tunnel
-    wait_until(lambda: packets("wlan") >= 18, 10, "18 answers at the access network's switch")
+    wait_until(lambda: packets("wlan") >= 18, 30, "18 answers at the access network's switch")
 
 
 def test_tcp_has_right_checksums_and_the_full_rate(network, bound):
@@ -102,7 +102,7 @@ def test_tcp_has_right_checksums_and_the_full_rate(network, bound):
     before = network.ha_packets()[0]
     server = network.cn.spawn("iperf3", "--server", "--one-off", log="iperf3-server.log")
     listening = ["ss", "-Hltn", "sport", "=", ":5201"]
-    wait_until(lambda: network.cn.execute(*listening), 10, "the iperf3 server")
+    wait_until(lambda: network.cn.execute(*listening), 30, "the iperf3 server")
     network.mn.execute(
         "iperf3",
         "--client",
@@ -114,8 +114,8 @@ def test_tcp_has_right_checksums_and_the_full_rate(network, bound):
         "--reverse",
         "--json",
     )
-    server.wait(10)
-    wait_until(lambda: network.flows()[4]["octets"] > 5_000_000, 10, "the count at the core switch")
+    server.wait(60)
+    wait_until(lambda: network.flows()[4]["octets"] > 5_000_000, 30, "the count at the core switch")
     assert network.ha_packets()[0] - before < 20, "only the handshake may pass the home agent"
 
 
@@ -140,8 +140,8 @@ def test_flowbind_rules_shows_bindings_beside_their_rules(network, bound):
                 flow["fid"]: flow for flow in json.loads(network.ha.execute("flowbind", "rules", "--json"))
             }
 
-        wait_until(lambda: listed()[18]["switches"]["packets"] == sent, 10, "the count of the switches")
-        wait_until(lambda: "SPI" in listed()[19]["reason"], 10, "the reason")
+        wait_until(lambda: listed()[18]["switches"]["packets"] == sent, 30, "the count of the switches")
+        wait_until(lambda: "SPI" in listed()[19]["reason"], 30, "the reason")
         assert listed()[18]["mirrored"] and not listed()[19]["mirrored"]
         text = network.ha.execute("flowbind", "rules", "--verbose")
         assert "udp_src=5018" in text and "home agent" in text
@@ -150,7 +150,7 @@ def test_flowbind_rules_shows_bindings_beside_their_rules(network, bound):
 
 
 def test_unused_groups_are_removed(network):
-    wait_until(lambda: "type=" not in network.daemon.ofctl("dump-groups", "s0"), 10, "the end of all groups")
+    wait_until(lambda: "type=" not in network.daemon.ofctl("dump-groups", "s0"), 30, "the end of all groups")
 
 
 def test_discard_is_done_by_the_core_switch(network, bound):
@@ -192,7 +192,7 @@ def test_packets_without_a_rule_are_filtered_by_their_source(network):
 
     before = refused()
     network.mn.execute("python", "-c", spoof, router)
-    wait_until(lambda: refused() > before, 5, "the refusal")
+    wait_until(lambda: refused() > before, 30, "the refusal")
 
 
 def test_a_handover_moves_the_rules(network, bound):
@@ -200,10 +200,10 @@ def test_a_handover_moves_the_rules(network, bound):
     link = next(link for link in network.network.links if link.intf1.name == "mn-wlan")
     link.set_carrier(False)
     try:
-        wait_until(lambda: 'output:"s0-s2"' in "".join(network.rules("s0", fid=9)), 10, "the rules' move")
+        wait_until(lambda: 'output:"s0-s2"' in "".join(network.rules("s0", fid=9)), 30, "the rules' move")
     finally:
         link.set_carrier(True)
-    wait_until(lambda: 'output:"s0-s1"' in "".join(network.rules("s0", fid=9)), 10, "the rules' return")
+    wait_until(lambda: 'output:"s0-s1"' in "".join(network.rules("s0", fid=9)), 30, "the rules' return")
 
 
 def test_rules_follow_within_50_ms_and_flows_that_stay_lose_nothing(network, bound):
@@ -217,7 +217,7 @@ def test_rules_follow_within_50_ms_and_flows_that_stay_lose_nothing(network, bou
         port = "s0-s2" if number % 2 == 0 else "s0-s1"
         network.bind("replace", 11, bids=["mn-cellular" if number % 2 == 0 else "mn-wlan"])
         output = f'output:"{port}"'
-        wait_until(lambda wanted=output: wanted in "".join(network.rules("s0", fid=11)), 10, "the change")
+        wait_until(lambda wanted=output: wanted in "".join(network.rules("s0", fid=11)), 30, "the change")
     (arrived,) = network.finish(stays)
     assert arrived.lost == 0 and arrived.duplicates == 0
     assert arrived.sent > 100
@@ -248,8 +248,8 @@ def test_a_crash_of_the_switches_is_survived(network, bound):
     network.daemon.start_switching()
     for switch in (network.s0, network.s1, network.s2):
         switch.put_base_rules()
-    wait_until(lambda: {s: network.rules(s) for s in wanted} == wanted, 20, "the rules' return")
-    wait_until(network.gate_is_open, 10, "the opening of the gate")
+    wait_until(lambda: {s: network.rules(s) for s in wanted} == wanted, 30, "the rules' return")
+    wait_until(network.gate_is_open, 30, "the opening of the gate")
     network.daemon.ofctl("add-flow", "s0", FOREIGN)
 
 
@@ -257,7 +257,7 @@ def test_rules_that_others_change_are_put_right_and_those_of_others_stay(network
     bound(13, **SSH)
     wanted = network.rules("s0")
     network.daemon.ofctl("del-flows", "s0", f"{OURS},table=10")
-    wait_until(lambda: network.rules("s0") == wanted, 10, "the repair")
+    wait_until(lambda: network.rules("s0") == wanted, 30, "the repair")
     assert network.has_foreign_rule()
 
 
@@ -277,13 +277,13 @@ def test_a_full_table_is_reported_leaves_nothing_behind_and_is_tried_again(netwo
     )
     try:
         network.bind("add", 14, bids=["mn-wlan"], **udp(5014))
-        wait_until(lambda: "table is full" in (network.flows()[14]["reason"] or ""), 10, "the report")
+        wait_until(lambda: "table is full" in (network.flows()[14]["reason"] or ""), 30, "the report")
         assert network.rules("s0", fid=14) == [], "half of it was installed"
         (arrived,) = network.run(0.5, network.probe("by the home agent", 5014))
         assert arrived.lost == 0
     finally:
         network.daemon.vsctl("clear", "Bridge", "s0", "flow_tables")
-    network.await_mirrored(14, timeout_s=20)
+    network.await_mirrored(14)
     network.bind("remove", 14)
 
 
@@ -293,17 +293,22 @@ def test_without_the_controller_the_home_agent_takes_over(network, bound):
     down, up = network.probe("down", 5015, 500.0), network.probe("up", 5016, 500.0, downlink=False)
     start_traffic([down, up])
     network.controller.kill()
-    wait_until(lambda: not network.gate_is_open(), 10, "the closing of the gate")
+    wait_until(lambda: not network.gate_is_open(), 30, "the closing of the gate")
     before = network.ha_packets()[0]
-    wait_until(lambda: network.ha_packets()[0] > before + 100, 10, "packets through the home agent")
+    wait_until(lambda: network.ha_packets()[0] > before + 100, 30, "packets through the home agent")
     arrived = network.finish(down, up)
     for one in arrived:
-        gap, _ = longest_gap(one.received_ns, int(one.sent_ns[0]), int(one.sent_ns[-1]))
-        assert gap < 1000
+        assert longest_loss(one) < 500, "a second's packets in a row"
     network.controller.start()
     network.await_mirrored(15)
-    wait_until(network.gate_is_open, 10, "the opening of the gate")
+    wait_until(network.gate_is_open, 30, "the opening of the gate")
     assert network.has_foreign_rule()
+
+
+def longest_loss(one):
+    """How many packets in a row were lost."""
+    arrived = [-1, *sorted(map(int, one.order)), one.sent]
+    return max(later - earlier - 1 for earlier, later in itertools.pairwise(arrived))
 
 
 def test_the_controller_takes_its_rules_along_when_it_ends(network, bound):
@@ -319,7 +324,7 @@ def test_the_controller_takes_its_rules_along_when_it_ends(network, bound):
 def test_the_home_agents_end_ends_the_rules_and_its_return_brings_them_back(network, bound):
     bound(17, **SSH)
     network.ha.kill_agent()
-    wait_until(lambda: not network.rules("s0", fid=17), 10, "the end of the rules")
+    wait_until(lambda: not network.rules("s0", fid=17), 30, "the end of the rules")
     network.start_home_agent()  # it takes up the promises of its earlier life
     network.await_mirrored(17)
 
@@ -358,10 +363,10 @@ def test_a_malformed_feed_does_not_end_the_controller(tmp_path):
         controller = FlowBindingController("nonsense", fabric=fabric, log_directory=tmp_path)
         controller.start()
         try:
-            thread.join(10)
+            thread.join(30)
             assert not thread.is_alive()
             wait_until(
-                lambda: controller.log_file.read_text().count("is not understood") >= 2, 10, "complaints"
+                lambda: controller.log_file.read_text().count("is not understood") >= 2, 30, "complaints"
             )
             assert controller.ask("status")["bindings"] == 0
         finally:

@@ -22,4 +22,4 @@ def test_the_same_app_runs_on_ryu(tmp_path):
         (arrived,) = network.run(0.5, network.probe("copies", 5001))
         assert arrived.lost == 0 and arrived.duplicates == arrived.sent
         network.daemon.ofctl("del-flows", "s0", f"{OURS},table=10")
-        wait_until(lambda: network.rules("s0", fid=1), 15, "the repair")
+        wait_until(lambda: network.rules("s0", fid=1), 30, "the repair")
