@@ -21,6 +21,7 @@ from testbed.report.result import read_result, write_result
 CORRESPONDENT, HOME_ADDRESS = "2001:db8:300::2", "2001:db8:100::100"
 #: Longer than a machine that stands still at times does so.
 CUT_S = 2.5
+TICK_S = 0.02
 CARE_OF = {"mn-wlan": "2001:db8:201::100", "mn-cellular": "2001:db8:202::100"}
 
 
@@ -113,9 +114,11 @@ def network():
     network.close()
 
 
-def until(moment: float) -> None:
-    """The traffic itself takes this time."""
-    time.sleep(max(moment - time.monotonic(), 0))
+def go_on_for(seconds: float) -> None:
+    """The traffic itself takes this time, in which the machine runs: nothing is sent while it stands still.
+    """
+    for _ in range(int(seconds / TICK_S)):
+        time.sleep(TICK_S)
 
 
 def test_a_move_between_paths_from_traffic_to_result(network, tmp_path):
@@ -142,14 +145,14 @@ def test_a_move_between_paths_from_traffic_to_result(network, tmp_path):
     start_traffic(traffic)
     started_s = time.monotonic()
 
-    until(started_s + 1.5)
+    go_on_for(1.5)
     move_s = time.monotonic()
     network.use("mn-cellular")
     moved_s = time.monotonic()
     events = tmp_path / "events.jsonl"
     cause = {"t": move_s, "node": "experiment", "event": "flow-replace", "fid": 1}
     events.write_text(json.dumps(cause) + "\n")
-    until(moved_s + 1.5)
+    go_on_for(1.5)
 
     assert stop_traffic(traffic) == {}
     end_s = time.monotonic()
@@ -171,7 +174,7 @@ def test_a_move_between_paths_from_traffic_to_result(network, tmp_path):
     assert result.metadata["hosts"]["cn"]["sysctls"]["net.ipv6.conf.all.forwarding"] == "1"
 
     voip = result.flow("voip")
-    assert voip.fid == 1 and voip.sent > 50 and voip.received == voip.sent
+    assert voip.fid == 1 and voip.sent > 100 and voip.received == voip.sent
     assert voip.lost == voip.duplicates == voip.reordered == 0
     assert voip.lost_at.sender == voip.lost_at.link == voip.lost_at.receiver == 0
     assert 15 < voip.interruption_ms < 200 + still_ms and voip.one_way_delay_ms.p50 < 5
@@ -242,11 +245,11 @@ def test_traffic_survives_an_interruption_and_its_loss_is_where_it_happened(netw
         capture.wait_ready()
     origin_s = time.monotonic()
     start_traffic(traffic)
-    until(time.monotonic() + 1)
+    go_on_for(1)
     cut_s = time.monotonic() - origin_s
     network.cut()
     is_cut_s = time.monotonic() - origin_s
-    until(time.monotonic() + CUT_S)
+    go_on_for(CUT_S)
     network.use("mn-cellular")
     dead_s = time.monotonic() - origin_s - cut_s
     carried, deadline = network.carried("mn-cellular"), time.monotonic() + 60

@@ -52,7 +52,6 @@ def test_it_switches(network, size):
 def test_rules_decide_and_count(network):
     network.daemon.ofctl("add-flow", "s1", "priority=9,icmp6,icmp_type=128,actions=drop")
     # the datapath has rules of its own, which follow a moment later
-    wait_until(lambda: " 100% packet loss" in ping(network), 30, "the end of all answers")
-    wait_until(lambda: counted(network) >= 3 or not ping(network), 30, "the count of what was dropped")
+    wait_until(lambda: " 100% packet loss" in ping(network) and counted(network) >= 3, 30, "the drops' count")
     network.daemon.ofctl("del-flows", "s1", "icmp6,icmp_type=128")
     wait_until(lambda: " 0% packet loss" in ping(network), 30, "the return of answers")
