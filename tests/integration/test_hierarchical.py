@@ -10,7 +10,7 @@ from datapath_bed import udp
 from datapath_network import ipv6, needed
 from hierarchical_bed import CORRESPONDENT, HOME_ADDRESS, counted, settled
 from node_capture import NodeCapture
-from observations import answered, bound, events
+from observations import answered, bound, events, registered
 
 from testbed.emulation.network import Network
 from testbed.emulation.node import AccessRouter
@@ -179,6 +179,7 @@ def test_a_network_without_anchor_point(network, agents):
         wait_until(lambda: set(bound(ha).values()) == {str(network["mn"].care_of_address("mn-wlan"))}, 30,
                    "the registration with the home agent")
         wait_until(lambda: [flow["fid"] for flow in ha.ask("flows")] == [1], 30, "the flow binding there")
+        wait_until(lambda: registered(mn), 30, "the answer")
         assert "anchor_point" not in mn.ask("status")
         assert answered(network["cn"], HOME_ADDRESS)
     finally:

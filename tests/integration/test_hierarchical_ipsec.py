@@ -3,7 +3,7 @@
 import ipsec
 import pytest
 from hierarchical_bed import CORRESPONDENT, HOME_ADDRESS
-from observations import answered, bound
+from observations import answered, bound, registered
 from test_hierarchical import FLOWS
 
 from testbed.emulation.network import Network
@@ -47,6 +47,7 @@ def test_registration_movement_and_end(network):
                  for bid, name in enumerate(("wlan", "cellular"), start=1)}
     wait_until(lambda: bound(anchor) == addresses, 30, "the local registration")
     wait_until(lambda: list(bound(ha).values()) == [REGIONAL["regional_address"]], 30, "the other")
+    wait_until(lambda: registered(mn), 30, "the answers")
     assert answered(network["cn"], HOME_ADDRESS) and answered(network["mn"], CORRESPONDENT)
     for node in ("map1", "mn"):
         assert network[node].execute("ip", "xfrm", "state").count("proto esp") == 2
