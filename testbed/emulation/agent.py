@@ -115,7 +115,8 @@ class Agent:
         with open(log, "ab") as output:
             self.process = subprocess.Popen(
                 [*command_prefix, sys.executable, "-m", "testbed.agent", str(file)],
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=output, env=dict(environment))
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=output, env=dict(environment),
+                start_new_session=True)  # Ctrl-C in the command line is for what was typed there
 
     def await_ready(self, timeout_s: float) -> None:
         """Return when the agent has said that it is ready and its control socket answers.

@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from functools import cache
@@ -39,6 +40,7 @@ class CommandLine:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            start_new_session=True,  # whose processes get what is typed at a terminal
         )
         self.greeting = self._answer()
 
@@ -66,14 +68,21 @@ class CommandLine:
             output = self.ask(command)
         return output
 
-    def _answer(self) -> str:
+    def interrupt(self, command: str, shown: str) -> str:
+        """What a command shows that gets a Ctrl-C when it has shown this much."""
+        self._process.stdin.write(command + "\n")
+        begun = self._answer(shown)
+        os.killpg(self._process.pid, signal.SIGINT)
+        return begun + shown + self._answer()
+
+    def _answer(self, end: str = PROMPT) -> str:
         """What comes up to the next prompt."""
         text = ""
-        while not text.endswith(PROMPT):
+        while not text.endswith(end):
             character = self._process.stdout.read(1)
             assert character, text
             text += character
-        return text.removesuffix(PROMPT)
+        return text.removesuffix(end)
 
 
 def examples(page: str) -> list[tuple[str, list[str]]]:
@@ -111,6 +120,14 @@ def test_what_the_page_shows_is_shown(page, least, arguments):
         for command, expected in commands:
             output = command_line.ask_as_a_person(command, expected)
             assert matches(expected, output), f"{command} showed:\n{output}\nand not:\n" + "\n".join(expected)
+
+
+def test_ctrl_c_ends_the_command_and_nothing_else():
+    with CommandLine() as command_line:
+        command_line.ask_as_a_person("mn flowbind bindings", ["...", "... default"])
+        assert "ping statistics" in command_line.interrupt("mn ping cn", "64 bytes")
+        for host in ("mn", "ha", "cn"):
+            assert "uptime" in command_line.ask(f"{host} flowbind status")
 
 
 def program(page: str) -> str:
