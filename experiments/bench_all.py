@@ -19,7 +19,7 @@ from collections.abc import Iterator  # noqa: E402
 from testbed.experiment import bench  # noqa: E402
 from testbed.experiment.bench import Figure  # noqa: E402
 from testbed.experiment.bench_page import fill_files  # noqa: E402
-from testbed.experiment.options import Parser  # noqa: E402
+from testbed.experiment.options import JSON, Parser  # noqa: E402
 
 DESCRIPTION = """\
 Runs the measurements named, or all of them, one after the other, as each is run by its own name, and says in
@@ -103,8 +103,11 @@ def options() -> argparse.Namespace:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(known)} (all)")
     parser.add_argument("--quick", action="store_true", help="the short form of each")
-    parser.add_argument("--json", action="store_true", help="standard output is one JSON document")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="of the document (results/bench-TIME.json)")
+    parser.add_argument("--json", action="store_true", help=JSON)
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE",
+        help="where the document goes (default: results/bench-TIME.json; with --json nowhere)",
+    )  # fmt: skip
     parser.add_argument("--pages", type=Path, nargs="?", const=DOCS, metavar="DIR",
                         help="fill the pages in this folder (docs)")  # fmt: skip
     parser.add_argument("--from", type=Path, dest="source", metavar="FILE",

@@ -34,7 +34,7 @@ and measures the flow's longest gap and its losses, in each direction.
 """
 EPILOG = """\
 The goal is a median of at most 50 ms and no packet lost by the flow that stays; exit status 1 if it is
-missed.
+missed. Example:
   sudo ./run bench controller --repeat 50
 """
 GOAL_MS = 50.0

@@ -254,7 +254,7 @@ def main() -> int:
         "--duration",
         type=float,
         default=80,
-        metavar="S",
+        metavar="SECONDS",
         help="seconds of measuring in all, shared by the runs (80)",
     )
     made.add_argument("--flows", type=int, default=3, metavar="N", help="flow bindings that do not match (3)")

@@ -39,9 +39,7 @@ METRICS = (
 
 def main() -> int:
     parser = command_line.series_parser("handover", DESCRIPTION, EPILOG, repeat=5, quick_repeat=1)
-    parser.add_argument(
-        "--scenario", action="append", metavar="NAME", help="default: " + ", ".join(SCENARIOS)
-    )
+    matrix.add_scenario_option(parser, SCENARIOS)
     matrix.add_link_option(parser, [matrix.DEFAULT_LINKS])
     arguments = parser.parse_args()
     cases, skipped = matrix.cases(arguments, STRATEGIES, arguments.scenario or SCENARIOS)

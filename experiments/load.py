@@ -27,7 +27,10 @@ examples:
   sudo ./run load --flow-bindings 1 --flow-bindings 80 --mobile-nodes 1 --mobile-nodes 64 --out results/load
 
 Each mobile node is an agent process of its own on this machine: beyond some dozens, its processors are what
-is measured. Exit status: 0 if every case has a result, 1 if not, 2 if it could not run.
+is measured.
+
+The output folder gets report.html, series.json, and result.json of each run. Exit status: 0 if every
+case has a result, 1 if not, 2 if it could not run.
 """
 FLOW_BINDINGS, MOBILE_NODES = (1, 10, 40, 80), (1, 4, 16, 32)
 QUICK_FLOW_BINDINGS, QUICK_MOBILE_NODES = (1, 40), (1, 8)
@@ -38,10 +41,13 @@ METRICS = (
 
 def main() -> int:
     parser = command_line.series_parser("load", DESCRIPTION, EPILOG, repeat=3, quick_repeat=1)
-    parser.add_argument("--flow-bindings", action="append", type=int, metavar="N", help="of one mobile node")
-    parser.add_argument(
-        "--mobile-nodes", action="append", type=int, metavar="N", help="with four flow bindings each"
-    )
+    for option, what, default, quick in (
+        ("--flow-bindings", "of one mobile node", FLOW_BINDINGS, QUICK_FLOW_BINDINGS),
+        ("--mobile-nodes", "with four flow bindings each", MOBILE_NODES, QUICK_MOBILE_NODES),
+    ):
+        words = f"(default: {command_line.listed(default)}; with --quick {command_line.listed(quick)})"
+        parser.add_argument(option, action="append", type=int, metavar="N",
+                            help=f"{what}; may be given several times {words}")  # fmt: skip
     matrix.add_link_option(parser, [matrix.DEFAULT_LINKS])
     arguments = parser.parse_args()
     flows = arguments.flow_bindings or (QUICK_FLOW_BINDINGS if arguments.quick else FLOW_BINDINGS)

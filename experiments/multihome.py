@@ -40,10 +40,10 @@ the machine's own network is not touched, and nothing stays.
 """
 EPILOG = """\
 examples:
-  sudo python experiments/multihome.py --quick
-  sudo python experiments/multihome.py --quick --repeat 5 --out five/
-  sudo python experiments/multihome.py --access wlan:50:10 --access sat:20:250:5:0.5 --pcap --out sat/
-  sudo python experiments/multihome.py --cli      then: mn flowbind flows, mn ping -c3 cn, exit
+  sudo ./run multihome --quick
+  sudo ./run multihome --quick --repeat 5 --out five/
+  sudo ./run multihome --access wlan:50:10 --access sat:20:250:5:0.5 --pcap --out sat/
+  sudo ./run multihome --cli      then: mn flowbind flows, mn ping -c3 cn, exit
 
 The output folder gets result.json (everything; docs/result-schema.md), flows.csv, plots, events.jsonl, and
 the captures; with --repeat there is a folder for each run, and report.html for all. Exit status: 0 if

@@ -57,15 +57,16 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=command_line.seed, metavar="N",
                         help="of all that is random (default: the book's)")  # fmt: skip
     parser.add_argument("--minutes", type=float, metavar="N", help="begin no case that would not end by then")
-    parser.add_argument("--page", action="append", metavar="NAME", help="only these pages (default: all)")
+    parser.add_argument("--page", action="append", metavar="NAME",
+                        help="only this page; may be given several times (default: all)")  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("results/book"), metavar="DIR",
                         help="where the runs go; what is finished there stays (results/book)")  # fmt: skip
     parser.add_argument("--pages", type=Path, default=PAGES, metavar="DIR",
                         help="where book.toml and the pages are (docs/results)")  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="the figures as JSON on standard output")
+    parser.add_argument("--json", action="store_true", help=command_line.JSON)
     parser.add_argument("--pcap", action="store_true", help="keep captures of whole packets, for Wireshark")
     parser.add_argument("--share-machine", action="store_true",
-                        help="measure although another series does so on this machine")  # fmt: skip
+                        help=command_line.SHARE_MACHINE)  # fmt: skip
     return parser
 
 

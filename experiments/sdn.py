@@ -39,9 +39,9 @@ messages, and what a handover does to the flows.
 """
 EPILOG = """\
 examples:
-  sudo python experiments/sdn.py --quick
-  sudo python experiments/sdn.py --repeat 5 --out comparison/
-  sudo python experiments/sdn.py --access wlan:50:10 --access sat:20:250 --out comparison/
+  sudo ./run sdn --quick
+  sudo ./run sdn --repeat 5 --out comparison/
+  sudo ./run sdn --access wlan:50:10 --access sat:20:250 --out comparison/
 
 The output folder gets comparison.json (medians of the runs), and a folder for each run with its result.json,
 plots and logs. Exit status: 0 if everything that the runs are to show was shown, 1 if not, 2 if they could

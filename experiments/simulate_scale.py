@@ -209,10 +209,11 @@ def main() -> int:
     made.prog = "simulate_scale"
     made.add_argument("--nodes", type=int, metavar="N", help="mobile nodes (100000)")
     made.add_argument("--flows", type=int, default=8, metavar="N", help="flow bindings of each (8)")
-    made.add_argument("--lifetime", type=int, default=600, metavar="S", help="of bindings, seconds (600)")
+    made.add_argument("--lifetime", type=int, default=600, metavar="SECONDS", help="of bindings (600)")
     made.add_argument("--handovers-per-hour", type=float, default=6, metavar="N",
                       help="changes an hour of each: a network is lost, regained, lost, ... (6)")
-    made.add_argument("--seconds", type=float, metavar="S", help="observed after all are there (lifetime)")
+    made.add_argument("--seconds", type=float, metavar="SECONDS",
+                      help="observed after all are there (default: the lifetime)")  # fmt: skip
     options = bench.parse(made)
     nodes = options.nodes or (1000 if options.quick else 100_000)
     lifetime_s = options.lifetime // 4 * 4

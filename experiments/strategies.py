@@ -12,7 +12,6 @@ reexec_in_project_environment()
 
 from testbed.experiment import matrix  # noqa: E402
 from testbed.experiment import options as command_line  # noqa: E402
-from testbed.experiment.profile import profile_names  # noqa: E402
 from testbed.experiment.run import guarded  # noqa: E402
 from testbed.strategy.registry import all_strategies  # noqa: E402
 
@@ -34,9 +33,6 @@ def epilog() -> str:
 strategies (one of your own: the path of its file, docs/strategies.md):
 {known}
 
-scenarios: {", ".join(profile_names("scenarios"))}
-link profiles: {", ".join(profile_names("links"))}
-
 examples:
   sudo ./run strategies --quick
   sudo ./run strategies --strategy static --strategy mine.py --links wlan+satellite --out results/mine
@@ -48,13 +44,13 @@ case has a result, 1 if not, 2 if it could not run.
 
 def main() -> int:
     parser = command_line.series_parser("strategies", DESCRIPTION, epilog(), repeat=5, quick_repeat=1)
-    parser.add_argument("--strategy", action="append", metavar="NAME", help="default: all")
     parser.add_argument(
-        "--scenario",
+        "--strategy",
         action="append",
         metavar="NAME",
-        help=f"default: {', '.join(SCENARIOS)}; --quick: the first",
+        help="one of those below; may be given several times (default: all)",
     )
+    matrix.add_scenario_option(parser, SCENARIOS, "; with --quick the first")
     matrix.add_link_option(parser, [matrix.DEFAULT_LINKS])
     arguments = parser.parse_args()
     scenarios = arguments.scenario or (SCENARIOS[:1] if arguments.quick else SCENARIOS)

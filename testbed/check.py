@@ -32,6 +32,11 @@ COMMANDS = (
     ("tshark", "tshark", False, "checks our packets in the tests"),
 )
 PACKAGES = ("mininet", "iperf3", "msgspec", "numpy", "matplotlib", "scapy")
+_DESCRIPTION = """\
+What this machine offers for the testbed, a line each: "ok"; "stand-in", with what is used instead and what
+that costs; "missing", with what cannot be done; "NEEDED", with what to do about it.
+"""
+_EPILOG = "Exit status: 0 if experiments can run here, 1 if not."
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -125,7 +130,7 @@ def table(findings: list[Finding]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="run check", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="./run check", description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
     arguments = parser.parse_args()
     findings = [*packages(), *commands(), processors(), namespaces()]

@@ -16,8 +16,33 @@ from testbed.isolation import isolate
 TOPOLOGY = Path(__file__).resolve().parents[2] / "topologies" / "multihome.py"
 
 
+HELP = """\
+./run mn: Mininet's own command (its options are below), with the multihomed network and running agents:
+mn, the mobile node; ha, its home agent; cn, a correspondent node; ar1, ar2 (wlan, cellular), core, hn.
+In it, for example:
+
+  mininet> mn flowbind bindings                      the care-of addresses that are registered
+  mininet> mn flowbind flow add 1 --to wlan --next-header icmpv6
+  mininet> mn ping -c 3 cn
+  mininet> link mn ar1 down                          lose a network (up: get it back)
+  mininet> mn flowbind --help
+  mininet> exit
+
+Parameters of the network, and other networks:
+
+  sudo ./run mn --topo multihome,agents=1,mobile_nodes=2
+  sudo ./run mn --custom topologies/nemo.py --topo nemo,agents=1
+  sudo ./run mn --custom topologies/sdn.py --topo sdn,agents=True --controller flowbind
+
+docs/labs.md begins here. Nothing stays after it. What follows is Mininet's.
+"""
+
+
 def main() -> None:
-    isolate()
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(HELP, flush=True)
+    else:
+        isolate()
     import mininet.clean
     from mininet.net import Mininet
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median
 from typing import TextIO
 
-from testbed.experiment.options import Parser, seed
+from testbed.experiment.options import JSON, Parser, seed
 from testbed.measure.metadata import metadata
 
 #: What others may use of the processors, in percent, before times are not to be trusted.
@@ -99,8 +99,8 @@ def parser(
         epilog=epilog,
     )
     made.add_argument("--quick", action="store_true", help=quick)
-    made.add_argument("--json", action="store_true", help="standard output is one JSON document")
-    made.add_argument("--out", type=Path, metavar="FILE", help="of the same document")
+    made.add_argument("--json", action="store_true", help=JSON)
+    made.add_argument("--out", type=Path, metavar="FILE", help="where that document goes (default: nowhere)")
     made.add_argument(
         "--repeat", dest="repetitions", type=int, metavar="N",
         help=f"each measurement so many times ({repetitions}; 1 with --quick)",

@@ -31,9 +31,10 @@ def compare_over_distance(name: str, strategy: str, description: str) -> int:
     parser = command_line.series_parser(
         name, description, _EPILOG.format(name=name), repeat=5, quick_repeat=1
     )
-    parser.add_argument(
-        "--distance", action="append", type=float, metavar="MS", help="core to home agent, one way"
-    )
+    every, quick = command_line.listed(DISTANCES_MS), command_line.listed(QUICK_DISTANCES_MS)
+    words = f"(default: {every}; with --quick {quick})"
+    parser.add_argument("--distance", action="append", type=float, metavar="MS",
+                        help=f"core to home agent, one way; may be given several times {words}")  # fmt: skip
     matrix.add_link_option(parser, [matrix.DEFAULT_LINKS])
     arguments = parser.parse_args()
     distances = arguments.distance or (QUICK_DISTANCES_MS if arguments.quick else DISTANCES_MS)

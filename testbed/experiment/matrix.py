@@ -1,6 +1,7 @@
 """Strategies × scenarios × links as a series, and what all such experiments do with it.
 
-Functions: `add_link_option`, `cases`, `with_parameters`, `run_series`, `show`, `summary`.
+Functions: `add_link_option`, `add_scenario_option`, `cases`, `with_parameters`, `run_series`,
+`show`, `summary`.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from testbed.experiment import options as command_line
 from testbed.experiment.case import Case
 from testbed.experiment.narrator import Narrator
 from testbed.experiment.parameters import with_whole_paths
-from testbed.experiment.profile import load_link, load_scenario
+from testbed.experiment.profile import load_link, load_scenario, profile_names
 from testbed.experiment.series import Series, exclusive, repeated
 from testbed.report.collection import Collection, read_collection, values_of
 from testbed.report.html import write_report
@@ -35,9 +36,21 @@ def add_link_option(parser: argparse.ArgumentParser, default: Sequence[Sequence[
         action="append",
         type=lambda text: text.split("+"),
         metavar="PROFILE+PROFILE",
-        help=f"link profiles, the preferred network first; may be given several times (default: {words})",
+        help=f"link profiles, the preferred network first: {', '.join(profile_names('links'))}, or paths of "
+        f"files; may be given several times (default: {words})",
     )
     parser.set_defaults(default_links=[list(names) for names in default])
+
+
+def add_scenario_option(parser: argparse.ArgumentParser, default: Sequence[str], quick: str = "") -> None:
+    """The option --scenario, which may be given several times. `quick`: what the default is with --quick."""
+    known, usual = ", ".join(profile_names("scenarios")), ", ".join(default) + quick
+    parser.add_argument(
+        "--scenario",
+        action="append",
+        metavar="NAME",
+        help=f"{known}, or the path of a file; may be given several times (default: {usual})",
+    )
 
 
 def cases(

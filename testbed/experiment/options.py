@@ -1,6 +1,6 @@
 """The command line of experiments. Functions: `parser`, `parse`, `network`, `access_networks`,
 `traffic_seconds`, `begin`, `add_repeat_options`; of series `series_parser`, `positive`, `seed`,
-`repetitions`, `common_parameters`, `series_folder`."""
+`repetitions`, `listed`, `common_parameters`, `series_folder`."""
 
 import argparse
 import os
@@ -19,6 +19,10 @@ from topologies.multihome import DEFAULT_ACCESS_NETWORKS, AccessNetwork
 Network = TypeVar("Network")
 
 TUNNEL_BACKENDS = ("auto", *probe.BACKENDS)
+#: What --json does, everywhere.
+JSON = "one JSON document on standard output, all else on standard error"
+#: What --share-machine does, in all series.
+SHARE_MACHINE = "measure although another series does so on this machine"
 #: A repetition's seed is this number's thousandfold and more, and fits 64 bits.
 MAXIMUM_SEED = 10**9
 
@@ -37,13 +41,14 @@ class _Paragraphs(argparse.HelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """Errors are one sentence and the way to more; exit status 2."""
+    """Of the command `prog` of `./run`. Errors are one sentence and the way to more; exit status 2."""
 
-    def __init__(self, **parameters: object) -> None:
-        super().__init__(formatter_class=_Paragraphs, **parameters)
+    def __init__(self, prog: str, **parameters: object) -> None:
+        super().__init__(prog=f"./run {prog}", formatter_class=_Paragraphs, **parameters)
+        self._program = prog
 
     def error(self, message: str) -> None:
-        self.exit(2, f"{self.prog}: {message} (--help explains the options)\n")
+        self.exit(2, f"{self._program}: {message} (--help explains the options)\n")
 
 
 def parser(program: str, description: str, epilog: str, duration_s: float, quick_s: float) -> Parser:
@@ -88,7 +93,7 @@ def parser(program: str, description: str, epilog: str, duration_s: float, quick
     made.add_argument(
         "--json",
         action="store_true",
-        help="the result as one JSON document on standard output, all else on standard error",
+        help=JSON,
     )
     _add_choices(made)
     return made
@@ -96,15 +101,19 @@ def parser(program: str, description: str, epilog: str, duration_s: float, quick
 
 def _add_choices(made: Parser) -> None:
     """How the network is made."""
-    made.add_argument("--link-backend", choices=LINK_BACKENDS, default="auto", help="who shapes the links")
+    best = "(auto: the best that this kernel has)"
     made.add_argument(
-        "--tunnel-backend", choices=TUNNEL_BACKENDS, default="auto", help="who encapsulates packets"
+        "--link-backend", choices=LINK_BACKENDS, default="auto", help=f"who shapes the links {best}"
+    )
+    made.add_argument(
+        "--tunnel-backend", choices=TUNNEL_BACKENDS, default="auto", help=f"who encapsulates packets {best}"
     )
     made.add_argument(
         "--security",
         choices=METHODS,
         default=METHODS[0],
-        help="what protects the signalling with the home agent: RFC 4285, or ESP where the kernel has it",
+        help="what protects the signalling with the home agent: RFC 4285 (the default), or ESP where the "
+        "kernel has it",
     )
 
 
@@ -145,10 +154,11 @@ def series_parser(
         "--out",
         type=Path,
         metavar="DIR",
-        help="where the files go (default: a new folder below results/); what is finished there stays",
+        help="where the files go (default: a new folder below results/ in the current one); what is finished "
+        "there stays",
     )
     made.add_argument("--pcap", action="store_true", help="keep captures of whole packets, for Wireshark")
-    made.add_argument("--json", action="store_true", help="the figures as JSON on standard output")
+    made.add_argument("--json", action="store_true", help=JSON)
     made.add_argument(
         "--attempts",
         type=positive,
@@ -156,9 +166,7 @@ def series_parser(
         metavar="N",
         help="how often a case is tried if the machine is too busy (3)",
     )
-    made.add_argument(
-        "--share-machine", action="store_true", help="measure although another series does so on this machine"
-    )
+    made.add_argument("--share-machine", action="store_true", help=SHARE_MACHINE)
     _add_choices(made)
     return made
 
@@ -264,6 +272,11 @@ def _access_network(text: str) -> AccessNetwork:
         return AccessNetwork.parse(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def listed(numbers: Sequence[float]) -> str:
+    """Default values, for a help text."""
+    return ", ".join(f"{number:g}" for number in numbers)
 
 
 def _spelled(network: AccessNetwork) -> str:

@@ -104,20 +104,21 @@ def check(cases: list[Case]) -> tuple[list[Case], dict[str, str]]:
 
 def main() -> int:
     parser = command_line.Parser(prog="sweep", description=_DESCRIPTION, epilog=_EPILOG)
-    parser.add_argument("file", metavar="FILE")
+    parser.add_argument("file", metavar="FILE", help="the grid, such as examples/sweep.toml")
     parser.add_argument("--quick", action="store_true", help="each case once")
     parser.add_argument("--repeat", type=command_line.positive, metavar="N",
                         help="how many times each case is run (default: as the file says)")  # fmt: skip
     parser.add_argument("--seed", type=command_line.seed, metavar="N",
                         help="of all that is random (default: the file's)")  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="the figures as JSON on standard output")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: results/NAME, the same each time")
+    parser.add_argument("--json", action="store_true", help=command_line.JSON)
+    parser.add_argument("--out", type=Path, metavar="DIR",
+                        help="where the runs go; what is finished there stays (results/NAME)")  # fmt: skip
     parser.add_argument("--attempts", type=command_line.positive, default=ATTEMPTS, metavar="N",
                         help="how often a case is tried if the machine is too busy (3)")  # fmt: skip
     parser.add_argument("--pcap", action="store_true", help="keep captures of whole packets, for Wireshark")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster whose workers run as root")
     parser.add_argument("--share-machine", action="store_true",
-                        help="measure although others do so on the same machine")  # fmt: skip
+                        help=command_line.SHARE_MACHINE)  # fmt: skip
     arguments = parser.parse_args()
     try:
         file = load_sweep(arguments.file)

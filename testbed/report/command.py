@@ -19,6 +19,7 @@ _COMPARE = """\
 What changed between two sets of results, case by case, and whether it is more than chance: exact Mann-Whitney
 test, corrected for the number of comparisons (Holm), Cliff's delta for the size of the effect.
 """
+_EXAMPLE = "Example: ./run %s"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -77,13 +78,15 @@ def _metrics(text: str) -> list[str]:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:
-        self.exit(2, f"{self.prog}: {message} (--help explains the options)\n")
+        self.exit(2, f"{self.prog.removeprefix('./run ')}: {message} (--help explains the options)\n")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="run")
+    parser = _Parser(prog="./run")
     commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
-    report = commands.add_parser("report", description=_REPORT)
+    report = commands.add_parser(
+        "report", description=_REPORT, epilog=_EXAMPLE % "report results/mine --figures pdf"
+    )
     report.add_argument("results", nargs="+", type=Path, metavar="DIR",
                         help="folders of runs or series, or result.json files")  # fmt: skip
     report.add_argument(
@@ -101,9 +104,11 @@ def _parser() -> argparse.ArgumentParser:
         help="print a table of these figures (all: every one) as Markdown instead",
     )
     report.set_defaults(run=_report)
-    comparison = commands.add_parser("compare", description=_COMPARE)
-    comparison.add_argument("before", type=Path, metavar="A")
-    comparison.add_argument("after", type=Path, metavar="B")
+    comparison = commands.add_parser(
+        "compare", description=_COMPARE, epilog=_EXAMPLE % "compare results/before results/after"
+    )
+    comparison.add_argument("before", type=Path, metavar="A", help="folder of runs, before the change")
+    comparison.add_argument("after", type=Path, metavar="B", help="folder of runs, after it")
     comparison.add_argument("--all", action="store_true", help="also what did not change significantly")
     comparison.set_defaults(run=_compare)
     return parser

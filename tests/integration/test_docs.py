@@ -109,6 +109,7 @@ def matches(expected: list[str], output: str) -> bool:
 
 @pytest.mark.parametrize("page, least, arguments", [
     ("labs.md", 15, []),
+    ("labs-answers.md", 15, []),
     ("flowbind.md", 4, []),
     pytest.param("controllers.md", 1, ["--custom", "topologies/sdn.py", "--topo", "sdn,agents=True",
                                        "--controller", "flowbind"], marks=[needs_controller, needs_switches]),

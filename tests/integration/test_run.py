@@ -86,3 +86,11 @@ def test_a_read_only_checkout_without_environment(tmp_path):
     sentence = f"nothing can be set up in {tmp_path}: it is read-only. "\
                f"Say {tmp_path}/run setup where it is not."
     assert (done.returncode, done.stderr) == (2, f"run: {sentence}\n")
+
+
+def test_help_takes_no_root():
+    """Where all is set up; `shell` and `setup` do nothing but explain themselves."""
+    for arguments in (["shell", "--help"], ["setup", "-h"]):
+        done = run(*arguments, user=65534)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "setup        set up whatever is missing" in done.stdout
