@@ -122,8 +122,10 @@ def options() -> argparse.Namespace:
         parser.error("--from: the document is there already: neither NAME, --quick nor --out")
     try:
         chosen.document = json.loads(chosen.source.read_text()) if chosen.source else None
-    except (OSError, ValueError) as error:
-        parser.error(f"--from {chosen.source}: {error}")
+    except OSError as error:
+        parser.error(f"--from {chosen.source}: {error.strerror}")
+    except ValueError as error:
+        parser.error(f"--from {chosen.source}: is not JSON: {error}")
     chosen.names = list(dict.fromkeys(chosen.names)) or known
     if not (chosen.json or chosen.source or chosen.out):
         chosen.out = Path("results") / time.strftime("bench-%Y%m%d-%H%M%S.json")

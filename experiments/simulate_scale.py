@@ -21,6 +21,7 @@ from testbed.environment import reexec_in_project_environment  # noqa: E402
 reexec_in_project_environment()
 
 from testbed.experiment import bench  # noqa: E402
+from testbed.experiment.options import positive  # noqa: E402
 from testbed.mobility.binding import FlowBinding  # noqa: E402
 from testbed.mobility.forwarding import Action  # noqa: E402
 from testbed.mobility.home_agent import HomeAgent, HomeAgentConfiguration  # noqa: E402
@@ -206,8 +207,8 @@ def resident_octets() -> int:
 
 def main() -> int:
     made = bench.parser("simulate_scale", DESCRIPTION, EPILOG, 1, "1,000 mobile nodes", random=True)
-    made.prog = "simulate_scale"
-    made.add_argument("--nodes", type=int, metavar="N", help="mobile nodes (100000)")
+    made.prog = "./run simulate_scale"
+    made.add_argument("--nodes", type=positive, metavar="N", help="mobile nodes (100000)")
     made.add_argument("--flows", type=int, default=8, metavar="N", help="flow bindings of each (8)")
     made.add_argument("--lifetime", type=int, default=600, metavar="SECONDS", help="of bindings (600)")
     made.add_argument("--handovers-per-hour", type=float, default=6, metavar="N",

@@ -80,8 +80,9 @@ class AccessNetwork:
                              "NAME:MBIT:DELAY_MS[:JITTER_MS[:LOSS_PERCENT[:QUEUE_PACKETS]]]")
         try:
             values = [kind(number) for kind, number in zip(kinds, numbers, strict=False)]
-        except ValueError as error:
-            raise ValueError(f"access network {text!r}: {error}") from None
+        except ValueError:
+            raise ValueError(f"access network {text!r}: expected numbers behind the name "
+                             "(MBIT:DELAY_MS[:JITTER_MS[:LOSS_PERCENT[:QUEUE_PACKETS]]])") from None
         return cls(name, *values)
 
     def __str__(self) -> str:

@@ -71,8 +71,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """Errors are one sentence and the way to more; exit status 2."""
+
+    def error(self, message: str) -> None:
+        self.exit(2, f"{self.prog}: {message} (--help explains it)\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="flowbind",
         description="Look at and change the flow bindings of a mobile node, look at those of a home agent.",
         epilog=EXAMPLES,
@@ -98,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     words = "what has happened"
     events = commands.add_parser("events", help=words, description=words, parents=[common])
     events.add_argument("-f", "--follow", action="store_true", help="and what happens, until Ctrl-C")
-    events.add_argument("-n", "--last", type=int, metavar="N", default=20, help="only the last N (20)")
+    events.add_argument("-n", "--last", type=_whole, metavar="N", default=20, help="only the last N (20)")
     events.set_defaults(run=_events)
     return parser
 
@@ -126,12 +133,12 @@ def _add_flow_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     ):
         epilog = FLOW_EXAMPLES if name == "add" else None
         parser = flow.add_parser(name, help=words, description=words, epilog=epilog, parents=[common])
-        parser.add_argument("fid", type=int, metavar="FID", help="flow identifier, 1 to 65535")
+        parser.add_argument("fid", type=_whole, metavar="FID", help="flow identifier, 1 to 65535")
         parser.set_defaults(run=_flow, operation=name)
         if name == "remove":
             continue
         parser.add_argument("--to", metavar="BID[,BID...]", help="BIDs or interface names")
-        parser.add_argument("--priority", type=int, metavar="N", help="0 to 255, the lowest wins (10)")
+        parser.add_argument("--priority", type=_whole, metavar="N", help="0 to 255, the lowest wins (10)")
         parser.add_argument("--action", metavar="ACTION", help="forward (default), discard or n-cast")
         selector = parser.add_argument_group("selector", "packets from the correspondent to the mobile node")
         for key, meaning in _SELECTOR_OPTIONS.items():
@@ -174,10 +181,20 @@ def _home_prefix(client: Client, options: argparse.Namespace) -> None:
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
     if not 0 < value <= 3600:
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0, up to 3600")
     return value
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
 
 
 def _print_json(value: Any) -> None:

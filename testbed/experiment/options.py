@@ -45,10 +45,9 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, prog: str, **parameters: object) -> None:
         super().__init__(prog=f"./run {prog}", formatter_class=_Paragraphs, **parameters)
-        self._program = prog
 
     def error(self, message: str) -> None:
-        self.exit(2, f"{self._program}: {message} (--help explains the options)\n")
+        self.exit(2, f"{self.prog.removeprefix('./run ')}: {message} (--help explains the options)\n")
 
 
 def parser(program: str, description: str, epilog: str, duration_s: float, quick_s: float) -> Parser:

@@ -65,7 +65,7 @@ def test_access_network_from_text():
     (lambda: AccessNetwork("wlan", 1, 1, 0, 101), "access network wlan: loss_percent"),
     (lambda: AccessNetwork("wlan", 1, 1, 0, 0, 0), "access network wlan: queue_packets"),
     (lambda: AccessNetwork.parse("wlan"), "access network 'wlan': expected NAME:MBIT"),
-    (lambda: AccessNetwork.parse("wlan:fast:10"), "access network 'wlan:fast:10': could not convert"),
+    (lambda: AccessNetwork.parse("wlan:fast:10"), "access network 'wlan:fast:10': expected numbers behind"),
     (lambda: MultihomeTopology("wlan:50:10"), "access_networks: 1 given, expected 2 to 254"),
     (lambda: MultihomeTopology("a:1:1+a:1:1"), "access_networks: a name stands twice in a, a"),
     (lambda: MultihomeTopology(mobile_nodes=0), "mobile_nodes: 0 is not a whole number"),
