@@ -37,7 +37,7 @@ class Accounting:
     """The fate of what was sent, and for each sent packet that arrived its first copy, in order of arrival.
 
     `unknown` arrived without having been sent (outside the window, or a log is incomplete). `order` is the
-    rank in the order of sending. `extent` is the largest reordering extent (RFC 4737 §4.2).
+    rank in the order of sending. `extent` is the largest "reordering extent" (RFC 4737).
     """
 
     sent: int
@@ -100,7 +100,7 @@ def delays_ms(accounting: Accounting) -> np.ndarray:
 
 
 def delay_variation_ms(accounting: Accounting) -> np.ndarray:
-    """Packet delay variation between packets sent one after the other (RFC 3393 §2.4, "IPDV"), milliseconds.
+    """Packet delay variation between packets sent one after the other (RFC 3393, RFC 5481 "IPDV"), ms.
 
     Pairs of which one was lost have none.
     """

@@ -43,7 +43,7 @@ def arrivals(start_ns: int, per_second: float, pattern: str = "constant", seed: 
     """Times, in ns, at which to send: each one computed from the start, so that lateness never adds up.
 
     "constant" is the periodic stream of RFC 3432, its phase drawn from the seed so that flows of the same
-    rate are not in step; "poisson" has exponential spacing (RFC 2330 §11.1.1). Raises ValueError for others.
+    rate are not in step; "poisson" has exponential spacing (RFC 2330). Raises ValueError for others.
     """
     random = Random(seed)
     interval_ns = 1e9 / per_second

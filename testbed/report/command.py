@@ -16,8 +16,9 @@ One page for any set of results: strategy × scenario matrix, tables, plots, eve
 network. Beside it: runs.csv, cases.csv (medians, confidence intervals), and with --figures plots for papers.
 """
 _COMPARE = """\
-What changed between two sets of results, case by case, and whether it is more than chance: exact Mann-Whitney
-test, corrected for the number of comparisons (Holm), Cliff's delta for the size of the effect.
+What changed between two sets of results, case by case, and whether it is more than chance: Mann-Whitney test
+(exact for up to eight runs a side), corrected for the number of comparisons (Holm), Cliff's delta for the
+size of the effect.
 """
 _EXAMPLE = "Example: ./run %s"
 
