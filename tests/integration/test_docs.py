@@ -131,6 +131,14 @@ def test_ctrl_c_ends_the_command_and_nothing_else():
             assert "uptime" in command_line.ask(f"{host} flowbind status")
 
 
+@pytest.mark.parametrize("wrong, what", [("star", "name star"), ("multihome,mobile_nodes=x", "'x'")])
+def test_a_network_that_there_is_not(wrong, what):
+    command = [sys.executable, "-m", "testbed.emulation.mn", "--topo", wrong]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert what in done.stdout + done.stderr
+
+
 def program(page: str) -> str:
     """The Python program on a page."""
     (found,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / page).read_text(), re.M | re.S)
