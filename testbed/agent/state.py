@@ -69,7 +69,11 @@ class StateFile:
         try:
             with open(self._changes_path, "rb") as file:
                 first, *lines = file.read().split(b"\n")[:-1] or [b"{}"]
-        except OSError:
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            logger.error("changes of the state cannot be read from %s: %s; going on without them",
+                         self._changes_path, error.strerror)  # fmt: skip
             return []
         if msgspec.json.decode(first).get("follows") != saved_at:
             return []

@@ -118,7 +118,20 @@ def test_changes_that_cannot_be_removed_are_reported_once_and_not_read(path, cap
         changes.unlink()
         changes.mkdir()
         state.save({"n": 5})
-    assert len(caplog.records) == 2 and loaded(path) == [{"n": 5}]
+    assert sum("removed" in record.getMessage() for record in caplog.records) == 2
+    assert loaded(path) == [{"n": 5}]
+
+
+def test_changes_that_cannot_be_read_are_reported(path, caplog):
+    StateFile(str(path)).save({"n": 1})
+    changes = path.with_name("state.json.changes")
+    changes.mkdir()
+    with caplog.at_level(logging.ERROR):
+        assert loaded(path) == [{"n": 1}]
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        f"changes of the state cannot be read from {changes}: Is a directory; going on without them"
+    )
 
 
 def test_another_failure_is_reported_too(path, caplog):
