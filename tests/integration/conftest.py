@@ -20,6 +20,15 @@ from testbed.datapath.optimisation import choose_carrier  # noqa: E402
 
 
 @pytest.fixture
+def nobody() -> int:
+    """The number of a user without rights, who can read the project at least."""
+    user = 65534
+    if subprocess.run(["test", "-r", str(Path(__file__))], user=user).returncode:
+        pytest.skip("nobody else may read the project's folder")
+    return user
+
+
+@pytest.fixture
 def untouched():
     """The machine is the same after the test as before."""
     # What other programs do in /tmp meanwhile does not matter: it is the test's own.

@@ -106,9 +106,10 @@ def test_returning_home_and_leaving(network, agents):
         assert events(network, "ha", "binding-removed")[-1]["cause"] == "request"
     finally:
         link.move(network["ar1"], AccessRouter.bridge)
+    wait_until(lambda: bound(ha).get(1, "").startswith("2001:db8:201:"), 30, "the new care-of address")
     wait_until(lambda: registered(mn) and mn.ask("status")["registered"], 30, "the registration")
     assert mn.ask("status")["at_home"] is None
-    assert bound(ha)[1].startswith("2001:db8:201:") and [f["fid"] for f in ha.ask("flows")] == [1]
+    assert [f["fid"] for f in ha.ask("flows")] == [1]
     assert HOME_ADDRESS not in network["mn"].execute("ip", "-6", "address", "show", "dev", "mn-wlan")
     assert answered(network["hn"], HOME_ADDRESS) and answered(network["cn"], HOME_ADDRESS)
 

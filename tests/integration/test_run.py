@@ -88,9 +88,9 @@ def test_a_read_only_checkout_without_environment(tmp_path):
     assert (done.returncode, done.stderr) == (2, f"run: {sentence}\n")
 
 
-def test_help_takes_no_root():
+def test_help_takes_no_root(nobody):
     """Where all is set up; `shell` and `setup` do nothing but explain themselves."""
     for arguments in (["shell", "--help"], ["setup", "-h"]):
-        done = run(*arguments, user=65534)
+        done = run(*arguments, user=nobody)
         assert (done.returncode, done.stderr) == (0, "")
         assert "setup        set up whatever is missing" in done.stdout

@@ -1,6 +1,7 @@
 """Which code a figure is from."""
 
 import hashlib
+import shutil
 import subprocess
 
 import pytest
@@ -35,6 +36,8 @@ class Checkout:
 
 @pytest.fixture
 def checkout(tmp_path):
+    if shutil.which("git") is None:
+        pytest.skip("needs git")
     return Checkout(tmp_path)
 
 
