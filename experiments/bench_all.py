@@ -121,15 +121,27 @@ def options() -> argparse.Namespace:
     if chosen.source and (chosen.names or chosen.quick or chosen.out):
         parser.error("--from: the document is there already: neither NAME, --quick nor --out")
     try:
-        chosen.document = json.loads(chosen.source.read_text()) if chosen.source else None
+        chosen.document = read(chosen.source) if chosen.source else None
     except OSError as error:
         parser.error(f"--from {chosen.source}: {error.strerror}")
     except ValueError as error:
-        parser.error(f"--from {chosen.source}: is not JSON: {error}")
+        parser.error(f"--from {chosen.source}: {error}")
     chosen.names = list(dict.fromkeys(chosen.names)) or known
     if not (chosen.json or chosen.source or chosen.out):
         chosen.out = Path("results") / time.strftime("bench-%Y%m%d-%H%M%S.json")
     return chosen
+
+
+def read(path: Path) -> dict:
+    """The document of all measurements, or of one. Raises OSError, ValueError if it is none."""
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"is not JSON: {error}") from error
+    documents = found.get("benches", [found]) if isinstance(found, dict) else None
+    if not isinstance(documents, list) or not all(isinstance(d, dict) and "figures" in d for d in documents):
+        raise ValueError("is not what `bench --json` or `--out` writes")
+    return {"bench": "all", "failed": [], **found, "benches": documents}
 
 
 def measure(chosen: argparse.Namespace) -> dict:

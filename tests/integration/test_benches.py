@@ -68,11 +68,22 @@ def test_several_give_one_document():
 
 def test_the_figures_of_a_document_go_into_pages(tmp_path):
     _, document = run("bench_security", "--quick", "--json")
-    (tmp_path / "run.json").write_text(json.dumps({"bench": "all", "benches": [document], "failed": []}))
-    (tmp_path / "page.md").write_text("<!-- figure security: parse it --><!-- end -->")
-    command = ["bench_all.py", "--from", str(tmp_path / "run.json"), "--pages", str(tmp_path)]
-    subprocess.run([sys.executable, *command], check=True, capture_output=True, cwd=ROOT / "experiments")
-    assert " us<!-- end -->" in (tmp_path / "page.md").read_text()
+    for whole in ({"bench": "all", "benches": [document], "failed": []}, document):
+        (tmp_path / "run.json").write_text(json.dumps(whole))
+        (tmp_path / "page.md").write_text("<!-- figure security: parse it --><!-- end -->")
+        command = ["bench_all.py", "--from", str(tmp_path / "run.json"), "--pages", str(tmp_path)]
+        subprocess.run([sys.executable, *command], check=True, capture_output=True, cwd=ROOT / "experiments")
+        assert " us<!-- end -->" in (tmp_path / "page.md").read_text()
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '{"a": 1}', '{"benches": 5}', '{"benches": [{}]}'])
+def test_what_is_no_document_is_refused_in_a_sentence(tmp_path, text):
+    file = tmp_path / "run.json"
+    file.write_text(text)
+    command = [sys.executable, str(ROOT / "experiments" / "bench_all.py"), "--from", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2 and f"--from {file}: is no" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_all_are_run_by_name():
