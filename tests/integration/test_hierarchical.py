@@ -8,7 +8,7 @@ import pytest
 from backend import backends
 from datapath_bed import udp
 from datapath_network import ipv6, needed
-from hierarchical_bed import CORRESPONDENT, HOME_ADDRESS, counted, settled
+from hierarchical_bed import CORRESPONDENT, HOME_ADDRESS, carried, counted, settled
 from node_capture import NodeCapture
 from observations import answered, bound, events, registered
 
@@ -99,31 +99,10 @@ def test_there_are_two_headers_on_the_access_link(network, agents):
     assert (wlan, anchor, regional, HOME_AGENT) in seen
 
 
-SERVE = """
-import socket
-with socket.create_server(("::", 7000), family=socket.AF_INET6) as server:
-    print("listening", flush=True)
-    connection, _ = server.accept()
-    received = 0
-    while data := connection.recv(65536):
-        received += len(data)
-    print(received)
-"""
-SEND = """
-import socket, sys
-with socket.create_connection((sys.argv[1], 7000), timeout=20) as connection:
-    connection.sendall(bytes(4_000_000))
-"""
-
-
 @requirement("RFC 5380 §11: what goes through the tunnel to the MAP leaves room for its header")
 @pytest.mark.parametrize("sender, receiver", [("cn", "mn"), ("mn", "cn")])
 def test_bulk_data_fits_the_two_tunnels(network, agents, sender, receiver):
-    destination = {"mn": HOME_ADDRESS, "cn": CORRESPONDENT}[receiver]
-    server = network[receiver].popen(["python", "-c", SERVE], text=True)
-    assert server.stdout.readline() == "listening\n"
-    network[sender].execute("python", "-c", SEND, destination)
-    assert server.communicate(timeout=30)[0] == "4000000\n"
+    assert carried(network, sender, receiver) == "4000000\n"
 
 
 @requirement("RFC 5380 §6.1: movement inside a domain is told to the MAP alone")
