@@ -193,7 +193,7 @@ class MobileNodeAgent(Agent):
         """Register from wherever the node is attached already."""
         loop = asyncio.get_running_loop()
         loop.add_reader(self.neighbours.fileno(), self._guarded, self._hear_routers)
-        loop.add_reader(self._tunnelled.fileno(), self._guarded, self._receive_tunnelled)
+        loop.add_reader(self._tunnelled.fileno(), self._guarded, self._receive_tunnelled, self._tunnelled)
         loop.add_reader(self._icmp_errors.fileno(), self._guarded, self._read_icmp_errors)
         if self.routes.reports() is not None:
             loop.add_reader(self.routes.reports().fileno(), self._guarded, self._read_rejected)
@@ -248,8 +248,8 @@ class MobileNodeAgent(Agent):
         self._complaints.read_rejected(self.routes.reports(), now)
         self.turn(now)
 
-    def _receive_tunnelled(self) -> None:
-        for datagram in self._tunnelled.receive():
+    def _receive_tunnelled(self, source: TunnelledSocket) -> None:
+        for datagram in source.receive():
             if self.file.ipsec is None or datagram.data[8:24] != self.mobile.home_agent.packed:
                 self._guarded(super()._take, datagram)  # others have come by the protected socket
 
@@ -261,11 +261,7 @@ class MobileNodeAgent(Agent):
             known.pop(address).close()
         for address in regional - known.keys():
             known[address] = TunnelledSocket(address)
-            loop.add_reader(known[address].fileno(), self._guarded, self._receive_from, known[address])
-
-    def _receive_from(self, source: TunnelledSocket) -> None:
-        for datagram in source.receive():
-            self._guarded(super()._take, datagram)
+            loop.add_reader(known[address].fileno(), self._guarded, self._receive_tunnelled, known[address])
 
     def _take(self, datagram: Datagram) -> None:
         """A packet from a packet socket. What has come out of a tunnel comes by the other socket as well;
