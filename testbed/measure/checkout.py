@@ -1,4 +1,5 @@
-"""Which code was measured, so that anyone can find it again. Functions: `commit`, `digest`, `named`."""
+"""Which code was measured, so that anyone can find it again. Functions: `commit`, `digest`, `named`,
+`output`."""
 
 import hashlib
 import stat
@@ -18,10 +19,10 @@ def commit(project: Path = _PROJECT) -> str | None:
     """The commit of this checkout, "+" behind it if its code differs from that, new files included, "?" if
     that cannot be told (git is not installed); None outside git."""
     git = ["git", "-c", f"safe.directory={project}", "-C", str(project)]
-    head = _output([*git, "rev-parse", "HEAD"])
+    head = output([*git, "rev-parse", "HEAD"])
     if not head:
         return _commit_without_git(project)
-    changed = _output([*git, "status", "--porcelain", "--untracked-files=all", "--", *CODE])
+    changed = output([*git, "status", "--porcelain", "--untracked-files=all", "--", *CODE])
     return head.strip() + ("+" if changed and changed.strip() else "")
 
 
@@ -81,7 +82,8 @@ def _commit_without_git(project: Path) -> str | None:
     return head + "?"
 
 
-def _output(command: list[str]) -> str | None:
+def output(command: list[str]) -> str | None:
+    """What a program says; None if it is not there, fails, or takes more than 10 s."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):

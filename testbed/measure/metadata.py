@@ -3,7 +3,6 @@
 import importlib.metadata
 import os
 import platform
-import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -34,21 +33,13 @@ def host_metadata(pid: int, interfaces: Iterable[str] = (), tool: Iterable[str] 
     """
     enter = [*tool, f"--net=/proc/{pid}/ns/net", "--"]
     names = " ".join(f"/proc/sys/{name.replace('.', '/')}" for name in SYSCTLS)
-    values = _output([*enter, "sh", "-c", f"grep -H . {names} 2>/dev/null; true"]) or ""
+    values = checkout.output([*enter, "sh", "-c", f"grep -H . {names} 2>/dev/null; true"]) or ""
     sysctls = dict(line.removeprefix("/proc/sys/").split(":", 1) for line in values.splitlines())
-    disciplines = (_output([*enter, "tc", "qdisc", "show"]) or "").splitlines()
+    disciplines = (checkout.output([*enter, "tc", "qdisc", "show"]) or "").splitlines()
     wanted = set(interfaces)
     return {"sysctls": {name.replace("/", "."): value for name, value in sysctls.items()},
             "qdiscs": [line for line in disciplines
                        if not wanted or any(f" dev {name} " in line for name in wanted)]}
-
-
-def _output(command: list[str]) -> str | None:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout if done.returncode == 0 else None
 
 
 def _versions() -> Mapping[str, str]:
