@@ -4,6 +4,7 @@ Class: `DuplicateAddressDetection`.
 """
 
 import asyncio
+import logging
 import socket
 import struct
 from collections.abc import Callable
@@ -12,12 +13,17 @@ from ipaddress import IPv6Address
 from testbed.agent.neighbour_discovery import RETRANS_TIMER_S
 from testbed.wire.checksum import checksum
 
+logger = logging.getLogger(__name__)
+
 _ETH_P_IPV6, _PACKET_OUTGOING, _PACKET_MR_ALLMULTI = 0x86DD, 4, 2
 _SOL_PACKET, _PACKET_ADD_MEMBERSHIP = 263, 1
 _ICMPV6, _HOP_LIMIT = 58, 255
 _NEIGHBOUR_SOLICITATION, _NEIGHBOUR_ADVERTISEMENT = 135, 136
 #: A timer that is so late, in seconds, says that this machine stood still: so may the answer have.
 _STOOD_STILL_S = 0.1
+#: So many waits end it, however late each was: after as many without an answer there is no such neighbour
+#: (RFC 4861 §7.2.2, MAX_MULTICAST_SOLICIT), and RFC 4862 §5.4 is content with one.
+MAX_WAITS = 3
 _UNSPECIFIED = IPv6Address(0)
 _SOLICITED_NODE = int(IPv6Address("ff02::1:ff00:0"))
 
@@ -35,8 +41,8 @@ class DuplicateAddressDetection:
 
     def probe(self, address: IPv6Address, done: Callable[[bool], None]) -> None:
         """Call `done(unique)` when it is known whether somebody else uses `address`: if so at once, else
-        after RETRANS_TIMER_S (DupAddrDetectTransmits is 1) in which this machine did not stand still. Raises
-        OSError."""
+        after RETRANS_TIMER_S (DupAddrDetectTransmits is 1) in which this machine did not stand still, or
+        after MAX_WAITS of them in which it did: so much silence is an answer, too. Raises OSError."""
         loop = asyncio.get_running_loop()
         if self._socket is None:
             self._open()
@@ -51,15 +57,23 @@ class DuplicateAddressDetection:
         hardware = b"\x33\x33" + group.packed[12:]
         self._socket.sendto(packet, (self._interface, _ETH_P_IPV6, 0, 0, hardware))
 
-    def _wait(self, address: IPv6Address, done: Callable[[bool], None]) -> None:
+    def _wait(self, address: IPv6Address, done: Callable[[bool], None], times: int = 1) -> None:
         loop = asyncio.get_running_loop()
         due = loop.time() + RETRANS_TIMER_S
 
         def silence() -> None:
-            if loop.time() - due > _STOOD_STILL_S:
-                self._wait(address, done)
-            else:
-                self._found(address, True)
+            was_late = loop.time() - due > _STOOD_STILL_S
+            if was_late and times < MAX_WAITS:
+                return self._wait(address, done, times + 1)
+            if was_late:
+                logger.warning(
+                    "%s: %s is taken for unique: nobody has claimed it in %d waits, "
+                    "in each of which this machine stood still",
+                    self._interface,
+                    address,
+                    times,
+                )
+            self._found(address, True)
 
         self._waiting[address] = loop.call_at(due, silence), done
 
