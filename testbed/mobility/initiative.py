@@ -10,8 +10,9 @@ from testbed.mobility.rate_limit import RateLimit
 
 #: New correspondent nodes in a second.
 MAX_NEW_PER_S = 5
-#: How long one may take to answer, in seconds: three tests, with their back-off.
-PATIENCE_S = 7.0
+#: How long one may take to answer, in seconds: three tests, with their back-off. Of the time since the last
+#: look, LOOK_S counts at most: for the rest this machine stood still, and took no answers either.
+PATIENCE_S, LOOK_S = 7.0, 1.0
 #: How long one that has not answered, or knows nothing of mobility, is left alone, in seconds; and how many.
 LEFT_ALONE_S, MAX_LEFT_ALONE = 300.0, 1000
 #: A route that has not carried a packet of ours for so many seconds is given up.
@@ -20,8 +21,9 @@ IDLE_S = 420.0
 
 @dataclass(slots=True)
 class _Route:
-    known_at: float
+    looked_at: float
     used_at: float
+    silent_s: float = 0.0
     packets: int = 0
 
 
@@ -59,7 +61,8 @@ class Initiative:
         )
 
     def look(self, carried: Mapping[IPv6Address, int], now: float) -> bool:
-        """`carried`: packets that each route has taken since it is there. Whether that changes anything."""
+        """`carried`: packets that each route has taken since it is there. Whether that changes anything.
+        Wants to be called each LOOK_S at least."""
         if self._mobile.home_interface is not None:  # nothing is optimised there
             self._begun.clear()
             return False
@@ -77,12 +80,13 @@ class Initiative:
         route, registration = self._begun[peer], self._mobile.optimiser.correspondents.get(peer)
         if registration is None or peer not in self._mobile.begun:
             return True  # somebody else has ended it, or has asked for it
+        route.silent_s += min(now - route.looked_at, LOOK_S)
+        route.looked_at = now
         if registration.known_to_peer:
-            route.known_at = now
+            route.silent_s = 0.0
         if packets != route.packets:
             route.packets, route.used_at = packets, now
-        silent = now - route.known_at > PATIENCE_S
-        if silent or registration.is_unsupported:
+        if route.silent_s > PATIENCE_S or registration.is_unsupported:
             if len(self._left_alone) < MAX_LEFT_ALONE:
                 self._left_alone[peer] = now + LEFT_ALONE_S
             return True

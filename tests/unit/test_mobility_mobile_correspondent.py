@@ -218,6 +218,17 @@ def test_who_does_not_answer_is_left_alone_for_a_while():
     assert list(node.optimiser.correspondents) == [silent]
 
 
+def test_who_could_not_be_heard_is_not_left_alone():
+    simulation, node, correspondent = trio()
+    initiative = Initiative(node, 32)
+    hear(simulation, initiative, CORRESPONDENT)
+    simulation.now += PATIENCE_S + 1  # this machine stood still
+    initiative.look({}, simulation.now)
+    assert list(node.optimiser.correspondents) == [CORRESPONDENT]
+    run(simulation, initiative, 3)
+    assert len(correspondent.cache.get(HOME_ADDRESS).bindings) == 2
+
+
 def test_not_all_who_are_left_alone_are_remembered(monkeypatch):
     monkeypatch.setattr("testbed.mobility.initiative.MAX_LEFT_ALONE", 3)
     simulation, node, _ = trio()
