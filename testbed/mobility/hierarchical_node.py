@@ -383,6 +383,11 @@ class HierarchicalMobileNode(MobileNode):
             return True
         return super()._send_from(packet)
 
+    def _care_of_addresses(self) -> list[IPv6Address]:
+        """Regional addresses as well, which are what the home agent has got (RFC 5380 §6.1)."""
+        regional = [r.home_address for r in self._with_anchors() if r.known_to_peer]
+        return [*super()._care_of_addresses(), *regional]
+
     def _care_of_valid_s(self, care_of_addresses: Iterable[IPv6Address], now: float) -> float:
         """RFC 5380 §6.1: a regional address is good for no longer than the MAP has bound it."""
         named = list(care_of_addresses)

@@ -328,12 +328,15 @@ class MobileNode(Role):
     def _solicit_prefixes(self, message: MobilePrefixSolicitation) -> bool:
         """From a care-of address that the home agent has acknowledged, with the home address."""
         known = {binding.registered for binding in self.registration.bindings.values()}
-        away = [attachment.care_of_address for attachment in self.attachments.away()]
-        source = next((address for address in away if address in known), None)
+        source = next((address for address in self._care_of_addresses() if address in known), None)
         home_address = self.configuration.home_address
         return source is not None and self._send_from(
             Packet(source, self.home_agent, message, home_address=home_address)
         )
+
+    def _care_of_addresses(self) -> list[IPv6Address]:
+        """Those that `_send_from` can send from now."""
+        return [attachment.care_of_address for attachment in self.attachments.away()]
 
     def _prefixes_advertised(self, packet: Packet, message: MobilePrefixAdvertisement, now: float) -> None:
         if packet.routing_address != self.configuration.home_address:
