@@ -39,11 +39,13 @@ class Advertised:
 class AccessLink:
     """One interface of a mobile node, and where it is attached.
 
-    At the start, the addresses and routers that the kernel has are used at once. After the link was lost and
-    gained they may be those of another network: they are used again once their router has answered, or has
-    advertised their prefix (RFC 6275 §11.5.1: an L2 handover may or may not imply an L3 handover). If what
-    another router advertises does not confirm them, the node has moved, and only what routers have advertised
-    since then counts. While the address for such a prefix is not usable yet, there is no attachment.
+    At the start, the addresses and routers that the kernel has are used at once; of addresses, which stay
+    valid for long after their network was left, the one whose lifetime was renewed last. After the link was
+    lost and gained they may be those of another network: they are used again once their router has answered,
+    or has advertised their prefix (RFC 6275 §11.5.1: an L2 handover may or may not imply an L3 handover). If
+    what another router advertises does not confirm them, the node has moved, and only what routers have
+    advertised since then counts; that another one answers says nothing of addresses that were formed for what
+    routers advertise. While the address for such a prefix is not usable yet, there is no attachment.
 
     Another router that turns up is no reason to leave the one in use as long as that answers: it may be one
     more on the link, or the only one on the next. A router is told from another with the same link-local
@@ -187,7 +189,7 @@ class AccessLink:
         if not self._has_left():
             return []
         here = [prefix for prefixes in self._heard.values() for prefix in prefixes]
-        formed = {a.network for a in link.addresses.values() if a.is_global and a.valid_until < math.inf}
+        formed = {a.network for a in link.addresses.values() if a.is_global and a.is_formed}
         gone = [network for network in formed - self._departed if network not in here]
         self._departed.update(gone)
         return gone
@@ -201,13 +203,13 @@ class AccessLink:
         routers = sorted(link.gateways, key=link.gateways.__getitem__)  # by metric, else as they were learned
         pairs = [
             (address, router)
-            for address in link.addresses.values()
+            for address in sorted(link.addresses.values(), key=lambda known: -known.renewed_at)
             if address.is_global and not self._is_put_there(address)
             for router in routers
             if self._until.get(router, now) >= now and router not in self._failed
         ]
         confirmed = [pair for pair in pairs if self._confirmed(*pair)]
-        chosen = self._prefer(confirmed or pairs)
+        chosen = self._prefer(confirmed or [pair for pair in pairs if not self._denied(*pair)])
         doubtful = self._has_changed and not confirmed
         self._unverified = chosen.gateway if chosen and doubtful else None
         return chosen if not doubtful or chosen == self.current else None
@@ -227,8 +229,19 @@ class AccessLink:
 
     def _confirmed(self, address: Address, router: IPv6Address) -> bool:
         """Whether the router has advertised a prefix of the address since the link changed, or has answered
-        and advertised none at all."""
+        and advertised none at all. One that has not advertised anything yet is the router that was in use
+        before, or may advertise the prefix of another address."""
         prefixes = self._heard.get(router)
         if prefixes:
             return any(address.address in prefix for prefix in prefixes)
-        return self._has_changed and router in self._answered
+        former = self._last.gateway if self._last else router
+        may_tell = router == former or prefixes is not None or not address.is_formed
+        return self._has_changed and router in self._answered and may_tell
+
+    def _denied(self, address: Address, router: IPv6Address) -> bool:
+        """Whether the router has advertised other prefixes than that which the address was formed for. What
+        is in use is used until there is something else."""
+        if not address.is_formed or Attachment(address.address, router) == self.current:
+            return False
+        prefixes = self._heard.get(router, ())
+        return bool(prefixes) and not any(address.address in prefix for prefix in prefixes)

@@ -39,7 +39,9 @@ _SO_RCVBUFFORCE = 33
 @dataclass(frozen=True, slots=True)
 class Address:
     """An IPv6 address of an interface. `usable`: it may be the source of new communication; `optimistic`:
-    whether somebody else has it is not known yet (RFC 4429); `valid_until`: on time.monotonic's clock."""
+    whether somebody else has it is not known yet (RFC 4429); `valid_until`: on time.monotonic's clock.
+    `renewed_at`: when its lifetime was set last, by an advertisement or by hand, in seconds on a clock of the
+    kernel's."""
 
     address: IPv6Address
     network: IPv6Network
@@ -47,6 +49,12 @@ class Address:
     usable: bool
     optimistic: bool = False
     valid_until: float = field(default=math.inf, compare=False)
+    renewed_at: float = field(default=0.0, compare=False)
+
+    @property
+    def is_formed(self) -> bool:
+        """Whether it is there for a time only, as one is that was formed for an advertised prefix."""
+        return self.valid_until < math.inf
 
 
 @dataclass(slots=True)
@@ -192,8 +200,8 @@ class LinkMonitor:
             tentative = flags & _TENTATIVE and not flags & _OPTIMISTIC
             usable = not tentative and not flags & (_DEPRECATED | _DAD_FAILED)
             network = IPv6Network((packed, length), strict=False)
-            optimistic, until = bool(flags & _OPTIMISTIC), _valid_until(attributes)
-            known = Address(address, network, scope == 0, usable, optimistic, until)
+            optimistic = bool(flags & _OPTIMISTIC)
+            known = Address(address, network, scope == 0, usable, optimistic, *_times(attributes))
             renewed = link.addresses.get(address) == known
             link.addresses[address] = known
             if renewed:
@@ -226,10 +234,11 @@ class LinkMonitor:
         return changes
 
 
-def _valid_until(attributes: dict[int, bytes]) -> float:
-    """When the valid lifetime of an address that has just been reported ends."""
-    _preferred_s, valid_s = struct.unpack_from("II", attributes.get(_IFA_CACHEINFO, b"\xff" * 8))
-    return math.inf if valid_s == _INFINITE else time.monotonic() + valid_s
+def _times(attributes: dict[int, bytes]) -> tuple[float, float]:
+    """When the valid lifetime of an address that has just been reported ends, and when it was set."""
+    unknown = struct.pack("4I", _INFINITE, _INFINITE, 0, 0)
+    _, valid_s, _, updated_cs = struct.unpack_from("4I", attributes.get(_IFA_CACHEINFO, unknown))
+    return math.inf if valid_s == _INFINITE else time.monotonic() + valid_s, updated_cs / 100
 
 
 def _next_hops(attributes: dict[int, bytes]) -> Iterator[tuple[int, bytes]]:

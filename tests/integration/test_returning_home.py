@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, IPv6Network
 
 import pytest
 from observations import answered, bound, events, registered
@@ -37,6 +37,12 @@ def agents(network):
     network["ha"].stop_agent()
 
 
+def announced(network, since):
+    """The prefixes of all care-of addresses that the home agent has been told of mn-wlan since then."""
+    sent = [event["bids"] for event in events(network, "mn", "binding-update-sent", since)]
+    return {str(IPv6Network(f"{bids['1']}/64", strict=False)) for bids in sent if "1" in bids}
+
+
 @requirement("RFC 6275 §11.5.1: movement detection by Router Advertisements and link events")
 @requirement("draft §6.2: one Binding Identifier option moves all flows of its BID")
 def test_movement_between_access_networks(network, agents):
@@ -58,6 +64,12 @@ def test_movement_between_access_networks(network, agents):
     wait_until(lambda: bound(ha)[1] == before[1], 30, "the old care-of address")
     wait_until(lambda: registered(network["mn"].agent), 30, "the registration")
     assert answered(network["cn"], HOME_ADDRESS)
+    # one that does not know of the movement: the address from the other network is still valid
+    network["mn"].stop_agent()
+    restarted = time.monotonic()
+    network["mn"].start_agent(network.topo.mobile_node_configuration(flows=FLOWS))
+    wait_until(lambda: registered(network["mn"].agent), 30, "the registration")
+    assert announced(network, restarted) == {"2001:db8:201::/64"}
 
 
 @requirement("draft §6.2: one flow identification option per flow, PRO 1, no description")
@@ -105,10 +117,11 @@ def test_returning_home_and_leaving(network, agents):
         assert (last["care_of_address"], last["lifetime_s"]) == (HOME_ADDRESS, 0)
         assert events(network, "ha", "binding-removed")[-1]["cause"] == "request"
     finally:
+        left = time.monotonic()
         link.move(network["ar1"], AccessRouter.bridge)
-    wait_until(lambda: bound(ha).get(1, "").startswith("2001:db8:201:"), 30, "the new care-of address")
+    wait_until(lambda: 1 in bound(ha), 30, "the new care-of address")
     wait_until(lambda: registered(mn) and mn.ask("status")["registered"], 30, "the registration")
-    assert mn.ask("status")["at_home"] is None
+    assert mn.ask("status")["at_home"] is None and announced(network, left) == {"2001:db8:201::/64"}
     assert [f["fid"] for f in ha.ask("flows")] == [1]
     assert HOME_ADDRESS not in network["mn"].execute("ip", "-6", "address", "show", "dev", "mn-wlan")
     assert answered(network["hn"], HOME_ADDRESS) and answered(network["cn"], HOME_ADDRESS)

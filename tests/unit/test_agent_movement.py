@@ -10,11 +10,17 @@ from testbed.agent.netlink import Address, Link
 HOME = IPv6Address("2001:db8:100::100")
 ROUTER_1, ROUTER_2 = IPv6Address("fe80::1"), IPv6Address("fe80::2")
 PREFIX_1, PREFIX_2 = IPv6Network("2001:db8:201::/64"), IPv6Network("2001:db8:202::/64")
+PREFIX_3 = IPv6Network("2001:db8:203::/64")
 GLOBAL_1, GLOBAL_2 = PREFIX_1[1], PREFIX_2[1]
 
 
 def address(network, usable=True, suffix=7):
     return Address(network[suffix], network, True, usable)
+
+
+def formed(network, usable=True, renewed_at=0.0):
+    """An address that the kernel has formed for an advertised prefix, which it heard last at `renewed_at`."""
+    return Address(network[7], network, True, usable, valid_until=1000.0, renewed_at=renewed_at)
 
 
 def link(*addresses, routers=(ROUTER_1,), up=True):
@@ -218,9 +224,6 @@ def test_a_router_without_another_is_left_and_taken_again(access):
 
 
 def test_networks_of_another_link_are_not_on_this_one(access):
-    def formed(network):
-        return Address(network[7], network, True, True, valid_until=1000.0)
-
     static = address(IPv6Network("2001:db8:999::/64"))
     both = link(formed(PREFIX_1), formed(PREFIX_2), static, routers=(ROUTER_1, ROUTER_2))
     access.advertised(ROUTER_1, Advertised((PREFIX_1,)))
@@ -247,3 +250,59 @@ def test_a_router_that_is_not_heard_any_more_is_asked(access):
     assert access.doubted(110.0 + DOUBT_S) == GLOBAL_1
     access.advertised(ROUTER_1, Advertised((PREFIX_1,)), 120.0)  # no interval: nothing is expected
     assert access.doubtful_from == float("inf")
+
+
+def test_at_the_start_the_network_that_was_heard_last_is_taken(access):
+    """The addresses of others stay valid for long after they were left."""
+    left, here = formed(PREFIX_1, renewed_at=50.0), formed(PREFIX_2, renewed_at=70.0)
+    look(access, link(left, here, routers=(ROUTER_2,)))
+    assert access.current == Attachment(PREFIX_2[7], ROUTER_2)
+
+
+@pytest.mark.requirement("RFC 6275 §11.5.1: the new default router's prefixes give the new care-of addresses")
+def test_another_router_that_answers_says_nothing_of_addresses_until_it_is_heard(access):
+    earlier, left, here = formed(PREFIX_3), formed(PREFIX_1), formed(PREFIX_2)
+    access.advertised(ROUTER_1, Advertised((PREFIX_1,)))
+    look(access, link(earlier, left))
+    access.link_changed()
+    look(access, link(earlier, left, up=False))
+    access.link_changed()
+    access.found(ROUTER_2, True)  # the kernel has heard it, and asked it itself
+    assert not look(access, link(earlier, left, here, routers=(ROUTER_1, ROUTER_2)))
+    access.advertised(ROUTER_2, Advertised((PREFIX_2,)))
+    assert look(access, link(earlier, left, here, routers=(ROUTER_1, ROUTER_2)))
+    assert access.current == Attachment(PREFIX_2[7], ROUTER_2)
+
+
+def test_another_router_that_answers_confirms_configured_addresses(access):
+    both = (ROUTER_1, ROUTER_2)
+    look(access, link(address(PREFIX_1), routers=both))
+    access.link_changed()
+    look(access, link(address(PREFIX_1), routers=both, up=False))
+    access.link_changed()
+    access.found(ROUTER_1, False)
+    access.found(ROUTER_2, True)
+    assert look(access, link(address(PREFIX_1), routers=both))
+    assert access.current == Attachment(PREFIX_1[7], ROUTER_2)
+
+
+@pytest.mark.requirement("RFC 6275 §11.5.3: a new care-of address is formed for a prefix of the new router")
+def test_the_next_router_is_not_used_with_an_address_of_the_former_one(access):
+    access.advertised(ROUTER_1, Advertised((PREFIX_1,)))
+    look(access, link(formed(PREFIX_1)))
+    access.advertised(ROUTER_2, Advertised((PREFIX_2,)))
+    both = (ROUTER_1, ROUTER_2)
+    access.found(ROUTER_1, False)
+    # the kernel tells of a new address only when it knows that nobody else has it
+    assert look(access, link(formed(PREFIX_1), routers=both)) and access.current is None
+    assert look(access, link(formed(PREFIX_1), formed(PREFIX_2), routers=both))
+    assert access.current == Attachment(PREFIX_2[7], ROUTER_2)
+
+
+def test_an_address_that_its_router_no_longer_advertises_is_used_until_there_is_another(access):
+    access.advertised(ROUTER_1, Advertised((PREFIX_1,)))
+    look(access, link(formed(PREFIX_1)))
+    access.advertised(ROUTER_1, Advertised((PREFIX_2,)))
+    assert not look(access, link(formed(PREFIX_1))) and access.current is not None
+    assert look(access, link(formed(PREFIX_1), formed(PREFIX_2)))
+    assert access.current == Attachment(PREFIX_2[7], ROUTER_1)
