@@ -102,11 +102,13 @@ def _receiver(namespace: Namespace) -> socket.socket:
 
 @dataclass(frozen=True)
 class Arrivals:
-    """What became of numbered packets: `numbers` in the order of arrival, and the one-way delay of each."""
+    """What became of numbered packets: `numbers` in the order of arrival, and of each the one-way delay, and
+    how long after the first was sent it arrived."""
 
     sent: int
     numbers: list[int]
     delays_ms: list[float]
+    after_ms: list[float]
 
     @property
     def loss_percent(self) -> float:
@@ -126,12 +128,12 @@ def measure_delays(cable: Cable, packets: int, interval_s: float, octets: int = 
     octets: of the Ethernet frame; patience_s: when nothing has come for so long, the rest is lost.
     """
     payload = bytes(octets - ETHERNET_IPV6_UDP_OCTETS - PROBE.size)
-    numbers, delays = [], []
+    numbers, delays, after = [], [], []
     with cable.ends[0].namespace.entered():
         sender = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
     with sender, _receiver(cable.ends[1].namespace) as receiver:
         sender.connect((ADDRESSES[1], PORT))
-        due = time.monotonic()
+        due, begin = time.monotonic(), time.clock_gettime_ns(time.CLOCK_REALTIME)
         for number in range(packets):
             now = time.monotonic()
             if due > now:
@@ -147,8 +149,10 @@ def measure_delays(cable: Cable, packets: int, interval_s: float, octets: int = 
             number, sent_at = PROBE.unpack_from(data)
             seconds, nanoseconds = struct.unpack("=qq", ancillary[0][2])
             numbers.append(number)
-            delays.append((seconds * 10**9 + nanoseconds - sent_at) / 1e6)
-    return Arrivals(packets, numbers, delays)
+            arrived_at = seconds * 10**9 + nanoseconds
+            delays.append((arrived_at - sent_at) / 1e6)
+            after.append((arrived_at - begin) / 1e6)
+    return Arrivals(packets, numbers, delays, after)
 
 
 def measure_rate(cable: Cable, offered_mbit: float, seconds: float, octets: int = 1514) -> float:
