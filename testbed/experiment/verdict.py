@@ -21,27 +21,40 @@ def path_checks(result: Result) -> list[Check]:
 
 def _path_check(result: Result, phase: dict) -> Check:
     bins = _judged_bins(result, phase)
-    wrong = []
-    for flow, wanted in phase["paths"].items():
-        spacing_ms = result.flow(flow).nominal_spacing_ms
-        if spacing_ms is not None and spacing_ms > len(bins) * result.time_series.interval_s * 1000:
-            continue  # it need not have sent anything
-        octets = {
-            name: sum(values[number] for number in bins)
-            for name, values in result.time_series.flows[flow].throughput_bps.items()
-        }
-        total = sum(octets.values())
-        used = {name: value / total for name, value in octets.items() if value and total}
-        astray = sum(share for name, share in used.items() if name not in wanted)
-        missing = [name for name in wanted if used.get(name, 0) < (1 - ON_PATH)]
-        if (total and not wanted) or astray > 1 - ON_PATH or missing:
-            shares = ", ".join(f"{name} {share:.1%}" for name, share in used.items()) or "nothing"
-            wrong.append(f"{flow} on {shares}")
+    found = {flow: _off_path(result, flow, wanted, bins) for flow, wanted in phase["paths"].items()}
+    wrong = [f"{flow} on {where}" for flow, where in found.items() if where is not None]
     return Check(
         text=f"{phase['name']}: every flow on the access network that it is bound to",
         passed=not wrong,
         detail="; ".join(wrong) or f"from the captures on {' and '.join(result.interfaces)}",
     )
+
+
+def _off_path(result: Result, flow: str, wanted: list[str], bins: list[int]) -> str | None:
+    """Where the packets went that the flow sent in these bins, if not where they were to go, else None."""
+    series = result.time_series.flows[flow]
+    if not any(series.sent[number] for number in bins) and _may_be_silent(result, flow, bins):
+        return None
+    octets = {name: sum(values[number] for number in bins) for name, values in series.carried_octets.items()}
+    total = sum(octets.values())
+    used = {name: value / total for name, value in octets.items() if value and total}
+    astray = sum(share for name, share in used.items() if name not in wanted)
+    missing = [name for name in wanted if used.get(name, 0) < (1 - ON_PATH)]
+    if (total and not wanted) or astray > 1 - ON_PATH or missing:
+        return ", ".join(f"{name} {share:.1%}" for name, share in used.items()) or "nothing"
+    return None
+
+
+def _may_be_silent(result: Result, flow: str, bins: list[int]) -> bool:
+    """Whether a flow need not have sent anything in these bins: it does so too rarely, or what it sent last
+    was when the machine stood still. (TCP has seen a round trip as long as that, and waits for longer before
+    it sends again what was lost then; RFC 6298 §2.)"""
+    spacing_ms = result.flow(flow).nominal_spacing_ms
+    if spacing_ms is not None and spacing_ms > len(bins) * result.time_series.interval_s * 1000:
+        return True
+    sent = result.time_series.flows[flow].sent
+    latest = max((number for number in range(bins[-1]) if sent[number]), default=0) if bins else None
+    return latest is not None and _stood_still(result, latest)
 
 
 def _judged_bins(result: Result, phase: dict) -> list[int]:

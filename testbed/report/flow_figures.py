@@ -2,7 +2,7 @@
 `figures`, `series`, `in_window`, `in_handover`, `around`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -266,7 +266,7 @@ def _lost(evidence: FlowEvidence) -> np.ndarray:
 
 
 def series(evidence: FlowEvidence, bins: int, width_s: float) -> FlowSeries:
-    """Throughput by path at the time of arrival; delay and loss at the time of sending."""
+    """Throughput by path at the time of arrival; all else at the time of sending."""
     width_ns = int(width_s * 1e9)
     counts, origin_ns = evidence.accounting, evidence.origin_ns
     throughput = path_series(evidence.on_links, origin_ns, bins, width_ns)
@@ -276,11 +276,30 @@ def series(evidence: FlowEvidence, bins: int, width_s: float) -> FlowSeries:
     edges = np.searchsorted(sent_in[by_bin], np.arange(bins + 1))
     medians = [float(delay[by_bin[(start + end - 1) // 2]]) if end > start else None
                for start, end in zip(edges[:-1], edges[1:], strict=True)]
-    lost_in = (evidence.sent.time_ns[_lost(evidence)] - origin_ns) // width_ns
-    lost = np.bincount(lost_in[(lost_in >= 0) & (lost_in < bins)], minlength=bins)
+
+    def counted(times_ns: np.ndarray) -> list[int]:
+        place = (times_ns - origin_ns) // width_ns
+        return np.bincount(place[(place >= 0) & (place < bins)], minlength=bins).tolist()
+
+    carried = path_series(_as_sent(evidence), origin_ns, bins, width_ns)
     return FlowSeries(throughput_bps={name: [float(value) for value in octets * 8 / width_s]
                                       for name, octets in throughput.items()},
-                      one_way_delay_ms=medians, lost=[int(value) for value in lost])
+                      one_way_delay_ms=medians, lost=counted(evidence.sent.time_ns[_lost(evidence)]),
+                      sent=counted(evidence.on_wire.time_ns),
+                      carried_octets={name: [int(value) for value in octets]
+                                      for name, octets in carried.items()})
+
+
+def _as_sent(evidence: FlowEvidence) -> Arrivals:
+    """What the access links carried, each packet at the time when it was put on the sender's wire."""
+    links, wire = evidence.on_links, evidence.on_wire
+    if not len(wire.key):
+        return links
+    order = np.argsort(wire.key, kind="stable")
+    place = np.minimum(np.searchsorted(wire.key[order], links.key), len(order) - 1)
+    found = order[place]
+    times = np.where(wire.key[found] == links.key, wire.time_ns[found], links.time_ns)
+    return replace(links, time_ns=times)
 
 
 def in_handover(evidence: FlowEvidence, handover: Handover) -> FlowInHandover | None:

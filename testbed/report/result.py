@@ -143,12 +143,15 @@ class Handover(msgspec.Struct, kw_only=True):
 
 class FlowSeries(msgspec.Struct, kw_only=True):
     """One value a bin. `throughput_bps` by access interface; delay is the median, None where nothing
-    arrived.
+    arrived. `sent`: packets on the sender's wire; `carried_octets`: those of them that each access interface
+    carried, whenever that was, payload.
     """
 
     throughput_bps: dict[str, list[float]]
     one_way_delay_ms: list[float | None]
     lost: list[int]
+    sent: list[int] = []
+    carried_octets: dict[str, list[int]] = {}
 
 
 class TimeSeries(msgspec.Struct, kw_only=True):

@@ -200,10 +200,15 @@ def test_a_move_between_paths_from_traffic_to_result(network, tmp_path):
     assert handover.flows["voip"].old_path == "mn-wlan" and handover.flows["voip"].new_path == "mn-cellular"
     assert 0 <= handover.stages_ms["first_packet"] <= handover.flows["voip"].first_packet_ms < 100 + still_ms
     assert handover.flows["voip"].lost == 0
-    series = result.time_series.flows["https"].throughput_bps
+    in_bins = result.time_series.flows["https"]
+    series, carried = in_bins.throughput_bps, in_bins.carried_octets
     change, changed = (int((moment - origin_s) / 0.1) for moment in (move_s, moved_s))
     assert sum(series["mn-cellular"][:change]) == 0 and sum(series["mn-wlan"][changed + 2:]) == 0
     assert sum(map(sum, series.values())) * 0.1 / 8 == sum(path.octets for path in https.paths)
+    assert sum(carried["mn-wlan"][changed + 1:]) == 0 < sum(carried["mn-cellular"][changed + 1:])
+    assert {name: sum(octets) for name, octets in carried.items()} == {
+        path.interface: path.octets for path in https.paths}
+    assert sum(in_bins.sent) == https.sent
 
 
 def test_a_capture_survives_the_interface_going_down_and_being_replaced(network, tmp_path):

@@ -8,15 +8,19 @@ from testbed.experiment.verdict import find_handover, loss_check, path_checks
 LOST = {"name": "wlan lost", "start_s": 14.0, "end_s": 20.0, "paths": {"https": ["mn-cellular"]}}
 
 
-def check(astray, busy=()):
-    """The check of that phase, where https is on wlan in these tenths of a second."""
+def check(astray=(), busy=(), silent=(), spacing_ms=None):
+    """The check of that phase, where https is on wlan in these tenths of a second, and sends nothing in
+    those; as bulk data does, unless there is a spacing."""
     result = sample()
     result.metadata["phases"] = [LOST]
     result.busy = list(busy)
-    result.flow("https").nominal_spacing_ms = None  # bulk
-    octets = result.time_series.flows["https"].throughput_bps
+    result.flow("https").nominal_spacing_ms = spacing_ms
+    series = result.time_series.flows["https"]
+    octets = series.carried_octets
     for number in astray:
         octets["mn-wlan"][number] = octets["mn-cellular"][number]
+    for number in silent:
+        series.sent[number] = octets["mn-wlan"][number] = octets["mn-cellular"][number] = 0
     (found,) = path_checks(result)
     return found
 
@@ -43,6 +47,34 @@ def test_a_machine_that_is_busy_has_to_be_right_all_the_same(late_ms):
 def test_nothing_is_shown_by_a_machine_that_stood_still_all_the_time():
     found = check((), [stall(14.0, 20.0, 6000)])
     assert not found.passed and "nothing" in found.detail
+
+
+@pytest.mark.parametrize("spacing_ms", [None, 50])
+def test_who_sends_nothing_shows_nothing(spacing_ms):
+    assert not check(silent=range(140, 200), spacing_ms=spacing_ms).passed
+    assert check(silent=range(140, 200), spacing_ms=10_000).passed
+
+
+def test_who_was_silenced_when_the_machine_stood_still_may_be_silent():
+    """What was sent last was lost then, and TCP waits."""
+    stalled = [stall(14.2, 15.3, 1100)]
+    assert check(silent=[*range(142, 153), *range(156, 200)], busy=stalled).passed
+    assert check(silent=[*range(138, 152), *range(154, 198)], busy=[stall(13.8, 15.3, 1400)]).passed
+    later = check(silent=[*range(142, 153), *range(162, 200)], busy=stalled)
+    assert later.passed  # it has sent in time, and on its path
+    fell_silent = check(silent=range(130, 200), busy=stalled)
+    assert not fell_silent.passed and fell_silent.detail == "https on nothing"
+
+
+def test_what_was_sent_and_carried_nowhere_is_not_silence():
+    result = sample()
+    result.metadata["phases"] = [LOST]
+    result.busy = [stall(14.2, 15.3, 1100)]
+    series = result.time_series.flows["https"]
+    for number in range(142, 200):
+        series.carried_octets["mn-cellular"][number] = 0
+    (found,) = path_checks(result)
+    assert not found.passed and "https on nothing" in found.detail
 
 
 @pytest.mark.parametrize("lost_at_s, passed", [(15.5, True), (16.5, False)])

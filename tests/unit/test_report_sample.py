@@ -57,7 +57,11 @@ def sample() -> Result:
                 value = value * 5 if index % 20 < 4 else 0.0
             throughput[INTERFACES[path]][index] = value
             delays.append((12.0, 43.0)[path] + generator.expovariate(1) if value else None)
-        series[name] = FlowSeries(throughput_bps=throughput, one_way_delay_ms=delays, lost=[0] * bins)
+        carried = {path: [round(value * INTERVAL_S / 8) for value in values]
+                   for path, values in throughput.items()}
+        series[name] = FlowSeries(
+            throughput_bps=throughput, one_way_delay_ms=delays, lost=[0] * bins, carried_octets=carried,
+            sent=[-(-sum(octets) // 1000) for octets in zip(*carried.values(), strict=True)])
         flows.append(Flow(
             name=name, kind=kind, protocol=protocol, port=port, downlink=True, fid=fid,
             selector=f"{protocol} source port {port}", bid=1 if fid else 2,
