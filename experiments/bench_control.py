@@ -32,6 +32,7 @@ from testbed.emulation.link_probe import private_namespaces  # noqa: E402
 from testbed.emulation.security import shared_keys  # noqa: E402
 from testbed.experiment import bench  # noqa: E402
 from testbed.experiment.bench import Figure  # noqa: E402
+from testbed.experiment.run import guarded  # noqa: E402
 from testbed.isolation import isolate  # noqa: E402
 from testbed.mobility.authentication import SecurityAssociation, ntp_timestamp, signed  # noqa: E402
 from testbed.mobility.home_agent import HomeAgent, HomeAgentConfiguration  # noqa: E402
@@ -364,8 +365,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (RuntimeError, OSError, subprocess.CalledProcessError) as problem:
-        print(f"bench control: {problem}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(guarded("bench control", main, RuntimeError, subprocess.CalledProcessError))

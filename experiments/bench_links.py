@@ -26,6 +26,7 @@ from testbed.emulation.link_probe import (  # noqa: E402
 from testbed.emulation.link_veth import VethCable  # noqa: E402
 from testbed.emulation.netem import has_netem  # noqa: E402
 from testbed.experiment import bench  # noqa: E402
+from testbed.experiment.run import guarded  # noqa: E402
 from testbed.isolation import isolate  # noqa: E402
 
 DESCRIPTION = """\
@@ -203,4 +204,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded("bench links", main))

@@ -23,6 +23,7 @@ from testbed.datapath.error import DatapathError  # noqa: E402
 from testbed.datapath.optimisation import OptimisedRoutes, choose_carrier  # noqa: E402
 from testbed.experiment import bench  # noqa: E402
 from testbed.experiment.bench import Figure  # noqa: E402
+from testbed.experiment.run import guarded  # noqa: E402
 from testbed.isolation import isolate  # noqa: E402
 from testbed.mobility.forwarding import Path, RouteOptimisation, Side  # noqa: E402
 
@@ -183,8 +184,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (DatapathError, OSError, subprocess.CalledProcessError) as problem:
-        print(f"bench optimisation: {problem}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(guarded("bench optimisation", main, DatapathError, subprocess.CalledProcessError))

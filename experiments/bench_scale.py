@@ -17,12 +17,13 @@ reexec_in_project_environment()
 
 import subprocess  # noqa: E402
 
-from bench_tunnel import CARE_OF_ADDRESS, HOME_ADDRESS, HOME_AGENT, Bench  # noqa: E402
+from bench_tunnel import CARE_OF_ADDRESS, HOME_ADDRESS, HOME_AGENT, RATES, Bench  # noqa: E402
 
 from testbed.datapath.error import DatapathError  # noqa: E402
 from testbed.datapath.probe import BACKENDS, choose_tunnel_backend  # noqa: E402
 from testbed.experiment import bench  # noqa: E402
 from testbed.experiment.bench import Figure  # noqa: E402
+from testbed.experiment.run import guarded  # noqa: E402
 from testbed.isolation import isolate  # noqa: E402
 from testbed.mobility.forwarding import Action, FlowRule, HomeBinding, Path  # noqa: E402
 from testbed.wire.selector import IPv6TrafficSelector  # noqa: E402
@@ -48,8 +49,6 @@ connection goes through all flow bindings and is in no figure here. Examples:
   sudo ./run bench scale --quick --json
 """
 GOAL = 0.95
-#: Name, unit, and what of it makes one unit.
-RATES = (("TCP", "Gbit/s", 1e9), ("packets", "k/s", 1e3), ("packets by CPU", "k/s of CPU", 1e3))
 OTHER_HOMES = IPv6Network("2001:db8:100:0:1::/80")
 
 
@@ -95,24 +94,19 @@ class ScaleBench(Bench):
             datapath.apply({HOME_ADDRESS: changed})
             return 1000 * (time.perf_counter() - begin)
 
-    def tcp(self, seconds: int) -> float:
-        return self.measure(HOME_ADDRESS, False, seconds)
-
 
 def compare(network: ScaleBench, flows: int, nodes: int, options) -> dict[str, list[float]]:
     """The figures of one and many, and their ratios, one value a repetition."""
     found: dict[str, list[float]] = {}
     seconds = 1 if options.quick else 2
     for number in range(options.repetitions):
-        values = {}
+        values: dict[tuple[str, bool], float] = {}
         # who goes first changes
         for many in (False, True) if number % 2 else (True, False):
             change_ms = network.anchor(flows if many else 1, nodes if many else 1)
             values["change", many] = change_ms
-            values["TCP", many] = network.tcp(seconds)
-            values["packets", many], values["packets by CPU", many] = network.packets(
-                HOME_ADDRESS, False, seconds / 2
-            )
+            rates = network.rates(HOME_ADDRESS, False, seconds)
+            values |= {(what, many): value for (what, _, _), value in zip(RATES, rates, strict=True)}
         for (what, many), value in values.items():
             found.setdefault(f"{what} {'many' if many else 'one'}", []).append(value)
         for what, _, _ in RATES:
@@ -135,13 +129,13 @@ def main() -> int:
     quick = "100 flow bindings, 100 mobile nodes, one repetition"
     made = bench.parser("scale", DESCRIPTION, EPILOG, 6, quick)
     made.add_argument("--flows", type=int, action="append", metavar="N",
-                      help="flow bindings; may be given several times (1000, 10000)")
+                      help="flow bindings; may be given several times (100, 1000, 10000)")
     made.add_argument("--nodes", type=int, action="append", metavar="N",
-                      help="mobile nodes; may be given several times (1000)")
+                      help="mobile nodes; may be given several times (100, 1000)")
     made.add_argument("--backend", choices=BACKENDS, help="the tunnels (the best that this kernel has)")
     options = bench.parse(made)
-    flows = options.flows or ([100] if options.quick else [1000, 10_000])
-    nodes = options.nodes or ([100] if options.quick else [1000])
+    flows = options.flows or ([100] if options.quick else [100, 1000, 10_000])
+    nodes = options.nodes or ([100] if options.quick else [100, 1000])
     if min(flows + nodes) < 2 or max(flows) > 65_000 or max(nodes) > 65_000:
         made.error("--flows and --nodes must be from 2 to 65000")
     isolate()
@@ -161,8 +155,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (DatapathError, OSError, subprocess.CalledProcessError) as problem:
-        print(f"bench scale: {problem}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(guarded("bench scale", main, DatapathError, subprocess.CalledProcessError))

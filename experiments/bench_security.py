@@ -16,6 +16,7 @@ reexec_in_project_environment()
 
 from testbed.experiment import bench  # noqa: E402
 from testbed.experiment.bench import Figure  # noqa: E402
+from testbed.experiment.run import guarded  # noqa: E402
 from testbed.mobility.authentication import SecurityAssociation, Signer, is_signed  # noqa: E402
 from testbed.mobility.home_agent import HomeAgent, HomeAgentConfiguration  # noqa: E402
 from testbed.wire.codec import Codec  # noqa: E402
@@ -82,4 +83,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded("bench security", main))

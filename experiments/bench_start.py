@@ -18,9 +18,10 @@ reexec_in_project_environment()
 from mininet.log import setLogLevel  # noqa: E402
 
 from testbed.emulation.network import Network  # noqa: E402
-from testbed.emulation.process import EmulationError, wait_until  # noqa: E402
+from testbed.emulation.process import wait_until  # noqa: E402
 from testbed.experiment import bench  # noqa: E402
 from testbed.experiment.bench import Figure  # noqa: E402
+from testbed.experiment.run import guarded  # noqa: E402
 from testbed.isolation import isolate  # noqa: E402
 from topologies.multihome import MultihomeTopology  # noqa: E402
 
@@ -118,8 +119,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except EmulationError as problem:
-        print(f"bench start: {problem}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(guarded("bench start", main))

@@ -21,7 +21,8 @@ from testbed.environment import reexec_in_project_environment  # noqa: E402
 reexec_in_project_environment()
 
 from testbed.experiment import bench  # noqa: E402
-from testbed.experiment.options import positive  # noqa: E402
+from testbed.experiment.options import JSON, Parser, positive, seed  # noqa: E402
+from testbed.experiment.run import guarded  # noqa: E402
 from testbed.mobility.binding import FlowBinding  # noqa: E402
 from testbed.mobility.forwarding import Action  # noqa: E402
 from testbed.mobility.home_agent import HomeAgent, HomeAgentConfiguration  # noqa: E402
@@ -206,8 +207,11 @@ def resident_octets() -> int:
 
 
 def main() -> int:
-    made = bench.parser("simulate_scale", DESCRIPTION, EPILOG, 1, "1,000 mobile nodes", random=True)
-    made.prog = "./run simulate_scale"
+    made = Parser(prog="simulate_scale", description=DESCRIPTION, epilog=EPILOG)
+    made.add_argument("--quick", action="store_true", help="1,000 mobile nodes")
+    made.add_argument("--json", action="store_true", help=JSON)
+    made.add_argument("--out", type=Path, metavar="FILE", help="where that document goes (default: nowhere)")
+    made.add_argument("--seed", type=seed, default=1, metavar="N", help="of all that is random (1)")
     made.add_argument("--nodes", type=positive, metavar="N", help="mobile nodes (100000)")
     made.add_argument("--flows", type=int, default=8, metavar="N", help="flow bindings of each (8)")
     made.add_argument("--lifetime", type=int, default=600, metavar="SECONDS", help="of bindings (600)")
@@ -215,11 +219,13 @@ def main() -> int:
                       help="changes an hour of each: a network is lost, regained, lost, ... (6)")
     made.add_argument("--seconds", type=float, metavar="SECONDS",
                       help="observed after all are there (default: the lifetime)")  # fmt: skip
-    options = bench.parse(made)
+    options = made.parse_args()
     nodes = options.nodes or (1000 if options.quick else 100_000)
     lifetime_s = options.lifetime // 4 * 4
     if nodes < 1 or nodes > 10**7 or not 0 <= options.flows <= 200 or lifetime_s < 8:
         made.error("--nodes must be from 1 to 10000000, --flows from 0 to 200, --lifetime 8 or more")
+    if not options.handovers_per_hour >= 0 or not (options.seconds is None or options.seconds > 0):
+        made.error("--handovers-per-hour must be 0 or more, --seconds more than 0")
     observed_s = options.seconds or (60 if options.quick else float(lifetime_s))
     begin = time.monotonic()
     bench.say(f"making {nodes} mobile nodes with {options.flows} flow bindings each")
@@ -259,9 +265,12 @@ def main() -> int:
         "took_s": time.monotonic() - begin,
         "processors": os.cpu_count(),
     }
+    document = json.dumps(result, indent=1) + "\n"
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(document)
     if options.json:
-        json.dump(result, sys.stdout, indent=1)
-        print()
+        print(document, end="")
         return 0
     print(f"{nodes:,} mobile nodes, {result['bound_nodes']:,} bound: {bindings:,} bindings, "
           f"{flows:,} flow bindings")
@@ -295,4 +304,4 @@ def _state_octets(entries: list) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded("simulate_scale", main))

@@ -24,6 +24,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from testbed.experiment.case import Case
+from testbed.experiment.options import MAXIMUM_SEED
 from testbed.experiment.profile import ProfileError, read_tables
 from testbed.experiment.sweep import combinations
 from testbed.report.book import fill
@@ -59,7 +60,7 @@ class Page(Struct, forbid_unknown_fields=True, kw_only=True):
 class Book(Struct, forbid_unknown_fields=True, kw_only=True):
     """The file: pages, and what the random numbers of all their cases begin from."""
 
-    seed: Annotated[int, Meta(ge=0)] = 1
+    seed: Annotated[int, Meta(ge=0, le=MAXIMUM_SEED)] = 1
     page: Annotated[list[Page], Meta(min_length=1)]
 
 

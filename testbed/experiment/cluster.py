@@ -60,10 +60,16 @@ def run_on_cluster(series: Series, scheduler: str, share_machine: bool = False) 
         raise SeriesError("--scheduler needs Dask: pip install distributed") from None
     try:
         client = Client(scheduler, timeout=_CONNECT_S)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # nobody answers; no address
         raise SeriesError(f"there is no Dask scheduler at {scheduler}: {error}") from error
     with client:
-        machines = client.run(machine_identity)
+        try:
+            machines = client.run(machine_identity)
+        except Exception as error:  # whatever they lack
+            raise SeriesError(
+                f"the workers cannot run this ({type(error).__name__}: {error}): start them from a checkout "
+                "of the same commit"
+            ) from error
         if not machines:
             raise SeriesError(f"the Dask scheduler at {scheduler} has no workers: start some, as root")
         shared = [machine for machine, count in collections.Counter(machines.values()).items() if count > 1]
@@ -71,8 +77,7 @@ def run_on_cluster(series: Series, scheduler: str, share_machine: bool = False) 
             names = ", ".join(worker for worker, machine in machines.items() if machine == shared[0])
             raise SeriesError(
                 f"the workers {names} are on one machine, where cases would disturb each other's timing: "
-                f"start one "
-                "worker a machine, or say --share-machine"
+                "start one worker a machine, or say --share-machine"
             )
         left = [case for case in series.cases if not series.finished(case)]
         done = len(series.cases) - len(left)
@@ -91,9 +96,9 @@ def run_on_cluster(series: Series, scheduler: str, share_machine: bool = False) 
                 outcome, result, log = _failed(case, f"{type(error).__name__}: {error}"), None, ""
             keep(series, case, result, log)
             minutes, seconds = divmod(round((time.monotonic() - begun) / number * (len(left) - number)), 60)
-            series.narrator.say(f"[{done + number}/{len(series.cases)}, about {minutes}:{seconds:02} min to "
-                                f"go] "
-                                f"{case.key}")  # fmt: skip
+            series.narrator.say(
+                f"[{done + number}/{len(series.cases)}, about {minutes}:{seconds:02} min to go] {case.key}"
+            )
             series.record(Outcome(**outcome))
     return all(series.finished(case) for case in series.cases)
 

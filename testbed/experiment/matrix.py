@@ -14,8 +14,8 @@ import msgspec
 from testbed.experiment import options as command_line
 from testbed.experiment.case import Case
 from testbed.experiment.narrator import Narrator
-from testbed.experiment.parameters import with_whole_paths
-from testbed.experiment.profile import load_link, load_scenario, profile_names
+from testbed.experiment.parameters import check_parameters, with_whole_paths
+from testbed.experiment.profile import profile_names
 from testbed.experiment.series import Series, exclusive, repeated
 from testbed.report.collection import Collection, read_collection, values_of
 from testbed.report.html import write_report
@@ -34,12 +34,19 @@ def add_link_option(parser: argparse.ArgumentParser, default: Sequence[Sequence[
     parser.add_argument(
         "--links",
         action="append",
-        type=lambda text: text.split("+"),
+        type=_link_names,
         metavar="PROFILE+PROFILE",
         help=f"link profiles, the preferred network first: {', '.join(profile_names('links'))}, or paths of "
         f"files; may be given several times (default: {words})",
     )
     parser.set_defaults(default_links=[list(names) for names in default])
+
+
+def _link_names(text: str) -> list[str]:
+    names = text.split("+")
+    if len(names) < 2:
+        raise argparse.ArgumentTypeError(f"{text!r} has one: expected two link profiles or more")
+    return names
 
 
 def add_scenario_option(parser: argparse.ArgumentParser, default: Sequence[str], quick: str = "") -> None:
@@ -56,17 +63,10 @@ def add_scenario_option(parser: argparse.ArgumentParser, default: Sequence[str],
 def cases(
     arguments: argparse.Namespace, strategies: Iterable[str], scenarios: Iterable[str]
 ) -> tuple[list[Case], dict[str, str]]:
-    """The cases, and what is skipped with the reason. Raises StrategyError, ProfileError."""
+    """The cases, and what is skipped with the reason. Raises StrategyError."""
     links = arguments.links or arguments.default_links
     skipped: dict[str, str] = {}
     found = []
-    for scenario in scenarios:
-        load_scenario(scenario)
-    for names in links:
-        for name in names:
-            load_link(name)
-        if len(names) < 2:
-            raise command_line.OptionError(f"--links {'+'.join(names)}: expected two link profiles or more.")
     for strategy in strategies:
         if missing := find_strategy(strategy)().missing():
             skipped[strategy] = missing
@@ -96,7 +96,11 @@ def run_series(
     metrics: Sequence[str],
     skipped: dict[str, str] | None = None,
 ) -> int:
-    """Run the cases, print a table of these metrics, write the report; the exit status."""
+    """Run the cases, print a table of these metrics, write the report; the exit status. Raises ProfileError
+    for what no case can have, before any is run."""
+    wanted = list(wanted)
+    for case in wanted:
+        check_parameters(case.kind, case.parameters)
     folder = command_line.series_folder(arguments, name)
     narrator = Narrator(sys.stderr)
     series = Series(

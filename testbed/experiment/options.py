@@ -27,10 +27,6 @@ SHARE_MACHINE = "measure although another series does so on this machine"
 MAXIMUM_SEED = 10**9
 
 
-class OptionError(Exception):
-    """Options that do not go together; the text is one sentence."""
-
-
 class _Paragraphs(argparse.HelpFormatter):
     """Texts are as wide as the terminal; paragraphs with indented lines (examples) stay as they are."""
 
@@ -194,14 +190,14 @@ def series_folder(options: argparse.Namespace, name: str) -> Path:
 
 def seed(text: str) -> int:
     """What random numbers begin from, as type of an option. Raises ArgumentTypeError."""
-    if not text.isdigit() or int(text) > MAXIMUM_SEED:
+    if not text.isdecimal() or int(text) > MAXIMUM_SEED:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {MAXIMUM_SEED}")
     return int(text)
 
 
 def positive(text: str) -> int:
     """A whole number above 0, as type of an option. Raises ArgumentTypeError."""
-    if not text.isdigit() or not int(text):
+    if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
 

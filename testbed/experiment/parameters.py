@@ -50,7 +50,7 @@ KINDS = {"steering": SteeringParameters, "load": LoadParameters}
 
 def check_parameters(kind: str, parameters: Mapping[str, Any]) -> None:
     """Raise ProfileError, one sentence that names the key, for what no case of this kind can have."""
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise ProfileError(f"kind: there is no {kind!r}; there are {', '.join(KINDS)}.")
     try:
         checked = msgspec.convert(dict(parameters), KINDS[kind])
@@ -60,7 +60,13 @@ def check_parameters(kind: str, parameters: Mapping[str, Any]) -> None:
     for name in checked.links:
         load_link(name)
     if isinstance(checked, SteeringParameters):
-        load_scenario(checked.scenario)
+        scenario, there = load_scenario(checked.scenario), len(checked.links)
+        highest = max(max(step.network, step.to or 1) for step in scenario.step)
+        if highest > there:
+            raise ProfileError(
+                f"the scenario {checked.scenario} has an access network {highest}: give as many link "
+                f"profiles, not {there}."
+            )
 
 
 def with_whole_paths(parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,6 @@ from testbed.emulation.link import LinkError, LinkParameters, ShapedLink
 from testbed.emulation.network import Network
 from testbed.emulation.process import EmulationError, wait_until
 from testbed.experiment.narrator import Narrator
-from testbed.experiment.options import OptionError
 from testbed.experiment.profile import ProfileError
 from testbed.experiment.verdict import SETTLED_S, STOOD_STILL_S
 from testbed.measure.capture import Capture
@@ -46,8 +45,7 @@ class RunError(Exception):
 
 #: What tells a user in one sentence what is wrong.
 EXPECTED = (
-    EmulationError, LinkError, MeasurementError, OptionError, ProfileError, ResultError, RunError,
-    StrategyError,
+    EmulationError, LinkError, MeasurementError, ProfileError, ResultError, RunError, StrategyError,
 )  # fmt: skip
 
 
@@ -313,11 +311,12 @@ class Run:
         return {name: self.mn.care_of_address(name) for name in self.mn.access_interfaces}
 
 
-def guarded(program: str, main: Callable[[], int]) -> int:
-    """Run an experiment's main function; what can go wrong becomes one sentence and status 2."""
+def guarded(program: str, main: Callable[[], int], *more: type[Exception]) -> int:
+    """Run an experiment's main function; what can go wrong, `more` included, becomes one sentence and status
+    2."""
     try:
         return main()
-    except EXPECTED as error:
+    except (*EXPECTED, *more) as error:
         print(f"{program}: {error}", file=sys.stderr)
         return 2
     except OSError as error:

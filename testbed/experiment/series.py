@@ -118,7 +118,9 @@ class Series:
         except FileNotFoundError:
             return
         except (ValueError, KeyError, TypeError, msgspec.ValidationError) as error:
-            raise SeriesError(f"{file} is damaged ({error}): give another folder with --out.") from None
+            raise SeriesError(
+                f"{file} is damaged ({error}): remove it, and say it again; what is finished stays."
+            ) from None
         self.outcomes = {outcome.key: outcome for outcome in outcomes}
 
     def _write(self) -> None:
@@ -129,8 +131,11 @@ class Series:
             "outcomes": [msgspec.to_builtins(outcome) for outcome in self.outcomes.values()],
         }
         temporary = self.folder / f".series.json.{os.getpid()}"
-        temporary.write_text(json.dumps(document, indent=1))
-        os.replace(temporary, self.folder / "series.json")
+        try:
+            temporary.write_text(json.dumps(document, indent=1))
+            os.replace(temporary, self.folder / "series.json")
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def place(self, case: Case) -> Path:
         """The folder of a case."""
@@ -215,7 +220,9 @@ def run_in_process(case: Case, place: Path, whole_packets: bool = False) -> str 
     place.mkdir(parents=True)
     file = place / "case.json"
     write_case(case, file)
-    command = [sys.executable, "-m", "testbed.experiment.case", str(file), str(place)]
+    # whatever ends this process ends the case with it: nothing may disturb those of the next time
+    command = ["setpriv", "--pdeathsig", "KILL", sys.executable, "-m", "testbed.experiment.case"]
+    command += [str(file), str(place)]
     with open(place / "case.log", "w") as log:
         process = subprocess.Popen(
             command + ["--pcap"] * whole_packets,
@@ -235,6 +242,8 @@ def run_in_process(case: Case, place: Path, whole_packets: bool = False) -> str 
     if status == 0:
         return None
     lines = (place / "case.log").read_text(errors="replace").strip().splitlines()
+    if not lines and not shutil.disk_usage(place).free:
+        return f"no space is left in {place}, not even for its log"
     return lines[-1].removeprefix("case: ") if lines else f"it ended with status {status}"
 
 

@@ -59,7 +59,7 @@ class SweepFile(Struct, forbid_unknown_fields=True, kw_only=True):
 
     name: Annotated[str, Meta(pattern="^[A-Za-z0-9_.-]{1,40}$")] = "sweep"
     repeat: Annotated[int, Meta(ge=1)] = 3
-    seed: Annotated[int, Meta(ge=0)] = 1
+    seed: Annotated[int, Meta(ge=0, le=command_line.MAXIMUM_SEED)] = 1
     grid: dict[str, list[Any]] = {}
     case: list[dict[str, Any]] = []
 
@@ -120,6 +120,8 @@ def main() -> int:
     parser.add_argument("--share-machine", action="store_true",
                         help=command_line.SHARE_MACHINE)  # fmt: skip
     arguments = parser.parse_args()
+    if arguments.scheduler and arguments.pcap:
+        parser.error("--pcap: captures do not come back from workers: not with --scheduler")
     try:
         file = load_sweep(arguments.file)
         if arguments.seed is not None:

@@ -32,10 +32,12 @@ class AnchorPointConfiguration(HomeAgentConfiguration):
 
 
 class SpiVerifier(Verifier):
-    """Finds the security association by the SPI of the message (RFC 4285 §5.1)."""
+    """Finds the security association by the SPI of the message (RFC 4285 §5.1). `owner(address)`: the SPI
+    that a regional address is registered with, None if it is not."""
 
     def __init__(
         self,
+        owner: Callable[[IPv6Address], int | None],
         keys: Iterable[SecurityAssociation],
         accept_unauthenticated: bool,
         time_of_day: Callable[[float], float],
@@ -43,10 +45,18 @@ class SpiVerifier(Verifier):
         by_ipsec: Collection[IPv6Address] = (),
     ) -> None:
         super().__init__({}, accept_unauthenticated, time_of_day, codec, by_ipsec)
+        self._owner = owner
         self._keys = {key.spi: key for key in keys}
 
     def association(self, packet: Packet, home: IPv6Address) -> SecurityAssociation | None:
         return self._keys.get(spi_of(packet))
+
+    def _remember(self, home: IPv6Address, timestamp: int, ours: int) -> None:
+        """But for messages with another key than the owner's: they are refused, and must not make those of
+        the owner look old."""
+        _, association = self._found
+        if self._owner(home) in (None, association.spi):
+            super()._remember(home, timestamp, ours)
 
 
 def spi_of(packet: Packet) -> int | None:
@@ -68,6 +78,7 @@ class AnchorPoint(HomeAgent):
     ) -> None:
         super().__init__(configuration, now, codec, time_of_day)
         self.verifier = SpiVerifier(
+            self._owner,
             configuration.keys,
             configuration.accept_unauthenticated,
             time_of_day,
@@ -90,6 +101,10 @@ class AnchorPoint(HomeAgent):
 
     def _on_link(self, update: BindingUpdate) -> OnLink | None:
         return None  # no mobile node is on the link of its regional address
+
+    def _owner(self, home_address: IPv6Address) -> int | None:
+        entry = self.cache.get(home_address)
+        return entry.owner if entry is not None and entry.bindings else None
 
     def _decide(self, packet: Packet, update: BindingUpdate, home_address: IPv6Address, now: float) -> None:
         """Nobody gets a regional address that was registered with another key, while it is."""

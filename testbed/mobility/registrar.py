@@ -253,8 +253,8 @@ class Registrar(Role):
         self._note("binding-update-received", **ends, sequence=update.sequence)
         entry = self.cache.get(home_address)
         if entry is not None and not sequence_is_newer(update.sequence, entry.sequence):
-            refusal = BindingAcknowledgement(Status.SEQUENCE_NUMBER_OUT_OF_WINDOW, entry.sequence, 0)
-            return self._acknowledge(packet, home_address, refusal)
+            status = Status.SEQUENCE_NUMBER_OUT_OF_WINDOW
+            return self._reject(packet, update, home_address, status, entry.sequence)
         self._decide(packet, update, home_address, now)
 
     def _decide(self, packet: Packet, update: BindingUpdate, home_address: IPv6Address, now: float) -> None:
@@ -279,14 +279,19 @@ class Registrar(Role):
         self._acknowledge(packet, home_address, acknowledgement)
 
     def _reject(
-        self, packet: Packet, update: BindingUpdate, home_address: IPv6Address, status: Status
+        self,
+        packet: Packet,
+        update: BindingUpdate,
+        home_address: IPv6Address,
+        status: Status,
+        sequence: int | None = None,
     ) -> None:
-        """Answer a Binding Update that is refused as a whole."""
+        """Answer a Binding Update that is refused as a whole; its options come back (RFC 5648 §6.2, draft
+        §4.8), and its sequence number, unless `sequence` is the one to tell (RFC 6275 §9.5.1)."""
         flows = tuple(o.answer(self.dialect.unspecified) for o in update.all_options(FlowIdentification))
         options = acknowledged_bids(update, {}) + flows
-        self._acknowledge(
-            packet, home_address, BindingAcknowledgement(status, update.sequence, 0, options=options)
-        )
+        told = update.sequence if sequence is None else sequence
+        self._acknowledge(packet, home_address, BindingAcknowledgement(status, told, 0, options=options))
 
     def _register(
         self,
@@ -413,8 +418,7 @@ class Registrar(Role):
         """Refuse what is not authenticated, or old; no more often than is good for those who are told."""
         self._drop(packet, f"refused with status {status.name}: not authentic, or not new")
         if self._refusals.allows(packet.source, now):
-            refusal = BindingAcknowledgement(status, packet.message.sequence, 0)
-            self._acknowledge(packet, packet.home_address or packet.source, refusal)
+            self._reject(packet, packet.message, packet.home_address or packet.source, status)
 
     def _acknowledge(
         self, packet: Packet, home_address: IPv6Address, acknowledgement: BindingAcknowledgement

@@ -366,7 +366,7 @@ class Registration:
             status=int(message.status),
             rtt_ms=round((now - outstanding.sent_at) * 1000, 3),
         )
-        if self.leaving:
+        if self.leaving and message.status != Status.MIPV6_ID_MISMATCH:
             self.lapsed |= message.status == Status.NOT_HOME_AGENT_FOR_THIS_MOBILE_NODE
             self._gone()
         elif message.status < 128:
@@ -423,8 +423,9 @@ class Registration:
             self._note("binding-refused", peer=str(self.peer), bid=binding.bid, status=status)
 
     def _rejected(self, message: BindingAcknowledgement, outstanding: Outstanding, now: float) -> None:
-        if outstanding.bids and not any(outstanding.bids.values()):  # the receiver has none of these any more
-            return self._accepted(message, outstanding, now)
+        removed = outstanding.bids and not any(outstanding.bids.values())
+        if removed and message.status == Status.NOT_HOME_AGENT_FOR_THIS_MOBILE_NODE:
+            return self._accepted(message, outstanding, now)  # the receiver has none of these any more
         self._note("registration-refused", peer=str(self.peer), status=int(message.status))
         if message.status == Status.MCOA_NON_MCOA_BINDING_EXISTS:
             self.known_to_peer = False  # RFC 5648 §5.7: the next one replaces it (O flag)

@@ -156,9 +156,10 @@ def read_collection(paths: Iterable[str | Path]) -> Collection:
             )
         for file in files or [path]:
             found.entries.append(_entry(file))
-        for series in [path / "series.json"] if path.is_dir() else []:
-            if series.exists():
-                _add_series(found, series)
+        for series in sorted(path.rglob("series.json")) if path.is_dir() else []:
+            _add_series(found, series)
+    there = {entry.parameters.get("strategy") for entry in found.entries}
+    found.skipped = {what: reason for what, reason in found.skipped.items() if what not in there}
     found.entries = _sorted(found.entries)
     return found
 

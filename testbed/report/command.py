@@ -27,9 +27,13 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return options.run(options)
-    except (ResultError, OSError) as error:
+    except ResultError as error:
         print(f"{options.command}: {error}", file=sys.stderr)
-        return 2
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        remedy = "; --out chooses another place" if options.command == "report" else ""
+        print(f"{options.command}: {error.strerror}{where}{remedy}", file=sys.stderr)
+    return 2
 
 
 def _report(options: argparse.Namespace) -> int:
@@ -52,7 +56,8 @@ def _compare(options: argparse.Namespace) -> int:
             print(f"Only in {path}: {'; '.join(titles)}")
     for path, collection in zip((options.before, options.after), sets, strict=True):
         if busy := sum(not entry.trusted for entry in collection.entries):
-            print(f"Warning: in {busy} of {len(collection.entries)} runs in {path} the machine was too busy.")
+            print(f"Warning: in {busy} of {len(collection.entries)} runs in {path} the machine was too busy; "
+                  "they are left out where their case has others.")  # fmt: skip
     if not changes:
         print("The two sets have no case in common: nothing to compare.")
         return 1
@@ -77,6 +82,12 @@ def _metrics(text: str) -> list[str]:
     return names
 
 
+def _dpi(text: str) -> int:
+    if not text.isdecimal() or not 10 <= int(text) <= 1200:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 10 to 1200")
+    return int(text)
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:
         self.exit(2, f"{self.prog.removeprefix('./run ')}: {message} (--help explains the options)\n")
@@ -97,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument(
         "--figures", type=_figures, default=[], metavar="png,pdf,svg", help="plots as files, too"
     )
-    report.add_argument("--dpi", type=int, default=200, metavar="N", help="of PNG files (200)")
+    report.add_argument("--dpi", type=_dpi, default=200, metavar="N", help="of PNG files (200)")
     report.add_argument(
         "--markdown",
         type=_metrics,

@@ -96,9 +96,15 @@ def compare_table(changes: Sequence[Change], everything: bool = False) -> str:
     lines.append(f"\n{significant} of {tested} comparisons are significant (p < {SIGNIFICANT}, Mann-Whitney, "
                  "corrected by Holm's method).")  # fmt: skip
     few = [change for change in changes if change.p is not None and _least_p(change) * tested > SIGNIFICANT]
-    if few and not significant:
-        lines.append(f"With {len(few[0].before)} and {len(few[0].after)} runs a case, no "
-                     "difference could be: run more repetitions, or compare fewer cases.")  # fmt: skip
+    if not tested:
+        lines.append("A test needs two runs of a case or more in both sets, and some eight to show "
+                     "something: run more repetitions.")  # fmt: skip
+    elif few and not significant:
+        numbers = sorted({(len(change.before), len(change.after)) for change in few})
+        runs = " or ".join(f"{before} and {after}" for before, after in numbers)
+        which = "" if len(few) == tested else f" of {len(few)} of them"
+        lines.append(f"With {runs} runs a case, no difference{which} could be: run more repetitions, or "
+                     "compare fewer cases.")  # fmt: skip
     return "\n".join(lines).lstrip("\n")
 
 

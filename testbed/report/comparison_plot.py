@@ -44,22 +44,24 @@ def comparison_figures(collection: Collection) -> "dict[str, tuple[str, Figure]]
 
     matplotlib.use("Agg")
     found = {}
+    columns = len(_columns(collection))
+    some = f" Drawn are {_MOST_PANELS} of {columns} scenarios and links." if columns > _MOST_PANELS else ""
     with matplotlib.rc_context(STYLE):
         if len(collection.values("strategy")) > 1:
             found["interruption-cdf"] = (
                 "Longest interruption of each flow while things happen: the share of flows and runs that "
-                "stayed at or below it. Further left is better.",
+                "stayed at or below it. Further left is better." + some,
                 draw_interruptions(collection),
             )
             found["throughput-delay"] = (
                 "Goodput of all flows against the 95th-percentile one-way delay of the worst flow: medians "
                 "with 95 % confidence intervals. Up and left is better. Strategies that "
-                "carry some of the flows only are left out.",
+                "carry some of the flows only are left out." + some,
                 draw_trade_off(collection, by_name("delay_p95_ms"), by_name("goodput_mbit")),
             )
             found["loss-overhead"] = (
                 "Datagrams lost against what the access links carried beyond the payload: what robustness "
-                "costs. Down and left is better.",
+                "costs. Down and left is better." + some,
                 draw_trade_off(collection, by_name("overhead_percent"), by_name("lost_percent")),
             )
         if any(_handovers(entry) for entry in collection.entries):

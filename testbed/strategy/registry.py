@@ -63,7 +63,7 @@ def _load(path: Path) -> type[Strategy]:
         spec.loader.exec_module(module)
     except OSError as error:
         raise StrategyError(f"{path} cannot be read: {error.strerror}.") from error
-    except Exception as error:  # whatever its author has written
+    except (Exception, SystemExit) as error:  # whatever its author has written
         raise StrategyError(f"{path} cannot be loaded: {type(error).__name__}: {error}.") from error
     found = list(_strategies(module).values())
     if len(found) != 1:

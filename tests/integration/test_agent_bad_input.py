@@ -28,6 +28,7 @@ from signalling import (
 )
 
 from testbed.agent.drops import MAX_PROBLEMS_PER_SENDER_PER_S
+from testbed.agent.mobility_socket import MobilitySocket
 from testbed.wire.icmpv6 import HomeAgentAddressDiscoveryReply
 from testbed.wire.message import (
     BindingAcknowledgement,
@@ -51,6 +52,9 @@ regional_prefixes = ["2001:db8:100::/64"]
 security_association = [{{ spi = 1000, key = "{KEY}" }}]
 duplicate_address_detection = false
 """
+#: The last link to each role's node: the access router's interface, and its own.
+LAST_HOP = {role: ("core", "core") for role in ("ha", "map")}
+LAST_HOP |= {role: ("wlan", "mn-wlan") for role in ("mn", "mr")} | {"cn": ("cn", "eth0")}
 #: The flags of the Binding Updates that each role takes: A and H, A and M.
 FLAGS = {"ha": 0xC000, "map": 0x8800}
 _numbers = itertools.count()
@@ -65,6 +69,7 @@ class Bench:
 
     def __init__(self, network, folder, role):
         self.role = role
+        self.router = network.ar
         self.agents = []
         if role == "map":
             self.agents.append(Agent(network.ha, folder, text=ANCHOR_POINT))
@@ -135,6 +140,15 @@ class Bench:
 
         wait_for(answered)
         return [p for p in self.sender.messages() if not isinstance(p.message, BindingError)]
+
+    def send_on_link(self, *packets):
+        """What no router forwards: from the last one, to the agent's node."""
+        outgoing, incoming = LAST_HOP[self.role]
+        hardware = self.agent.node.shell(f"ip -br link show dev {incoming}").split()[2]
+        link = self.router.run(MobilitySocket)
+        for data in packets:
+            link.send_on_link(data, outgoing, bytes.fromhex(hardware.replace(":", "")))
+        link.close()
 
     def malformed(self):
         return self.messages()["malformed"] - self.counted["malformed"]
@@ -279,8 +293,8 @@ def test_floods_of_malformed_messages(bench):
     seconds = int(time.monotonic() - begun) + 2
     assert 0 < len(bench.sender.problems()) <= min(MAX_PROBLEMS_PER_SENDER_PER_S * seconds, 99)
     sent = bench.messages()["problems_sent"]
-    for data in elsewhere:
-        bench.sender.send(data)
+    bench.send_on_link(*elsewhere)
+    wait_for(lambda: bench.malformed() == 100 + len(elsewhere))
     assert bench.messages()["problems_sent"] == sent
     bench.unchanged()
 

@@ -113,6 +113,7 @@ def test_home_test(network, wire, agents, tmp_path):
     assert all(data[40 + 6] != MOBILITY for data in packets if data[6] == IPV6)
 
 
+@pytest.mark.long
 @requirement("RFC 6275 §10.4.6: the care-of address changes, the association stays, with its numbers")
 @requirement("RFC 3776 §4.3: the tunnel's outer addresses follow the primary care-of address at both ends")
 def test_movement(network, wire, agents):
@@ -155,6 +156,7 @@ def test_without_esp(network, agents):
         reached.close()
 
 
+@pytest.mark.long
 @requirement("RFC 3776 §4.2: at home, policies of the tunnel are inactive; associations are kept")
 @requirement("RFC 6275 §11.5.5: returning home, and leaving again, with IPsec")
 @case("MN-1-2-2-1-018", what="Sending HoTI (Security policy entries is inactive)")

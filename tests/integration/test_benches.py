@@ -104,6 +104,20 @@ def test_simulation_gives_the_same_signalling_again():
     assert first["decision_us"] > 0 and first["state_octets_per_node"] > 0
 
 
+def test_the_simulation_writes_its_document(tmp_path):
+    file = tmp_path / "new" / "scale.json"
+    short = ("--quick", "--nodes", "20", "--seconds", "5")
+    _, document = run("simulate_scale", *short, "--json", "--out", str(file))
+    assert json.loads(file.read_text()) == document and document["nodes"] == 20
+
+
+def test_where_the_document_cannot_be_written_it_says_so():
+    program = str(ROOT / "experiments" / "bench_security.py")
+    command = [sys.executable, program, "--quick", "--out", "/proc/no/x"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "(/proc/no)" in done.stderr
+
+
 @pytest.mark.parametrize(
     "name",
     [f"bench_{name}" for name in ("control", "scale", "start", "tunnel", "links", "optimisation")]

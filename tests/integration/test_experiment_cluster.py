@@ -45,3 +45,5 @@ def test_without_a_scheduler_it_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr("testbed.experiment.cluster._CONNECT_S", 1)
     with pytest.raises(SeriesError, match="there is no Dask scheduler at tcp://127.0.0.1:9"):
         run_on_cluster(series(tmp_path, "static"), "tcp://127.0.0.1:9")
+    with pytest.raises(SeriesError, match="there is no Dask scheduler at nowhere: missing port"):
+        run_on_cluster(series(tmp_path, "static"), "nowhere")

@@ -1,5 +1,6 @@
 """Experiments that are series of cases, as their users start them: real runs, kept short."""
 
+import contextlib
 import json
 import os
 import signal
@@ -82,6 +83,30 @@ def test_an_interrupted_sweep_goes_on_where_it_was(series):
     assert (folder / "report.html").stat().st_size > 100_000 and "static" in output
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_whatever_ends_a_sweep_ends_its_case(number, tmp_path):
+    (tmp_path / "sweep.toml").write_text(SWEEP)
+    running = sweep(str(tmp_path / "sweep.toml"), "--out", str(tmp_path / "out"))
+
+    def cases():
+        found = []
+        for file in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                found += [file.parent.name] if f"{tmp_path}/out/cases".encode() in file.read_bytes() else []
+        return found
+
+    deadline = time.monotonic() + 60
+    while len(cases()) < 3:  # its own process, the init of its namespaces, the program
+        assert running.poll() is None and time.monotonic() < deadline, running.communicate()
+        time.sleep(0.1)  # polling processes, from outside
+    running.send_signal(number)
+    running.communicate()
+    deadline = time.monotonic() + 10
+    while cases():
+        assert time.monotonic() < deadline, "the case goes on"
+        time.sleep(0.1)  # polling processes, from outside
+
+
 def test_every_strategy_carried_its_flows_as_it_says(series):
     found = results(series[0])
     mixed = {"ssh", "voip", "video", "download"}
@@ -124,6 +149,8 @@ def test_every_strategy_carried_its_flows_as_it_says(series):
         (["experiments/sdn.py", "--access", "wlan:50:10"], "--access: 1 given"),
         (["experiments/ncast.py", "--seed", "-1"], "'-1' is not a whole number from 0"),
         (["experiments/load.py", "--mobile-nodes", "1000"], "1 to 250 mobile nodes"),
+        (["experiments/load.py", "--links", "wlan+6g"], "there is no link profile '6g'"),
+        (["experiments/hierarchy.py", "--distance", "nan"], "ha_distance_ms: expected"),
         (["-m", "testbed.experiment.sweep", "/nowhere.toml"], "/nowhere.toml: cannot be read"),
     ],
 )

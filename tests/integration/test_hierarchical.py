@@ -93,6 +93,7 @@ def test_registration_and_both_directions(network, agents):
     assert answered(network["cn"], HOME_ADDRESS, "-s1300")
 
 
+@pytest.mark.long
 @requirement("RFC 5380 §6.1: the outer header has the LCoA and the MAP, the inner one the RCoA")
 def test_there_are_two_headers_on_the_access_link(network, agents):
     _, mn, _, _ = agents
@@ -111,6 +112,7 @@ def test_bulk_data_fits_the_two_tunnels(network, agents, sender, receiver):
     assert carried(network, sender, receiver) == "4000000\n"
 
 
+@pytest.mark.long
 @requirement("RFC 5380 §6.1: movement inside a domain is told to the MAP alone")
 def test_movement_inside_a_domain(network, agents):
     ha, mn, first, _ = agents
@@ -190,6 +192,7 @@ socket.socket(socket.AF_INET6, socket.SOCK_RAW, 41).sendto(inner, ("{regional}",
     wait_until(lambda: mn.ask("counters")["packets"]["rejected_tunnel_packets"] == rejected + 1, 30, "it")
 
 
+@pytest.mark.long
 @requirement("RFC 5380 §6.5: the RCoA as an address of the mobile node, without a home agent")
 def test_the_regional_address_by_itself(network, agents):
     ha, mn, first, _ = agents
@@ -211,6 +214,7 @@ with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as receiver:
 """
 
 
+@pytest.mark.long
 @requirement("RFC 5380 §6.1: the MAP tunnels what comes to the RCoA, with a type 2 routing header as well")
 def test_type_2_routing_header_to_the_regional_address(network, agents):
     _, mn, first, _ = agents
@@ -241,6 +245,7 @@ def test_prefixes_of_the_home_link(network, agents):
     assert 3500 < prefix["valid_s"] <= 3600 and 500 < prefix["preferred_s"] <= 600
 
 
+@pytest.mark.long
 @requirement("RFC 6089 §5.3: a mobility anchor point adds, changes, keeps and removes as home agents do")
 @pytest.mark.parametrize("dialect", ["rfc6089"])
 def test_flow_bindings_of_rfc_6089_at_the_anchor_point(network, agents):
@@ -272,6 +277,7 @@ def test_flow_bindings_of_rfc_6089_at_the_anchor_point(network, agents):
     assert essence(first) == essence(mn) and set(essence(mn)) == {1, 3}
 
 
+@pytest.mark.long
 def test_the_end(network, agents):
     ha, _, first, _ = agents
     assert network["mn"].stop_agent() == 0

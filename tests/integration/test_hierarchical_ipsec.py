@@ -64,6 +64,7 @@ def test_registration_movement_and_end(network):
         assert not network[node].execute("ip", "xfrm", "state")
 
 
+@pytest.mark.long
 @requirement("RFC 5380 §12.1: a local Binding Update that is not authentic changes nothing")
 def test_another_key(network):
     other = {"to_anchor_point": ASSOCIATIONS["to_anchor_point"] | {"key": "33" * 32}}

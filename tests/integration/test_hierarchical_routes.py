@@ -107,6 +107,7 @@ def test_bulk_data_by_the_regional_address(network, agents, sender, receiver):
     assert counted(ha, HOME_ADDRESS) == before
 
 
+@pytest.mark.long
 @requirement("RFC 5380 §6.1: movement inside a domain is told to the MAP, not to correspondent nodes")
 def test_movement_inside_a_domain_costs_no_signalling_with_others(network, agents):
     ha, mn, first, _, cn = agents
@@ -139,6 +140,7 @@ def test_movement_inside_a_domain_costs_no_signalling_with_others(network, agent
     wait_until(lambda: settled(network) == before, 30, "the old care-of address")
 
 
+@pytest.mark.long
 @requirement("RFC 5380 §3: a change of the MAP is told to correspondent nodes")
 def test_movement_to_another_domain(network, agents):
     ha, mn, first, second, cn = agents
@@ -162,6 +164,7 @@ def test_movement_to_another_domain(network, agents):
     wait_until(lambda: settled(network) == before, 30, "the old care-of addresses")
 
 
+@pytest.mark.long
 @requirement("RFC 5380 §7.1: where no MAP is advertised, correspondent nodes get on-link addresses")
 def test_out_of_the_domain_and_back(network, agents):
     _, mn, first, _, cn = agents
@@ -184,6 +187,7 @@ def test_out_of_the_domain_and_back(network, agents):
     assert answered(network["cn"], HOME_ADDRESS) and cn.ask("flows") == []
 
 
+@pytest.mark.long
 @requirement("RFC 5380 §12.2: Home Test Init goes through both tunnels")
 @requirement("RFC 5380 §6.1: correspondent nodes may be told on-link care-of addresses")
 @pytest.mark.parametrize("more", [{"optimise_by": "on-link"}, {"datapath": {"route_carrier": "tun"}}])

@@ -123,18 +123,28 @@ def test_wrong_key():
 
 
 @requirement("RFC 4285 §5.1.1: a forged acknowledgement is ignored")
+@requirement("RFC 4285 §6: an acknowledgement without the time stamp of a message under way is ignored")
+@requirement("RFC 4285 §5.3: an acknowledgement of a forged copy (MIPV6-AUTH-FAIL) is ignored")
 def test_forged_acknowledgement():
     simulation, node, agent = secure_pair()
     node.detach("wlan", simulation.now)
     simulation.settle()
     update = next(p for p in reversed(simulation.packets) if isinstance(p.message, BindingUpdate))
     forged = BindingAcknowledgement(Status.BINDING_UPDATE_ACCEPTED, update.message.sequence, 60)
-    stamped = replace(forged, options=(update.message.option(MessageIdentifier),))
-    for message in (forged, stamped, signed(stamped, OTHER, CELLULAR, HOME_ADDRESS, CODEC)):
+    stamp = update.message.option(MessageIdentifier)
+    stamped = replace(forged, options=(stamp,))
+    another = replace(forged, options=(MessageIdentifier(stamp.timestamp + 1),))
+    of_a_copy = replace(stamped, status=Status.MIPV6_AUTH_FAIL)
+    authentic = (signed(m, KEY, CELLULAR, HOME_ADDRESS, CODEC) for m in (forged, another, of_a_copy))
+    for message in (forged, stamped, signed(stamped, OTHER, CELLULAR, HOME_ADDRESS, CODEC), *authentic):
         packet = replace(update, source=HOME_AGENT, destination=CELLULAR, message=message, home_address=None)
         packet = as_received(replace(packet, routing_address=HOME_ADDRESS))
         node.receive(packet, "cellular", simulation.now)
-    assert node.registration.bindings[1].registered == WLAN
+        assert node.registration.bindings[1].registered == WLAN and node.registration.is_waiting
+    simulation.run(1)
+    assert not simulation.events("registration-refused")
+    agree(node, agent)
+    assert node.registration.bindings[1].registered == CELLULAR
 
 
 @requirement("RFC 4285 §6: a replayed Binding Update is refused, MIPV6-ID-MISMATCH, and changes nothing")

@@ -255,9 +255,11 @@ def test_expired_nonces():
     ):
         key = binding_management_key(home.home_keygen_token, care_of.care_of_keygen_token)
         indices = NonceIndices(home.home_nonce_index, care_of.care_of_nonce_index)
-        update = authorised(BindingUpdate(1, 60, options=(indices,)), key, WLAN, CN, CODEC)
+        flow = FlowIdentification(**add())
+        update = authorised(BindingUpdate(1, 60, options=(flow, indices)), key, WLAN, CN, CODEC)
         answer = peer.ask(Packet(WLAN, CN, update, home_address=HOME))
         assert answer.message.status == status
+        assert answer.message.options == (flow.answer(FlowStatus.REASON_UNSPECIFIED),)  # draft §4.8
         assert answer.message.option(BindingAuthorizationData) is None
     assert peer.bindings == {}
     assert peer.register().status == 0

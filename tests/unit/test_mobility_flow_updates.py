@@ -9,8 +9,9 @@ from testbed.mobility.forwarding import Action
 from testbed.mobility.home_agent import HomeAgent, HomeAgentConfiguration
 from testbed.mobility.mobile_node import MobileNode
 from testbed.mobility.mobile_node_configuration import MobileNodeConfiguration
+from testbed.mobility.registration import MAX_BINDACK_TIMEOUT
 from testbed.wire.flow import FlowIdentification, Pro
-from testbed.wire.message import BindingUpdate
+from testbed.wire.message import BindingAcknowledgement, BindingUpdate, Status
 from testbed.wire.option import BindingIdentifier
 from testbed.wire.selector import IPv6TrafficSelector
 
@@ -73,6 +74,45 @@ def test_flows_move_one_by_one_and_return(world):
     assert flows(agent) == before
     assert bound(agent, simulation) == {1: str(WLAN), 2: str(CELLULAR)}
     assert [flow["state"] for flow in node.flows()] == ["registered"] * 3
+
+
+@requirement("RFC 6275 §11.7.3: a removal that is refused is not taken for done, but asked for again")
+def test_a_removal_that_is_refused(world):
+    simulation, node, agent = world
+    agreed = {1: str(WLAN), 2: str(CELLULAR)}
+
+    def fails_to_remove(packet):
+        if isinstance(packet.message, BindingUpdate) and packet.message.lifetime_s == 0:
+            simulation.failing.add("ha")
+        elif isinstance(packet.message, BindingAcknowledgement):
+            simulation.failing.clear()
+        return [0.01]
+
+    simulation.fate = fails_to_remove
+    node.detach("wlan", simulation.now)
+    simulation.run(3)
+    refused = [p.message.status for p in simulation.packets if isinstance(p.message, BindingAcknowledgement)]
+    assert refused[-1] == Status.INSUFFICIENT_RESOURCES and bound(agent, simulation) == agreed
+    assert {b.bid: str(b.registered) for b in node.registration.bindings.values()} == agreed
+    simulation.fate = lambda packet: [0.01]
+    simulation.run(MAX_BINDACK_TIMEOUT)  # long before its lifetime is over
+    assert bound(agent, simulation) == {2: str(CELLULAR)}
+
+
+@requirement("RFC 4285 §6: after MIPV6-ID-MISMATCH, a removal is sent again with the right time")
+@pytest.mark.parametrize("leaving", [False, True])
+def test_a_removal_at_the_wrong_time(world, leaving):
+    simulation, node, agent = world
+    agent.verifier._time_of_day = lambda now: now + 100
+    if leaving:
+        node.deregister(simulation.now)
+    else:
+        node.registration.removes_bids = True
+        node.registration.bind(1, 20, None)
+        node.registration.update(simulation.now)
+    simulation.run(3)
+    assert bound(agent, simulation) == ({} if leaving else {2: str(CELLULAR)})
+    assert node.deregistered == leaving
 
 
 def test_what_is_asked_for_meanwhile_is_kept(world):

@@ -14,15 +14,17 @@ from simulation import (
     ROUTER,
     WLAN,
     Simulation,
+    as_received,
 )
 
 from testbed.mobility.anchor_point import AnchorPoint, AnchorPointConfiguration
-from testbed.mobility.authentication import SecurityAssociation
+from testbed.mobility.authentication import SecurityAssociation, Signer
 from testbed.mobility.binding import FlowBinding
 from testbed.mobility.forwarding import Action
 from testbed.mobility.hierarchical_node import HierarchicalMobileNode
 from testbed.mobility.home_agent import HomeAgent, HomeAgentConfiguration
 from testbed.mobility.mobile_node_configuration import MobileNodeConfiguration
+from testbed.wire.codec import Codec
 from testbed.wire.flow import FlowIdentification, FlowStatus, Pro
 from testbed.wire.icmpv6 import MobilePrefixSolicitation
 from testbed.wire.message import BindingAcknowledgement, BindingUpdate, Status
@@ -253,12 +255,15 @@ def test_the_map_takes_addresses_of_its_domain_only():
     assert at(world.anchors[0], world) == {2: str(CELLULAR)}
     refused = world.events("binding-refused")
     assert [(event["bid"], event["status"]) for event in refused] == [(1, 129)]
+    anchor = open_anchor(local_prefixes=(IPv6Network("2001:db8:202::/64"),))
+    assert ask(anchor, 0.0, bid=None) == [Status.ADMINISTRATIVELY_PROHIBITED]
+    assert ask(anchor, 0.0, bid=None, source=CELLULAR) == [0]
 
 
 def answers(anchor, now, *options, sequence=1, source=WLAN, regional=RCOA, bid=1, **flags):
     flags = {"acknowledge": True, "map_registration": True, **flags}
-    identifier = BindingIdentifier(bid, priority=bid, care_of_address=source)
-    update = BindingUpdate(sequence, 60, options=(identifier, *options), **flags)
+    identifiers = (BindingIdentifier(bid, priority=bid, care_of_address=source),) if bid else ()
+    update = BindingUpdate(sequence, 60, options=(*identifiers, *options), **flags)
     anchor.receive(Packet(source, FIRST, update, home_address=regional), "eth0", now)
     anchor.changes()
     return [transmission.packet.message for transmission in anchor.transmissions()]
@@ -268,8 +273,9 @@ def ask(*arguments, **keywords):
     return [answer.status for answer in answers(*arguments, **keywords)]
 
 
-def open_anchor():
-    configuration = AnchorPointConfiguration(FIRST, (REGIONS[FIRST],), accept_unauthenticated=True)
+def open_anchor(**fields):
+    fields["accept_unauthenticated"] = True
+    configuration = AnchorPointConfiguration(FIRST, (REGIONS[FIRST],), **fields)
     return AnchorPoint(configuration, 0.0)
 
 
@@ -357,6 +363,25 @@ def test_the_map_knows_whom_an_address_belongs_to(world):
     refused = [e["status"] for e in world.events("registration-refused")]
     assert refused == [Status.DUPLICATE_ADDRESS_DETECTION_FAILED]
     assert anchor.forwarding() == before
+
+
+@requirement("RFC 4285 §6: who is refused an address does not make its owner's time stamps look old")
+def test_the_time_stamps_of_a_thief(world):
+    anchor, codec = world.anchors[0], Codec()
+    thief = SecurityAssociation(3000, bytes(range(32, 48)))
+    anchor.verifier._keys[3000] = thief
+    ahead = Signer(thief, lambda now: now + thief.window_s - 1, codec)  # newer than all of the owner's
+    for sequence in (1000, 1001):
+        update = BindingUpdate(sequence, 60, acknowledge=True, map_registration=True)
+        update = ahead.sign(update, ELSEWHERE, RCOA, world.now)
+        packet = Packet(ELSEWHERE, FIRST, update, home_address=RCOA)
+        anchor.receive(as_received(packet), "eth0", world.now)
+        (answer,) = [transmission.packet.message for transmission in anchor.transmissions()]
+        assert answer.status == Status.DUPLICATE_ADDRESS_DETECTION_FAILED
+    world.node.local.refresh(world.now)
+    world.run(0.1)
+    answers = [p.message for p in world.packets if isinstance(p.message, BindingAcknowledgement)]
+    assert (answers[-1].status, answers[-1].sequence) == (0, world.node.local.sequence)
 
 
 def test_lifetimes_run_out_everywhere(world):

@@ -284,6 +284,33 @@ def test_refused_update_returns_flow_options():
     answer = bench.ask(BID1, add(), home_address=IPv6Address("2001:db8:999::1"))
     assert answer.status == Status.NOT_HOME_SUBNET
     assert answer.option(FlowIdentification).status == FlowStatus.REASON_UNSPECIFIED
+    bench.ask(BID1)
+    answer = bench.ask(BID1, add(fid=7), sequence=bench.sequence)  # status 135
+    assert answer.status == Status.SEQUENCE_NUMBER_OUT_OF_WINDOW
+    assert answer.all_options(FlowIdentification) == (add(fid=7).answer(FlowStatus.REASON_UNSPECIFIED),)
+    assert [option.bid for option in answer.all_options(BindingIdentifier)] == [1]
+    assert not bench.flows
+
+
+@requirement("RFC 6275 §9.5.1: a care-of address is unicast routable")
+@pytest.mark.parametrize("address", ["ff02::1", "ff0e::1", "fe80::1", "::1", "::"])
+def test_care_of_address_that_is_not_routable(address):
+    bench = Bench()
+    answer = bench.ask(AlternateCareOfAddress(IPv6Address(address)))
+    assert answer.status == Status.REASON_UNSPECIFIED
+    assert not bench.bindings
+
+
+@requirement("RFC 5648 §6.2: the O flag replaces all bindings; their flow bindings go with them")
+def test_overwriting(bench):
+    assert bench.flow(add(fid=1), add(fid=2, reference=(2,))) == [FlowStatus.SUCCESS] * 2
+    web = add(fid=1, selector=WEB)
+    refresh = add(fid=2, reference=None, selector=None, pro=Pro.REFRESH)
+    answer = bench.ask(BID1, web, refresh, overwrite=True)
+    statuses = [option.status for option in answer.all_options(FlowIdentification)]
+    assert statuses == [FlowStatus.SUCCESS, FlowStatus.POORLY_FORMED]
+    assert bench.bindings == {1: WLAN}
+    assert {fid: flow.selector for fid, flow in bench.flows.items()} == {1: WEB}
 
 
 @requirement(

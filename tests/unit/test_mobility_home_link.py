@@ -210,6 +210,14 @@ def test_requests_are_answered_at_a_limited_rate():
     assert len(agent.transmissions()) <= 100
 
 
+@pytest.mark.parametrize("source", ["::", "::1", "fe80::7", "ff0e::1"])
+def test_requests_from_nowhere_are_not_answered(source):
+    simulation, _, agent = world()
+    request = Packet(IPv6Address(source), ANYCAST, HomeAgentAddressDiscoveryRequest(1))
+    agent.receive(request, "eth0", simulation.now)
+    assert agent.transmissions() == []
+
+
 def registered_world(**more):
     simulation, node, agent = world(**more)
     attach(simulation, node)

@@ -1,5 +1,6 @@
 """Messages that IPsec protects, as the roles see them: what they take, and what has to be inside of ESP."""
 
+from dataclasses import replace
 from ipaddress import IPv6Address, IPv6Network
 
 import pytest
@@ -13,13 +14,16 @@ from simulation import (
     ROUTER,
     WLAN,
     Simulation,
+    as_received,
 )
 
 from testbed.mobility.anchor_point import AnchorPoint, AnchorPointConfiguration
+from testbed.mobility.authentication import Signer
 from testbed.mobility.hierarchical_node import HierarchicalMobileNode
 from testbed.mobility.home_agent import HomeAgent, HomeAgentConfiguration
 from testbed.mobility.mobile_node import MobileNode
 from testbed.mobility.mobile_node_configuration import MobileNodeConfiguration
+from testbed.wire.codec import Codec
 from testbed.wire.icmpv6 import MobilePrefixAdvertisement, MobilePrefixSolicitation
 from testbed.wire.message import BindingAcknowledgement, BindingRefreshRequest, BindingUpdate
 from testbed.wire.option import AlternateCareOfAddress, BindingIdentifier
@@ -59,6 +63,44 @@ def test_registration():
     node.deregister(simulation.now)
     simulation.run(3)
     assert node.deregistered and agent.bindings(simulation.now) == []
+    updates = [p.message for p in simulation.packets if isinstance(p.message, BindingUpdate)]
+    options = [(u.option(BindingIdentifier), u.option(AlternateCareOfAddress)) for u in updates]
+    assert all((identifier is None) != (alternate is None) for identifier, alternate in options)
+    assert options[0][0] is not None and options[-1][1] is not None
+
+
+def test_returning_home():
+    simulation, node, agent = pair()
+    attach(simulation, node)
+    simulation.addresses[HOME_ADDRESS] = "mn"
+    node.attach("wlan", HOME_PREFIX[0xAAAA], ROUTER, simulation.now)
+    simulation.run(3)
+    (last,) = [p for p in simulation.packets if p.source == HOME_ADDRESS]
+    assert last.message.lifetime_s == 0 and last.message.option(AlternateCareOfAddress) is None
+    assert node.is_home and agent.bindings(simulation.now) == []
+
+
+@requirement("RFC 4285 §5, RFC 6275 §5.1: each home address by its own kind of protection, and no other")
+def test_both_kinds_of_protection():
+    other = HOME_ADDRESS + 1
+    configuration = HomeAgentConfiguration(
+        HOME_AGENT, (HOME_PREFIX,), associations={other: KEY}, by_ipsec=frozenset({HOME_ADDRESS})
+    )
+    agent = HomeAgent(configuration, 0.0)
+    signer = Signer(KEY, lambda now: now, Codec())
+
+    def reason(home_address, protected):
+        update = BindingUpdate(
+            1, 60, acknowledge=True, home_registration=True, options=(AlternateCareOfAddress(WLAN),)
+        )
+        packet = Packet(WLAN, HOME_AGENT, signer.sign(update, WLAN, home_address, 0.0), home_address)
+        agent.receive(replace(as_received(packet), protected=protected), "core", 0.0)
+        return next(iter(dropped(agent)), None)
+
+    assert reason(HOME_ADDRESS, protected=False) == "not protected by ESP (RFC 6275 §5.1)"
+    assert reason(other, protected=False) is None
+    assert reason(HOME_ADDRESS, protected=True) is None
+    assert {b["home_address"] for b in agent.bindings(0.0)} == {str(HOME_ADDRESS), str(other)}
 
 
 @requirement("RFC 6275 §5.1: what IPsec does not protect is not taken, on neither side")

@@ -110,6 +110,25 @@ def test_a_collection_knows_repetitions_and_what_is_missing(series):
     assert collection.skipped == {"mirrored": "no <switches> here"} and "balanced-1" in collection.failed
 
 
+def test_what_was_skipped_is_known_wherever_the_series_lies(series):
+    assert read_collection([series.parent]).skipped == {"mirrored": "no <switches> here"}
+    run(series / "elsewhere", "mirrored", 1, 100.0)
+    assert read_collection([series.parent]).skipped == {}
+
+
+@pytest.mark.parametrize("option", ["--dpi=0", "--dpi=x", "--figures=gif", "--markdown=x"])
+def test_an_option_that_cannot_be_meant_gets_one_sentence(series, option, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["report", str(series), option])
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_where_the_page_cannot_be_written_it_says_so(series, capsys):
+    assert main(["report", str(series), "--out", "/proc/nowhere/page.html"]) == 2
+    error = capsys.readouterr().err
+    assert "(/proc/nowhere); --out chooses another place" in error and error.count("\n") == 1
+
+
 def test_metrics_of_a_window(series):
     static, none = (read_collection([series / "cases" / f"{name}-link-loss-1"]).entries[0].result
                     for name in ("static", "none"))  # fmt: skip
@@ -164,7 +183,20 @@ def test_compare_says_when_there_are_too_few_runs(tmp_path, capsys):
         for number in (1, 2):
             run(tmp_path / side, "static", number, gap + number)
     assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
-    assert "no difference could be: run more repetitions" in capsys.readouterr().out
+    assert "With 2 and 2 runs a case, no difference could be: run more" in capsys.readouterr().out
+    for number in range(1, 9):
+        run(tmp_path / "a", "none", number, 100.0 + number)
+        run(tmp_path / "b", "none", number, 100.0 + number)
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+    assert "With 2 and 2 runs a case, no difference of 7 of them could be" in capsys.readouterr().out
+
+
+def test_compare_of_single_runs_says_that_nothing_was_tested(tmp_path, capsys):
+    for side in "ab":
+        run(tmp_path / side, "static", 1, 100.0)
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+    output = capsys.readouterr().out
+    assert "0 of 0 comparisons" in output and "A test needs two runs of a case or more in both sets" in output
 
 
 def test_compare_of_different_cases(tmp_path, capsys):

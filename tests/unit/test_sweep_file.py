@@ -50,6 +50,8 @@ def test_every_combination_is_a_case_and_single_ones_come_beside(tmp_path):
         (GRID + 'mobile = ["car"]\n', "mobile: 'car' is not known; expected one of node, router"),
         (GRID + "ha_distance_ms = [-1]\n", "ha_distance_ms: expected at least 0.0, not -1"),
         (GRID + 'kind = ["walk"]\n', "there is no 'walk'; there are steering, load"),
+        (GRID + 'kind = [["steering"]]\n', "there is no \\['steering'\\]; there are steering, load"),
+        ("seed = 9999999999\n" + GRID, "seed: expected at most 1000000000"),
         (LOAD, "a case of kind load: mobile_nodes: is missing"),
         (LOAD + "mobile_nodes = [4]\nflow_bindings = [1000]\n", "flow_bindings: expected at most 160, not 1"),
     ],
@@ -72,6 +74,23 @@ def test_files_of_ones_own_are_found_from_any_folder(tmp_path, monkeypatch):
     (case,), _ = cases(tmp_path, text)
     assert case.parameters == {"strategy": f"{tmp_path}/mine.py", "scenario": f"{tmp_path}/loss.toml",
                                "links": [f"{tmp_path}/slow.toml", "4g"]}  # fmt: skip
+
+
+def test_a_scenario_for_more_networks_than_there_are_is_refused(tmp_path):
+    scenario = (Path(__file__).parents[2] / "profiles" / "scenarios" / "link-loss.toml").read_text()
+    step = '[[step]]\nevent = "link-down"\nnetwork = 3\nseconds = 1\n'
+    (tmp_path / "three.toml").write_text(f"{scenario}\n{step}")
+    text = GRID.replace('"link-loss"', f'"{tmp_path}/three.toml"')
+    with pytest.raises(ProfileError, match="an access network 3: give as many link profiles, not 2"):
+        cases(tmp_path, text)
+    kept, _ = cases(tmp_path, text.replace('"wlan", ', '"wlan", "ethernet", '))
+    assert len(kept) == 4
+
+
+def test_a_strategy_that_ends_the_program_is_refused(tmp_path):
+    (tmp_path / "ends.py").write_text("raise SystemExit(3)\n")
+    with pytest.raises(StrategyError, match="cannot be loaded: SystemExit: 3"):
+        cases(tmp_path, GRID.replace('"static", "single"', f'"{tmp_path}/ends.py"'))
 
 
 def test_an_unknown_strategy_gets_the_nearest(tmp_path):
