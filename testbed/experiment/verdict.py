@@ -99,7 +99,7 @@ def loss_check(result: Result, text: str, handover: Handover | None, flows: Iter
             0, handover.flows[name].lost - lost_in_stalls(result, name, handover.at_s, handover.until_s)
         )
         for name in flows
-        if name in handover.flows
+        if name in handover.flows and handover.flows[name].sent
     }
     losers = [f"{name} lost {count} of {handover.flows[name].sent}" for name, count in lost.items() if count]
     sent = sum(handover.flows[name].sent for name in lost)

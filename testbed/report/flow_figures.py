@@ -303,11 +303,12 @@ def _as_sent(evidence: FlowEvidence) -> Arrivals:
 
 
 def in_handover(evidence: FlowEvidence, handover: Handover) -> FlowInHandover | None:
-    """What one handover did to this flow; None if it sent nothing then."""
+    """What one handover did to this flow; None if it sent nothing then, and need not have."""
     cause_ns, until_ns = int(handover.at_s * 1e9), int(handover.until_s * 1e9)
     # what is under way when the next cause strikes belongs to that one
-    sent = evidence.sent.between(cause_ns - _UNDER_WAY_NS, until_ns - _UNDER_WAY_NS)
-    if not len(sent.key):
+    window = cause_ns - _UNDER_WAY_NS, until_ns - _UNDER_WAY_NS
+    sent = evidence.sent.between(*window)
+    if not len(sent.key) and not _silenced(evidence, *window):
         return None
     later = evidence.received.time_ns >= cause_ns - 2 * _UNDER_WAY_NS
     received = Received(evidence.received.key[later], evidence.received.time_ns[later],
@@ -326,6 +327,14 @@ def in_handover(evidence: FlowEvidence, handover: Handover) -> FlowInHandover | 
         interruption_ms=gap[0] if gap else None, sent=counts.sent, lost=counts.lost,
         duplicates=counts.duplicates, reordered=counts.reordered,
         recovery_ms=None if recovered is None else recovered * 1000)
+
+
+def _silenced(evidence: FlowEvidence, start_ns: int, end_ns: int) -> bool:
+    """Whether a flow that sends nothing in this time is interrupted: it sent before and does so after, and
+    the time is longer than its spacing (of bulk data, than anything is under way)."""
+    spacing_ms, times = evidence.traffic.spacing_ms, evidence.sent.time_ns
+    spacing_ns = _UNDER_WAY_NS if spacing_ms is None else spacing_ms * 1e6
+    return end_ns - start_ns > spacing_ns and bool((times < start_ns).any() and (times >= end_ns).any())
 
 
 def around(evidence: FlowEvidence, handover: Handover) -> PacketSeries | None:
