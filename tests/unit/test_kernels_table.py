@@ -39,3 +39,15 @@ def test_table_is_written_from_results(tmp_path):
     assert "| tunnel: seg6 | IPV6_SEG6_LWTUNNEL | – |" in text
     assert "| all integration tests |  | 1 passed, 1 FAILED, 1 skipped |" in text
     assert "| `test_a.py` | 1 | no |" in text
+
+
+def test_a_test_that_no_kernel_ran_has_the_reasons_of_all(tmp_path):
+    (tmp_path / "document.md").write_text("<!-- results -->\n<!-- end of results -->\n")
+    for kernel, reason in (("9.1", "no device"), ("9.2", "it is a hop"), ("9.3", "no device")):
+        (tmp_path / f"{kernel}.xml").write_text(f"""\
+            <testsuites><testsuite><properties><property name="kernel" value="{kernel}"/></properties>
+            <testcase classname="tests.integration.test_a" name="b"><skipped message="{reason}"/></testcase>
+            </testsuite></testsuites>""")
+    subprocess.run([sys.executable, PROJECT / "tests/kernel/matrix.py", "document.md", "9.1.xml", "9.2.xml",
+                    "9.3.xml"], cwd=tmp_path, check=True)  # fmt: skip
+    assert "| `test_a.py` | 1 | no device; it is a hop |" in (tmp_path / "document.md").read_text()
