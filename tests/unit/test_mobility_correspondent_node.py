@@ -14,11 +14,13 @@ from testbed.mobility.return_routability import (
     binding_management_key,
     is_authorised,
 )
+from testbed.mobility.unreachables import PERSISTENT_S
 from testbed.wire.codec import Codec
 from testbed.wire.flow import FlowIdentification, FlowStatus
 from testbed.wire.message import (
     BindingAcknowledgement,
     BindingError,
+    BindingRefreshRequest,
     BindingUpdate,
     CareOfTest,
     CareOfTestInit,
@@ -151,6 +153,39 @@ def test_home_registration():
     assert answer.message.status == Status.REGISTRATION_TYPE_CHANGE_DISALLOWED
     assert answer.destination == HOME and answer.routing_address is None
     assert peer.bindings == {1: WLAN}
+
+
+def test_registrations_that_are_for_anchor_points():
+    peer = Peer()
+    packet, _, _ = peer.update(map_registration=True)
+    assert peer.ask(packet) is None and peer.bindings == {}
+
+
+@requirement("RFC 6275 §9.5.1: the source address is unicast routable, or silence")
+@pytest.mark.parametrize("address", ["fe80::1", "ff0e::1", "::1", "::"])
+def test_source_addresses_that_are_not_routable(address):
+    peer = Peer()
+    right, _, _ = peer.update()
+    received = parse_packet(build_packet(right, CODEC), CODEC)
+    peer.node.receive(replace(received, source=IPv6Address(address)), "eth0", peer.now)
+    assert peer.node.transmissions() == [] and len(peer.node.cache) == 0
+    assert peer.ask(right).message.status == 0
+
+
+@requirement("RFC 6275 §9.3.4: persistent Destination Unreachable about a care-of address ends its binding")
+def test_a_care_of_address_that_cannot_be_reached():
+    peer = Peer()
+    peer.register(WLAN, bid=1)
+    peer.register(CELLULAR, bid=2)
+    peer.node.transmissions()
+    for _ in range(3):
+        peer.node.unreachable(HOME, WLAN, peer.now)
+        peer.now += PERSISTENT_S
+    (request,) = [transmission.packet for transmission in peer.node.transmissions()]  # at the first one
+    assert (request.source, request.destination, request.routing_address) == (CN, WLAN, HOME)
+    assert isinstance(request.message, BindingRefreshRequest)
+    assert [option.bid for option in request.message.all_options(BindingIdentifier)] == [1]
+    assert peer.bindings == {2: CELLULAR}
 
 
 def test_refusals_are_limited():
@@ -303,6 +338,19 @@ def test_deletion():
     assert peer.ask(old).message.status == Status.EXPIRED_NONCES
 
 
+@requirement("RFC 6275 §9.5.1, §9.5.3: the home address as care-of address deletes, whatever the lifetime")
+def test_deletion_by_the_home_address():
+    peer = Peer()
+    peer.register()
+    home_test = peer.test_home()
+    key = binding_management_key(home_test.home_keygen_token)
+    indices = NonceIndices(home_test.home_nonce_index, 0)
+    update = BindingUpdate(9, 60, acknowledge=True, options=(indices,))
+    answer = peer.ask(Packet(HOME, CN, authorised(update, key, HOME, CN, CODEC)))
+    assert is_authorised(answer, key, HOME, CN)
+    assert (answer.message.status, answer.message.lifetime_s, peer.bindings) == (0, 0, {})
+
+
 @requirement("RFC 6275 §9.5.3: a deletion makes no Binding Cache entry")
 def test_deletion_of_nothing():
     peer = Peer()
@@ -318,6 +366,7 @@ def test_deletion_of_one_bid():
     assert peer.register(WLAN, bid=1, lifetime_s=0).status == 0
     assert peer.bindings == {2: CELLULAR}
     assert peer.register(WLAN, bid=1, lifetime_s=0).status == Status.NOT_HOME_AGENT_FOR_THIS_MOBILE_NODE
+    assert Peer().register(lifetime_s=0).status == Status.NOT_HOME_AGENT_FOR_THIS_MOBILE_NODE
 
 
 def test_expired_binding_cannot_be_played_back():

@@ -27,7 +27,7 @@ from testbed.mobility.mobile_node_configuration import MobileNodeConfiguration
 from testbed.wire.codec import Codec
 from testbed.wire.flow import FlowIdentification, FlowStatus, Pro
 from testbed.wire.icmpv6 import MobilePrefixSolicitation
-from testbed.wire.message import BindingAcknowledgement, BindingUpdate, Status
+from testbed.wire.message import BindingAcknowledgement, BindingRefreshRequest, BindingUpdate, Status
 from testbed.wire.option import BindingIdentifier
 from testbed.wire.packet import Packet
 from testbed.wire.router_advertisement import MobilityAnchorPoint
@@ -402,6 +402,17 @@ def test_bindings_are_refreshed_for_long(world):
         world.advertise(MobilityAnchorPoint(FIRST, distance=2))
     assert at_home(world) == {str(RCOA)} and len(world.anchors[0].flows()) == 1
     assert not world.events("binding-expired")
+
+
+@requirement("RFC 6275 §11.7.4: a Binding Refresh Request of the MAP is answered by a Binding Update")
+def test_the_map_asks_for_a_refresh(world):
+    seen = len(world.sent(FIRST))
+    request = BindingRefreshRequest(options=(BindingIdentifier(2),))
+    world.node.receive(Packet(FIRST, WLAN, request, routing_address=RCOA), "wlan", world.now)
+    world.run(0.1)
+    (update,) = world.sent(FIRST)[seen:]
+    assert [option.bid for option in update.message.all_options(BindingIdentifier)] == [2]
+    assert not world.events("message-dropped")
 
 
 def test_leaving(world):

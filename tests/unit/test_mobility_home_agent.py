@@ -301,6 +301,30 @@ def test_care_of_address_that_is_not_routable(address):
     assert not bench.bindings
 
 
+@requirement("RFC 5648 §6.2: without its own care-of address, a BID takes the alternate care-of address")
+def test_alternate_care_of_address_of_a_bid():
+    bench = Bench()
+    answer = bench.ask(BindingIdentifier(1), AlternateCareOfAddress(CELLULAR), source=WLAN)
+    assert answer.status == Status.BINDING_UPDATE_ACCEPTED and bench.bindings == {1: CELLULAR}
+
+
+@requirement("draft §4.3: a new priority of a BID changes the default binding")
+def test_a_new_priority(bench):
+    assert bench.agent.home_binding(HOME_ADDRESS).default_bid == 2
+    bench.ask(BindingIdentifier(1, priority=5, care_of_address=WLAN))
+    assert bench.changed[HOME_ADDRESS].default_bid == 1
+    bench.ask(BindingIdentifier(1, priority=5, care_of_address=WLAN))
+    assert not bench.changed  # nothing is new to the kernel
+
+
+def test_flow_bindings_change_where_there_is_room_for_no_more():
+    bench = Bench(policy=Policy(max_flows=1))
+    bench.ask(BID1)
+    assert bench.flow(add(), add(fid=2)) == [FlowStatus.SUCCESS, FlowStatus.REASON_UNSPECIFIED]
+    assert bench.flow(add(pro=Pro.REPLACE, selector=WEB)) == [FlowStatus.SUCCESS]
+    assert bench.flows[1].selector == WEB
+
+
 @requirement("RFC 5648 §6.2: the O flag replaces all bindings; their flow bindings go with them")
 def test_overwriting(bench):
     assert bench.flow(add(fid=1), add(fid=2, reference=(2,))) == [FlowStatus.SUCCESS] * 2

@@ -90,9 +90,8 @@ def test_both_kinds_of_protection():
     signer = Signer(KEY, lambda now: now, Codec())
 
     def reason(home_address, protected):
-        update = BindingUpdate(
-            1, 60, acknowledge=True, home_registration=True, options=(AlternateCareOfAddress(WLAN),)
-        )
+        options = (AlternateCareOfAddress(WLAN),) if protected else ()
+        update = BindingUpdate(1, 60, acknowledge=True, home_registration=True, options=options)
         packet = Packet(WLAN, HOME_AGENT, signer.sign(update, WLAN, home_address, 0.0), home_address)
         agent.receive(replace(as_received(packet), protected=protected), "core", 0.0)
         return next(iter(dropped(agent)), None)

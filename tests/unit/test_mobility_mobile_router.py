@@ -20,7 +20,7 @@ from testbed.mobility.mobile_node import MobileNode
 from testbed.mobility.mobile_node_configuration import MobileNodeConfiguration
 from testbed.mobility.policy import Policy
 from testbed.wire.message import BindingAcknowledgement, BindingUpdate, Status
-from testbed.wire.option import BindingIdentifier, MobileNetworkPrefix
+from testbed.wire.option import BindingIdentifier, MalformedOption, MobileNetworkPrefix
 from testbed.wire.packet import Packet
 
 requirement = pytest.mark.requirement
@@ -156,6 +156,8 @@ def test_a_mobile_router_registers_with_home_agents_only():
         ("2001:db8:100::/64",),
         ("2001:db8:100::/56",),
         ("fe80::/64",),
+        ("::/96",),
+        ("::1/128",),
         ("ff00::/8",),
         ("2001:db8:1000::/64", "2001:db8:1000::/68"),
         ("2001:db8:1000::/64", "2001:db8:100::1/128"),
@@ -164,6 +166,17 @@ def test_a_mobile_router_registers_with_home_agents_only():
 def test_prefixes_that_cannot_be_are_invalid(prefixes):
     agent = home_agent(Policy(unlisted_prefixes=True), {})
     answer = ask(agent, *map(IPv6Network, prefixes))
+    assert (answer.status, answer.mobile_router) == (Status.INVALID_PREFIX, False)
+    assert agent.forwarding() == {}
+
+
+@requirement("RFC 3963 §6.2: status 141 for a Mobile Network Prefix option that is malformed")
+def test_a_prefix_option_that_is_malformed():
+    agent = home_agent()
+    malformed = MalformedOption(MobileNetworkPrefix.option_type, bytes(3), "it has length 3")
+    update = BindingUpdate(1, 60, True, True, mobile_router=True, options=(malformed,))
+    agent.receive(Packet(WLAN, HOME_AGENT, update, home_address=HOME_ADDRESS), "eth0", 0.0)
+    (answer,) = [transmission.packet.message for transmission in agent.transmissions()]
     assert (answer.status, answer.mobile_router) == (Status.INVALID_PREFIX, False)
     assert agent.forwarding() == {}
 

@@ -1,6 +1,7 @@
 """At home and abroad at once (RFC 5648 §5.6, §6.2, §6.3; draft §6.4)."""
 
 import random
+from ipaddress import IPv6Address
 
 import pytest
 from simulation import (
@@ -21,6 +22,7 @@ from testbed.mobility.binding import FlowBinding
 from testbed.mobility.correspondent_node import CorrespondentNode, CorrespondentNodeConfiguration
 from testbed.mobility.forwarding import Action, OnLink
 from testbed.mobility.home_agent import HomeAgent
+from testbed.mobility.home_link import HomePrefix
 from testbed.mobility.listed_flows import FlowError
 from testbed.mobility.policy import Policy
 from testbed.wire.message import (
@@ -148,6 +150,24 @@ def test_no_neighbour_discovery_where_there_are_other_routers():
     assert node.presence is None and paths(agent)[1].on_link == OnLink(False, HARDWARE)
 
 
+@requirement("RFC 5648 §6.3: status 5 is in the option alone where the acknowledgement has more to say")
+@pytest.mark.parametrize("more, status", [("prefix", 1), ("refusal", Status.MCOA_NOTCOMPLETE)])
+def test_no_neighbour_discovery_and_other_news(more, status):
+    _, _, agent = attached_pair(other_routers=True, key=None)
+    options = [BindingIdentifier(1, 0, True, 1, HOME_ADDRESS), LinkLayerAddress(2, HARDWARE)]
+    if more == "prefix":
+        agent.change_prefix(HomePrefix(HOME_PREFIX, 1500.0, 1020.0), 1001.0)
+    else:
+        options.append(BindingIdentifier(2, 0, False, 2, IPv6Address("ff02::1")))
+    sequence = (agent.cache.get(HOME_ADDRESS).sequence + 1) % 65536
+    agent.transmissions()
+    update = BindingUpdate(sequence, 60, True, True, options=tuple(options))
+    agent.receive(Packet(HOME_ADDRESS, HOME_AGENT, update), "home0", 1001.0)
+    answer = agent.transmissions()[-1].packet.message
+    assert answer.status == status
+    assert answer.option(BindingIdentifier).status == Status.MCOA_RETURNHOME_WO_NDP
+
+
 @requirement("RFC 5648 §6.3: the home agent learns the link-layer address from the option")
 def test_without_link_layer_address_there_is_no_way():
     simulation, node, agent = both(other_routers=True)
@@ -158,11 +178,10 @@ def test_without_link_layer_address_there_is_no_way():
 
 def test_a_link_layer_address_that_is_none():
     _, _, agent = attached_pair(other_routers=True, key=None)
-    for address in (b"", bytes(6), b"\x01\0\0\0\0\1", bytes(8)):
+    none = [LinkLayerAddress(2, address) for address in (b"", bytes(6), b"\x01\0\0\0\0\1", bytes(8))]
+    for link_layer_address in (*none, LinkLayerAddress(1, HARDWARE)):  # the last one is not the mobile node's
         option = BindingIdentifier(1, 0, True, 1, HOME_ADDRESS)
-        update = BindingUpdate(
-            40000, 60, True, True, options=(option, LinkLayerAddress(2, address))
-        )
+        update = BindingUpdate(40000, 60, True, True, options=(option, link_layer_address))
         agent.cache.get(HOME_ADDRESS).sequence = 39999
         agent.receive(Packet(HOME_ADDRESS, HOME_AGENT, update), "home0", 1001.0)
         (sent,) = agent.transmissions()
@@ -215,6 +234,19 @@ def test_any_binding_update_without_the_flag_ends_it():
     assert list(paths(agent)) == [2]
     assert agent.home_binding(HOME_ADDRESS).rules == ()
     assert agent.events()[-2].fields["flows_lost"] == [1]
+
+
+@requirement("RFC 5648 §5.4, §5.6.3: with lifetime zero, the BID of the home binding is de-registered")
+def test_the_home_binding_is_removed_by_its_bid():
+    simulation, node, agent = both(key=None)
+    go_home(simulation, node)
+    option = BindingIdentifier(1, 0, True, 1, HOME_ADDRESS)
+    sequence = (agent.cache.get(HOME_ADDRESS).sequence + 1) % 65536
+    update = BindingUpdate(sequence, 0, True, True, options=(option, LinkLayerAddress(2, HARDWARE)))
+    agent.receive(Packet(HOME_ADDRESS, HOME_AGENT, update), "home0", simulation.now)
+    answer = agent.transmissions()[-1].packet.message
+    assert (answer.status, answer.lifetime_s) == (0, 0)
+    assert set(agent.cache.get(HOME_ADDRESS).bindings) == {2}
 
 
 @requirement("RFC 5648 §5.6.3: only one home binding at a time")
