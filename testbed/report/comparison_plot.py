@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from testbed.report.collection import Collection, Entry, text_of
 from testbed.report.metric import METRICS, Metric, by_name, window
-from testbed.report.plot import STAGES, STYLE
+from testbed.report.plot import STAGES, STYLE, until_first_packet
 from testbed.report.statistics import interval
 
 if TYPE_CHECKING:
@@ -306,10 +306,13 @@ def draw_case_stages(collection: Collection) -> "Figure":
 
 def _draw_stages(panel: "Axes", row: int, found: Sequence[dict[str, float | None]], shown: set[str]) -> float:
     """One bar; where it ends, ms. Adds the stages that are seen to `shown`."""
-    position = 0.0
+    position, medians = 0.0, {}
+    for stage, *_ in STAGES:
+        if moments := [stages[stage] for stages in found if stages.get(stage) is not None]:
+            medians[stage] = statistics.median(moments)
+    moments = until_first_packet(medians)
     for stage, _, colour, hatch in STAGES:
-        moments = [stages[stage] for stages in found if stages.get(stage) is not None]
-        moment = statistics.median(moments) if moments else None
+        moment = moments.get(stage)
         if moment is None or moment < position:
             continue
         panel.barh(row, moment - position, left=position, color=colour, hatch=hatch, edgecolor="white",

@@ -205,7 +205,7 @@ def _cell(entries: list[Entry] | None) -> str:
         f"<td class='{'pass' if passed else 'fail'}'>"
         f"<a href='#{_identifier(entries[0])}' title='{escape(label)}'>"
         f"<span class='mark'>{'✓' if passed else '✕'}</span> {gap}{star}"
-        f"<br><small>{sum(map(bool, met))}/{len(met)}{escape(note)}</small></a></td>"
+        f" <br><small>{sum(map(bool, met))}/{len(met)}{escape(note)}</small></a></td>"
     )
 
 

@@ -1,12 +1,12 @@
 """Figures from a result, and from nothing else. Functions: `draw_all`, `draw_throughput`, `draw_delay`,
-`draw_handover`, `draw_stages`.
+`draw_handover`, `draw_stages`, `until_first_packet`.
 
 Colours are those of Okabe and Ito, which the colour-blind can tell apart; paths differ in marker and
 hatching as well, for print. matplotlib is imported when something is drawn: it takes half a second.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -165,9 +165,9 @@ def draw_stages(result: Result) -> "Figure":
     longest = max(reached, default=1.0) or 1.0
     shown = set()
     for row, handover in enumerate(found):
-        position = 0.0
+        position, moments = 0.0, until_first_packet(handover.stages_ms)
         for stage, label, colour, hatch in STAGES:
-            moment = handover.stages_ms.get(stage)
+            moment = moments.get(stage)
             if moment is None or moment < position:
                 continue
             axes.barh(row, moment - position, left=position, color=colour, hatch=hatch, edgecolor="white",
@@ -196,6 +196,14 @@ def draw_stages(result: Result) -> "Figure":
         figure.legend([handle for _, handle in legend], [label for label, _ in legend],
                       loc="outside lower center", ncols=3, fontsize=8)
     return figure
+
+
+def until_first_packet(stages_ms: Mapping[str, float | None]) -> dict[str, float]:
+    """The stages that there is a trace of, without those after the first packet on the new path: it did not
+    wait for a home agent that its flow does not go through."""
+    end = stages_ms.get("first_packet")
+    return {stage: moment for stage, moment in stages_ms.items()
+            if moment is not None and (end is None or moment <= end)}
 
 
 def _panels(count: int, height: float) -> "tuple[Figure, Sequence[Axes]]":

@@ -13,9 +13,10 @@ from testbed.experiment.matrix import summary
 from testbed.report.collection import read_collection
 from testbed.report.command import main
 from testbed.report.compare import compare
+from testbed.report.comparison_plot import draw_case_stages
 from testbed.report.html import write_report
 from testbed.report.metric import METRICS, by_name, meets_goal
-from testbed.report.result import ResultError, WindowFigures, write_result
+from testbed.report.result import ResultError, WindowFigures, read_result, write_result
 from testbed.report.statistics import cliffs_delta, holm, interval, mann_whitney_p, permutation_p
 from testbed.report.table import comparison_table
 
@@ -256,6 +257,20 @@ def test_the_csv_files_have_all_runs_and_medians(series):
         rows = {(row["strategy"], row["metric"]): row for row in csv.DictReader(file)}
     assert rows["static", "interruption_ms"]["median"] == "103.0"
     assert float(rows["static", "interruption_ms"]["low_95"]) >= 101
+
+
+def test_the_bar_of_a_flow_that_avoids_the_home_agent_ends_with_its_first_packet(tmp_path):
+    for number, late_ms in enumerate((145.0, 94.0, 146.0), 1):
+        run(tmp_path, "route-optimised", number, 100.0)
+        place = tmp_path / "cases" / f"route-optimised-link-loss-{number}" / "result.json"
+        result = read_result(place)
+        loss = next(one for one in result.handovers if one.cause == "link-down" and one.at_s >= 0)
+        loss.stages_ms |= {"detected": 1.0, "care_of_address": None, "binding_update_sent": 2.0,
+                           "binding_update_received": late_ms, "datapath_ready": late_ms + 1,
+                           "first_packet": 95.0}  # fmt: skip
+        write_result(result, place)
+    figure = draw_case_stages(read_collection([tmp_path]))
+    assert [text.get_text() for text in figure.axes[0].texts] == ["95 ms, n = 3"]
 
 
 def test_a_single_run_of_the_main_experiment_makes_a_page(tmp_path):
