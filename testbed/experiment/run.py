@@ -20,9 +20,9 @@ from testbed.emulation.network import Network
 from testbed.emulation.process import EmulationError, wait_until
 from testbed.experiment.narrator import Narrator
 from testbed.experiment.profile import ProfileError
-from testbed.experiment.verdict import SETTLED_S, STOOD_STILL_S
+from testbed.experiment.verdict import SETTLED_S
 from testbed.measure.capture import Capture
-from testbed.measure.machine import MachineWatch
+from testbed.measure.machine import STOOD_STILL_S, MachineWatch
 from testbed.measure.metadata import host_metadata, metadata
 from testbed.measure.process import MeasurementError
 from testbed.measure.traffic import Host, Traffic, start_traffic, stop_traffic
@@ -35,6 +35,8 @@ from topologies.multihome import MultihomeTopology
 _TICK_S = 0.2
 #: After its start, traffic settles for so long before anything is measured.
 WARM_UP_S = 1.5
+#: A time that is not judged takes away so much more: bins of the time series at its edges.
+_EDGES_S = 0.2
 #: So much longer is a phase at most for the time in which the machine stands still.
 STALLED_S = 30.0
 
@@ -242,10 +244,10 @@ class Run:
             self.narrator.progress(f"{text}: {left:.1f} s")
             due = time.monotonic() + min(left, _TICK_S)
             time.sleep(min(left, _TICK_S))  # traffic
+            self._check_alive()
             late = time.monotonic() - due
             if late > STOOD_STILL_S:
-                end = min(end + late + SETTLED_S, latest)
-            self._check_alive()
+                end = min(end + late + _TICK_S + SETTLED_S + _EDGES_S, latest)
             if meanwhile:
                 meanwhile()
         self.narrator.progress_done()

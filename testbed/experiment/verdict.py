@@ -8,8 +8,6 @@ from testbed.report.result import Check, Handover, Result
 
 #: After a cause, paths are judged once a handover must be over: its longest stage is two round trips.
 SETTLED_S = 0.6
-#: Who is woken so late knows that the machine stood still; then, too, paths are judged when all has settled.
-STOOD_STILL_S = 0.1
 #: The share of a flow's octets that the access links must show on the path that it is bound to.
 ON_PATH = 0.99
 
@@ -66,13 +64,10 @@ def _judged_bins(result: Result, phase: dict) -> list[int]:
 
 
 def _stood_still(result: Result, number: int) -> bool:
-    """Whether the machine stood still in this bin, or had shortly before."""
+    """Whether the machine stood still in this bin, or had shortly before: not all has settled then."""
     width = result.time_series.interval_s
     begin, end = number * width, (number + 1) * width
-    return any(
-        span.late_ms > STOOD_STILL_S * 1000 and span.start_s < end and begin < span.end_s + SETTLED_S
-        for span in result.busy
-    )
+    return any(span.start_s < end and begin < span.end_s + SETTLED_S for span in result.standstills)
 
 
 def lost_in_stalls(result: Result, flow: str, start_s: float, end_s: float) -> int:

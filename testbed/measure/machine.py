@@ -2,8 +2,8 @@
 
 A canary of ordinary priority asks to be woken every 10 ms and notes by how much it is late, as any agent
 would be; every 100 ms goes to the log with the processors' shares from /proc/stat. A figure taken while the
-machine was busy is not trusted without a word: `busy_spans` finds those times, `MachineWatch` runs the
-canary.
+machine was busy is not trusted without a word: `busy_spans` finds those times, `standstills`
+those in which it did not run at all, `MachineWatch` runs the canary.
 """
 
 import argparse
@@ -24,6 +24,8 @@ _PERIOD_NS = 100_000_000
 #: and wake-ups late for it.
 LATE_ABOVE_MS, STEAL_ABOVE, IDLE_BELOW, LATE_WITHOUT_IDLE_MS = 10.0, 0.10, 0.03, 3.0
 _JOIN_S = 0.3
+#: Who is woken so late knows that the machine stood still: no other load makes anybody wait for so long.
+STOOD_STILL_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,12 @@ def busy_spans(samples: Sequence[MachineSample]) -> list[BusySpan]:
     return [BusySpan(_begin(span[0]), span[-1].t, min(one.idle for one in span),
                      max(one.steal for one in span), max(one.late_ms for one in span))
             for span in spans if len(span) > 1 or span[0].late_ms > LATE_ABOVE_MS]
+
+
+def standstills(samples: Sequence[MachineSample]) -> list[tuple[float, float]]:
+    """Begin and end of each time in which the machine stood still, and only of that: it may have been busy
+    for long before and after."""
+    return [(one.t - one.late_ms / 1000, one.t) for one in samples if one.late_ms > STOOD_STILL_S * 1000]
 
 
 def _begin(sample: MachineSample) -> float:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from testbed.measure.capture import CaptureFile
 from testbed.measure.events import STAGES, Handover, handovers, read_events
-from testbed.measure.machine import busy_spans, read_machine
+from testbed.measure.machine import busy_spans, read_machine, standstills
 from testbed.measure.matching import signalling
 from testbed.measure.packets import PacketTable, read_capture
 from testbed.measure.traffic import Traffic
@@ -47,8 +47,8 @@ def assemble(*, experiment: str, metadata: dict, origin_s: float, end_s: float, 
     evidence = [gather(one, at_correspondent, at_mobile, origin_ns, end_ns) for one in traffic]
     events = [event for event in read_events(event_logs) if event["t"] <= end_s]
     bins = math.ceil((end_s - origin_s) / INTERVAL_S)
-    busy = [] if machine_log is None else [
-        span for span in busy_spans(read_machine(machine_log)) if span.end > origin_s and span.start < end_s]
+    samples = [] if machine_log is None else read_machine(machine_log)
+    busy = [span for span in busy_spans(samples) if span.end > origin_s and span.start < end_s]
     flows = [figures(one, bindings.get(one.traffic.name, FlowBinding(None, "", None)),
                      errors.get(one.traffic.name)) for one in evidence]
     captures = [_captured(file, table, origin_ns, end_ns) for file, table in zip(
@@ -67,6 +67,8 @@ def assemble(*, experiment: str, metadata: dict, origin_s: float, end_s: float, 
                  for name, window in (windows or {}).items()},
         busy=[report.BusyTime(start_s=span.start - origin_s, end_s=span.end - origin_s, idle=span.idle,
                               steal=span.steal, late_ms=span.late_ms) for span in busy],
+        standstills=[report.Standstill(start_s=begin - origin_s, end_s=end - origin_s)
+                     for begin, end in standstills(samples) if begin < end_s],
         warnings=[*warnings, *(span.text(origin_s) for span in busy), *_warnings(flows, evidence, captures)])
 
 

@@ -191,6 +191,14 @@ class BusyTime(msgspec.Struct, kw_only=True):
     late_ms: float
 
 
+class Standstill(msgspec.Struct, kw_only=True):
+    """When the machine did not run at all: a wake-up came more than 100 ms late. What was before the origin
+    may have an effect after it."""
+
+    start_s: float
+    end_s: float
+
+
 class Check(msgspec.Struct, kw_only=True):
     """Something that the run was to show, and whether its figures do."""
 
@@ -230,6 +238,7 @@ class Result(msgspec.Struct, kw_only=True):
     busy: list[BusyTime]
     warnings: list[str]
     checks: list[Check] = []
+    standstills: list[Standstill] = []
     #: Name of the part, name of the flow, figures.
     windows: dict[str, dict[str, WindowFigures]] = {}
 

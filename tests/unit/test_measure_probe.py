@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from testbed.measure import probe, probe_tcp
 from testbed.measure.accounting import Received, Sent, account
 from testbed.measure.iperf import read_iperf
-from testbed.measure.machine import MachineSample, busy_spans, read_machine
+from testbed.measure.machine import MachineSample, busy_spans, read_machine, standstills
 from testbed.measure.metadata import metadata
 from testbed.measure.pacing import arrivals
 from testbed.measure.probe_log import FAILED, ProbeLogWriter, read_probe_log
@@ -151,6 +151,14 @@ def test_a_busy_time_begins_when_the_canary_ought_to_have_been_woken():
     quiet = [MachineSample(number / 10, 0.5, 0.0, 0.3) for number in range(20)]
     (found,) = busy_spans([*quiet, MachineSample(3.2, 0.9, 0.0, 1200.0)])
     assert (found.start, found.end) == (2.0, 3.2)
+
+
+def test_a_machine_that_stood_still_did_so_no_longer_than_nobody_was_woken():
+    busy = [MachineSample(number / 10, 0.0, 0.0, late) for number, late in enumerate([40.0, 20.0, 90.0] * 5)]
+    samples = [*busy, MachineSample(2.7, 0.0, 0.0, 1200.0), MachineSample(2.8, 0.0, 0.0, 60.0)]
+    (span,) = busy_spans(samples)
+    assert (span.end - span.start) > 2.8
+    assert standstills(samples) == [(pytest.approx(1.5), 2.7)]
 
 
 def test_metadata_names_the_machine_and_takes_further_facts():

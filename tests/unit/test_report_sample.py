@@ -21,6 +21,7 @@ from testbed.report.result import (
     Result,
     Signalling,
     SignallingMessage,
+    Standstill,
     TimeSeries,
 )
 
@@ -86,6 +87,7 @@ def sample() -> Result:
         captures=[CapturedInterface(host="mn", interface="mn-wlan", file="mn.mn-wlan.pcap", packets=9,
                                     drops=0)],
         busy=[BusyTime(start_s=3.0, end_s=3.4, idle=0.0, steal=0.2, late_ms=31.0)],
+        standstills=[Standstill(start_s=28.0, end_s=28.2)],
         warnings=["From 3.0 s to 3.4 s this machine was too busy: do not trust figures from this time."])
 
 
