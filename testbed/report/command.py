@@ -33,6 +33,9 @@ def main(arguments: list[str] | None = None) -> int:
         where = f" ({error.filename})" if error.filename else ""
         remedy = "; --out chooses another place" if options.command == "report" else ""
         print(f"{options.command}: {error.strerror}{where}{remedy}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print(f"\n{options.command}: stopped", file=sys.stderr)
+        return 130
     return 2
 
 

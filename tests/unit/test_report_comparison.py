@@ -2,9 +2,14 @@
 
 import csv
 import json
+import os
 import random
 import re
+import signal
+import subprocess
+import sys
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from test_report_sample import sample
@@ -122,6 +127,19 @@ def test_an_option_that_cannot_be_meant_gets_one_sentence(series, option, capsys
     with pytest.raises(SystemExit, match="2"):
         main(["report", str(series), option])
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_an_interrupted_report_says_so(tmp_path):
+    os.mkfifo(tmp_path / "result.json")
+    command = [sys.executable, "-m", "testbed.report.command", "report", str(tmp_path)]
+    reader = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2],
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's job may ignore it
+    )  # fmt: skip
+    with open(tmp_path / "result.json", "w"):  # it has begun to read
+        reader.send_signal(signal.SIGINT)
+        _, error = reader.communicate(timeout=60)
+    assert reader.returncode == 130 and error == "\nreport: stopped\n"
 
 
 def test_where_the_page_cannot_be_written_it_says_so(series, capsys):
