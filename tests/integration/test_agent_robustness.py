@@ -1,5 +1,6 @@
 """Agents and what they should not be given: bad packets, bad configurations, bad surroundings."""
 
+import socket
 import struct
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from testbed.agent.mobility_socket import MobilitySocket
 from testbed.wire.codec import Codec
 from testbed.wire.message import Status, UnknownMessage
 from testbed.wire.packet import Packet, build_packet, parse_packet
+from testbed.wire.router_advertisement import PrefixInformation, RouterAdvertisement
 
 
 @pytest.fixture
@@ -113,6 +115,24 @@ def test_a_flood_of_bad_packets_is_counted_and_reported_sparingly(network, ha, s
     seconds = int(time.monotonic() - begun) + 1
     assert messages(ha)["malformed"] > 20
     assert len(ha.events("message-dropped")) <= min(REPORTS_BURST + REPORTS_PER_S * seconds, 100)
+
+
+@pytest.mark.requirement("RFC 4861 §6.1.2: Router Advertisements with a Hop Limit but 255 do not count")
+@pytest.mark.requirement("RFC 6275 §10.5.1: home agents are those that advertise themselves on the home link")
+def test_home_agents_that_are_not_on_the_home_link(network, ha):
+    def advertise(node, interface, address, hop_limit):
+        prefix = PrefixInformation(IPv6Address(address), 64, 600, 300, router_address=True)
+        with node.socket(socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as sock:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, hop_limit)
+            message = bytes(RouterAdvertisement(600, (prefix,), home_agent=True))
+            index = int(node.shell(f"ip -o link show dev {interface}").partition(":")[0])
+            sock.sendto(message, ("ff02::1", 0, 0, index))
+
+    advertise(network.hn, "eth0", "2001:db8:100::bad1", 64)  # forwarded, or made up elsewhere
+    advertise(network.ar, "core", "2001:db8:100::bad2", 255)
+    advertise(network.hn, "eth0", "2001:db8:100::2", 255)
+    wait_for(lambda: "2001:db8:100::2" in ha.ask("status")["home_agents"])
+    assert set(ha.ask("status")["home_agents"]) == {HOME_AGENT, "2001:db8:100::2"}
 
 
 def test_each_message_is_taken_once_with_or_without_extension_headers(network, ha, sender):

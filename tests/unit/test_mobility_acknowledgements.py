@@ -68,6 +68,18 @@ def test_sequence_number_out_of_window(ahead, taken):
     assert told == ([(said + 1) % 65536] if taken else [])
 
 
+@requirement("RFC 6275 §11.7.3: an acknowledgement of another sequence number is ignored")
+@pytest.mark.parametrize("status", [0, Status.REASON_UNSPECIFIED])
+@pytest.mark.parametrize("apart", [-1, 1, 256, 32768])
+def test_another_sequence_number(status, apart):
+    simulation, node, sequence = asking()
+    answer(simulation, node, status, (sequence + apart) % 65536, 60)
+    assert not node.registered and node.registration.is_waiting
+    assert not simulation.events("registration-refused") and len(simulation.events("message-dropped")) == 1
+    answer(simulation, node, 0, sequence, 60)
+    assert node.registered
+
+
 @requirement("RFC 6275 §11.7.3: the answer to a Binding Update ends its retransmission")
 def test_no_retransmission_after_the_answer():
     simulation, node, sequence = asking()

@@ -267,6 +267,10 @@ def test_a_refusal_is_the_end(table, policy, explicit, status):
     assert refusals(simulation) == [status]
     assert simulation.events("mobile-router-refused") == [{"peer": str(HOME_AGENT), "status": status}]
     assert not node.registered and node.home_binding(HOME_ADDRESS) is None
+    sent = len(simulation.packets)
+    node.detach("wlan", simulation.now)  # nor does movement make it ask again
+    simulation.run(100)
+    assert len(simulation.packets) == sent
 
 
 @requirement("RFC 3963 §5.4.1, §5.4.2: the other mode may be tried")

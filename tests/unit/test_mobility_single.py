@@ -150,6 +150,16 @@ def test_a_home_agent_that_takes_one_binding():
     assert node.deregistered and agent.forwarding() == {}
 
 
+def test_the_next_home_agent_is_asked_for_several_bindings():
+    simulation, node, agent = attached_pair(policy=NO_BIDS)
+    assert places(agent) == {NO_BID: CELLULAR}
+    agent.policy = Policy()
+    node._register_with(HOME_AGENT, simulation.now)
+    simulation.run(1)
+    assert places(agent) == {1: WLAN, 2: CELLULAR}
+    agree(node, agent)
+
+
 @requirement(PROHIBITED)
 @pytest.mark.parametrize("flow_updates", ["together", "each"])
 def test_flow_bindings_wait_meanwhile(flow_updates):

@@ -63,9 +63,13 @@ def sealed(octets):
     header = bytearray(octets)
     header += bytes(-len(header) % 8)
     header[1] = len(header) // 8 - 1
-    header[4:6] = bytes(2)
-    header[4:6] = checksum(bytes(header), MN, HA, MOBILITY_HEADER).to_bytes(2, "big")
-    return bytes(header)
+    return checksummed(bytes(header))
+
+
+def checksummed(header):
+    """Return a Mobility Header with the right checksum."""
+    header = header[:4] + bytes(2) + header[6:]
+    return header[:4] + checksum(header, MN, HA, MOBILITY_HEADER).to_bytes(2, "big") + header[6:]
 
 
 def update(options):
@@ -99,6 +103,15 @@ def test_truncated_anywhere(message):
     for length in range(len(octets)):
         with pytest.raises(ParseError):
             parse(octets[:length])
+
+
+@pytest.mark.requirement("RFC 6275 §9.2: a Header Len beyond the end: silence, whatever the checksum says")
+def test_longer_than_it_is_with_a_right_checksum():
+    octets = CODEC.build(UPDATE, MN, HA)
+    for more in (1, 2, 255 - octets[1]):
+        with pytest.raises(ParseError, match="truncated") as caught:
+            parse(checksummed(octets[:1] + bytes((octets[1] + more,)) + octets[2:]))
+        assert caught.value.pointer is None
 
 
 @settings(deadline=None)
