@@ -67,6 +67,7 @@ from testbed.datapath.nftables import (
     load_length,
     load_maximum_segment_size,
     load_meta,
+    load_next_hop,
     mark_is,
     masked,
     protocol_is,
@@ -365,7 +366,7 @@ class Classifier:
         return Rule(copy + set_mark(0, mark.KEPT | mark.NUMBER_MASK) + verdict(ACCEPT), "a copy: by its mark")
 
     def _with_number(self) -> tuple[Rule, ...]:
-        return self._copies(), LEFT_ALONE
+        return self._copies(), LEFT_ALONE, Rule(set_mark(0, mark.KEPT), "a number that is none of ours")
 
     @staticmethod
     def _scoped() -> tuple[Rule, ...]:
@@ -434,7 +435,11 @@ class Classifier:
         paths = {path.bid: path for path in binding.paths}
         default = count(counter_of(home_address, None))
         path = paths.get(binding.default_bid)
+        routed = load_next_hop() + compare(EQUAL, mark.entrance(home_address).packed)
+        routed += default + verdict(GOTO, "fit")
         default += self._dropped() if path is None else self._towards(path, slots)
+        of_tunnel = not self._anchor and path is not None and path.on_link is None
+        defaults = (routed, default) if of_tunnel else (default,)
 
         def translation(rule: FlowRule) -> tuple[list[bytes], bytes]:
             """The alternatives that match, and the action."""
@@ -451,7 +456,7 @@ class Classifier:
             its = zip(binding.rules, actions, strict=True)
             beside = HomeRules(regional_chains(chain, its, default), {}, frozenset())
         elif self._are_many(binding):
-            remembered, beside, about = self._many.translate(binding, known, chain, default, translation)
+            remembered, beside, about = self._many.translate(binding, known, chain, defaults, translation)
             rules = [self._signalling_first(default), *remembered]
         else:
             self._many.forget(home_address)
@@ -460,7 +465,7 @@ class Classifier:
                 rules += [Rule(match + action, f"fid {rule.fid}") for match in found]
             if rules:
                 rules.insert(0, self._signalling_first(default))
-            rules.append(Rule(default, "default"))
+            rules += [Rule(way, "default") for way in defaults]
         chains = {chain: tuple(rules), **beside.chains}
         elements = set(beside.elements)
         elements.add((HOMES, (Element(home_address.packed, chain, goto=True),)))

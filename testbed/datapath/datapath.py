@@ -25,7 +25,7 @@ What the datapath does with seg6 and what it cannot do:
 import errno
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
 
 from testbed.datapath import mark
@@ -134,7 +134,10 @@ class Datapath:
             wanted[None] = self._base(bindings, {**self._slots.of, **slots})
         self._set_source(changed)
         self._prepare({**self._bindings, **changes}.values())
-        self._commit(before, wanted)
+        if before.get(None) == wanted.get(None):
+            self._commit(before, wanted)
+        else:
+            self._commit_default(before, wanted)
         for address, binding in changes.items():
             if binding is None:
                 self._bindings.pop(address, None)
@@ -332,6 +335,23 @@ class Datapath:
         if path is not None:
             elements |= self._classifier.sources(0, path)
         return _Wanted(frozenset(self._routing.base(first, of_first)), HomeRules({}, {}, frozenset(elements)))
+
+    def _commit_default(
+        self, before: dict[IPv6Address | None, _Wanted], wanted: dict[IPv6Address | None, _Wanted]
+    ) -> None:
+        """The same where the default path of packets without a mark changes, for which rules and routes would
+        have to change in one: they have marks meanwhile."""
+        old, new = before[None], wanted[None]
+        old_by_marks, new_by_marks = (
+            replace(each, objects=self._routing.by_marks(each.objects)) for each in (old, new)
+        )
+        self._commit({None: old}, {None: old_by_marks})
+        try:
+            self._commit(before | {None: old_by_marks}, wanted | {None: new_by_marks})
+        except DatapathError:
+            self._commit({None: old_by_marks}, {None: old})
+            raise
+        self._commit({None: new_by_marks}, {None: new})
 
     def _commit(
         self, before: dict[IPv6Address | None, _Wanted], wanted: dict[IPv6Address | None, _Wanted]

@@ -95,11 +95,12 @@ class ManyRules:
         binding: HomeBinding,
         known: tuple[FlowRule, ...],
         chain: str,
-        default: bytes,
+        defaults: tuple[bytes, ...],
         translation: Callable[[FlowRule], Translation],
     ) -> tuple[list[Rule], HomeRules, list[FlowRule]]:
         """The rules of the chain `chain`, what there is beside it (but for counters), and the flow bindings
-        that these are about: without the blocks that the rules `known` have just so."""
+        that these are about: without the blocks that the rules `known` have just so. `defaults`: what is done
+        where none has matched, the first that does something; all but the last ask for packets unmarked."""
         ours, theirs = blocks(binding.rules), blocks(known)
         changed, gone = _only_in(ours, theirs), _only_in(theirs, ours)
         free = _free(binding.rules)
@@ -107,12 +108,12 @@ class ManyRules:
         chains: dict[str, tuple[Rule, ...]] = {}
         elements: set[tuple[str, tuple[Element, ...]]] = set()
 
-        def add(name: str, fid: int, action: bytes) -> None:
-            chains[f"{chain}.{name}"] = (Rule(action, name),)
+        def add(name: str, fid: int, *actions: bytes) -> None:
+            chains[f"{chain}.{name}"] = tuple(Rule(action, name) for action in actions)
             element = Element(struct.pack("=I", number(fid)), f"{chain}.{name}", goto=True)
             elements.add((numbers, (element,)))
 
-        add("default", free, default)
+        add("default", free, *((set_mark(0, mark.KEPT),) if defaults[1:] else ()), *defaults)
         for first, block in ours.items():
             if theirs.get(first) == block:
                 continue

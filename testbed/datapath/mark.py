@@ -59,11 +59,19 @@ COPY_GATEWAY = IPv6Address("fd66:6c6f:7762:696e::2")
 #: Next hop on the detour device.
 DETOUR_GATEWAY = IPv6Address("fe80::1")
 ANY = IPv6Network("::/0")
+_LINK_LOCAL = IPv6Address("fe80::")
+_INTERFACE_BITS = (1 << 118) - 1
 
 
 def value(number: int) -> int:
     """The mark of a number."""
     return number << 16
+
+
+def entrance(home_address: IPv6Address) -> IPv6Address:
+    """Next hop of the route into the tunnel for packets without a mark. By it rules recognise what has been
+    routed already as the default path of this home address wants it."""
+    return IPv6Address(int(_LINK_LOCAL) | int(home_address) & _INTERFACE_BITS)
 
 
 def slot_number(slot: int) -> int:

@@ -54,7 +54,8 @@ def matches(selector: TrafficSelector | None, destination: int = _DESTINATION) -
         return []
     alternatives = [b""]
     header = _header(selector, NETWORK, destination)
-    for condition in (header, _protocol(selector), _ports(selector), _spi(selector)):
+    # ports first: most packets have others, and to ask for the protocol, too, takes twice the time
+    for condition in (header, _ports(selector), _protocol(selector), _spi(selector)):
         alternatives = [a + b for a in alternatives for b in condition]
     return alternatives
 
@@ -160,12 +161,12 @@ def _ports(selector: IPv6TrafficSelector) -> list[bytes]:
     possible = [number for number in WITH_PORTS if start <= number <= end]
     if not possible and not any(start <= number <= end for number in _EXTENSIONS):
         return []
-    parts = [] if start == end else [load_meta(UPPER_PROTOCOL) + found_in(PORT_PROTOCOLS)]
-    if start == end and not possible:  # ports of whatever follows the extension header
-        parts = [load_meta(UPPER_PROTOCOL) + found_in(PORT_PROTOCOLS)]
+    parts = []
     for offset, ports in ((0, selector.source_port), (2, selector.destination_port)):
         if ports is not None:
             parts.append(load(TRANSPORT, offset, 2) + within(*(struct.pack(">H", port) for port in ports)))
+    if start != end or not possible:  # if not possible: those of whatever follows the extension header
+        parts.append(load_meta(UPPER_PROTOCOL) + found_in(PORT_PROTOCOLS))
     return [b"".join(parts)]
 
 

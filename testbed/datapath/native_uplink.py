@@ -44,11 +44,13 @@ _KEPT = f"{mark.KEPT | mark.COPY:#x}"
 
 @dataclass(frozen=True, slots=True)
 class _Path:
-    """One way out: the packets that carry `number`'s mark leave by `interface`."""
+    """One way out: packets of that slot leave by `interface`, and those without a number where it is the
+    default path (see `mark.entrance`)."""
 
     home_address: IPv6Address
     interface: str
     slot: int
+    is_default: bool
 
 
 class NativeUplink:
@@ -75,7 +77,12 @@ class NativeUplink:
         paths = tuple(
             sorted(
                 (
-                    _Path(binding.home_address, path.interface, slots[binding.home_address][path.bid])
+                    _Path(
+                        binding.home_address,
+                        path.interface,
+                        slots[binding.home_address][path.bid],
+                        path.bid == binding.default_bid,
+                    )
                     for binding in bindings.values()
                     for path in binding.paths
                     if path.interface is not None and path.on_link is None
@@ -143,10 +150,9 @@ class NativeUplink:
                 tunnelled += [f"{came} {others.replace('ACT', 'delete')}"]
         for path in paths:
             name, number = names[path.interface], FIRST_NUMBER + mark.slot_number(path.slot)
-            chosen = (
-                f"ip6 saddr {path.home_address}"
-                f" meta mark & {_NUMBER} == {mark.value(mark.slot_number(path.slot)):#x}"
-            )
+            slot = f"{mark.value(mark.slot_number(path.slot)):#x}"
+            numbers = f"{{ 0, {slot} }}" if path.is_default else slot
+            chosen = f"ip6 saddr {path.home_address} meta mark & {_NUMBER} {numbers}"
             leave = f"meta mark set meta mark & {_KEPT} | {mark.value(number):#x}"
             departures += [
                 f"{chosen} meta l4proto {_PORTS}"

@@ -122,6 +122,11 @@ def store_maximum_segment_size() -> bytes:
     )
 
 
+def load_next_hop() -> bytes:
+    """The next hop of the route that the packet has been given; no match before it has one."""
+    return _expression("rt", _number(1, 1), _number(2, 2))
+
+
 def load_destination_type() -> bytes:
     """Whose the destination address is, by the routing tables: 4 octets, this node's is LOCAL."""
     return _expression("fib", _number(1, 1), _number(2, 3), _number(3, 2))

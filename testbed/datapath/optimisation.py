@@ -65,6 +65,7 @@ from testbed.mobility.forwarding import Pair, Path, RouteOptimisation, Side
 
 _PRIORITY = 125
 _GET_ROUTE = 26
+_ENCAPSULATION = 22
 #: Ethernet's MTU, octets.
 _LINK_MTU = 1500
 
@@ -453,6 +454,8 @@ class OptimisedRoutes:
         found = attributes(answer, 12)
         interface = socket.if_indextoname(struct.unpack("=I", found[4])[0])
         gateway = IPv6Address(found[5]) if 5 in found else care_of_address
+        if _ENCAPSULATION in found:  # at a mobile node, whose packets get marks (see `mark.entrance`)
+            gateway = mark.DETOUR_GATEWAY
         # at a mobile node, packets come from its home address unless told otherwise
         ours = local_addresses()
         source = next((home for home in self._homes if home.packed in ours), None)

@@ -6,6 +6,7 @@ signalling leave (by the interface of their care-of address, whatever the defaul
 """
 
 from collections.abc import Collection
+from dataclasses import replace
 from ipaddress import IPv6Address, IPv6Network
 
 from testbed.datapath import mark
@@ -74,6 +75,14 @@ class Routing:
             objects |= self._default(first, slots)
         return objects
 
+    @staticmethod
+    def by_marks(objects: Collection[KernelObject]) -> frozenset[KernelObject]:
+        """The same, but that rules mark all packets, whatever way their route takes already."""
+        return frozenset(
+            replace(o, gateway=None) if isinstance(o, Route) and o.encapsulation and o.gateway else o
+            for o in objects
+        )
+
     def _default(self, first: HomeBinding, slots: dict[int, int]) -> set[KernelObject]:
         """Packets that have neither source nor mark yet: they get the home address and the default path."""
         objects: set[KernelObject] = {Route(mark.HOME_TABLE, scope, kind=THROW) for scope in _SCOPED}
@@ -99,7 +108,8 @@ class Routing:
                 volatile=True,
             )
             return objects | {leave}
-        objects.add(self._tunnel.route(mark.HOME_TABLE, mark.ANY, path, first.home_address))
+        route = self._tunnel.route(mark.HOME_TABLE, mark.ANY, path, first.home_address)
+        objects.add(replace(route, gateway=mark.entrance(first.home_address)))
         if self._tunnel.by_route or path.via is not None:
             objects.add(
                 PolicyRule(mark.CARE_OF_PRIORITY, mark.outer_table(slots[path.bid]), source=mark.PLACEHOLDER)

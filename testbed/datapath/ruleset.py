@@ -71,7 +71,8 @@ class Ruleset:
         messages += self._elements_messages(NEW_ELEMENT, added)
         messages += [table.flush(name) for name in gone] + [table.delete_chain(name) for name in gone]
         messages += old_counters + old_sets
-        self._transact(messages)
+        if messages:
+            self._transact(messages)
         self._count(uses)
 
     def _count(self, uses: Mapping[tuple[str, tuple[Element, ...]], int]) -> None:

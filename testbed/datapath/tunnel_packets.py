@@ -123,9 +123,11 @@ class TunnelPackets:
         nested += load(TRANSPORT, 8, 16) + compare(EQUAL, mark.PLACEHOLDER.packed)
         nested += number + translate(NESTED_SOURCES) + store(TRANSPORT, 8, 16)
         source = number + translate(SOURCES) + store(NETWORK, 8, 16) + verdict(ACCEPT)
+        other = load(NETWORK, 7, 1) + compare(NOT_EQUAL, bytes([HOP_LIMIT]))
         outer = (
             Rule(nested, "source of the tunnel within: the regional address"),
-            Rule(hop_limit + source, "outer source: the path's care-of address"),
+            Rule(other + hop_limit, "seldom: it has that of the packet inside"),
+            Rule(source, "outer source: the path's care-of address"),
             unrouted,
         )
         return {"outer": outer, **chains}
