@@ -9,8 +9,9 @@ Packets meet, in this order:
 - `tunnel` (prerouting): tunnel packets are accepted only with the (outer, inner) addresses of a registered
   path, whatever the number of paths in constant time, and counted and dropped otherwise;
 - `home_<home address>` (prerouting and output, through a verdict map): its flow bindings in order of
-  priority, each with a counter, then the default. What they decide is a mark, which policy rules read. Where
-  there are many, a connection goes through them once (see `recent_flows`).
+  priority, each with a counter, then the default. What they decide is a mark, which policy rules read; a
+  mobile node's own packets that have the default path's route already need none (see `mark.entrance`), and
+  are not routed twice. Where there are many, a connection goes through them once (see `recent_flows`).
 
 `output` serves packets of this node itself; `fit` is where what goes into a tunnel is made to fit it;
 `postrouting` completes the outer header and, as `forward` does where tunnels are a device, clamps the maximum
