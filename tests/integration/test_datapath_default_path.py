@@ -14,7 +14,6 @@ from datapath_network import (
     CORRESPONDENT,
     HOME_ADDRESS,
     HOME_ADDRESS_2,
-    HOME_AGENT,
     WLAN,
     binding,
     path,
@@ -40,14 +39,14 @@ def flows(count: int) -> tuple[FlowRule, ...]:
 
 @contextmanager
 def numbers(bed: Bed) -> Iterator[dict[int, int]]:
-    """Number in the mark of what leaves the mobile node for its home agent -> packets; known at the end."""
+    """Number in the mark of what the mobile node sends to `CORRESPONDENT` -> packets; known at the end."""
     found = dict.fromkeys((0, *map(mark.slot_number, range(3))), 0)
     chain = "chain ip6 seen out"
-    hook = "'{ type filter hook postrouting priority 310; }'"
+    hook = "'{ type filter hook output priority -100; }'"
     bed.mn.shell(f"nft add table ip6 seen; nft add {chain} {hook}")
-    tunnel_packet = f"ip6 daddr {HOME_AGENT} ip6 nexthdr 41 meta mark and {mark.NUMBER_MASK:#x}"
+    sent = f"ip6 daddr {CORRESPONDENT} meta mark and {mark.NUMBER_MASK:#x}"
     for number in found:
-        bed.mn.shell(f"nft add rule ip6 seen out {tunnel_packet} == {mark.value(number):#x} counter")
+        bed.mn.shell(f"nft add rule ip6 seen out {sent} == {mark.value(number):#x} counter")
     try:
         yield found
         counts = re.findall(r"packets (\d+)", bed.mn.shell(f"nft list {chain}"))
