@@ -41,6 +41,8 @@ HOME_TABLE = TABLE_BASE + 3
 DETOUR_TABLE = TABLE_BASE + DETOUR
 #: Where such inner packets are looked up.
 INNER_TABLE = TABLE_BASE + 7
+#: A mobile node's own addresses inside of tunnels: the kernel's table has them some time later only.
+HERE_TABLE = TABLE_BASE + 11
 MAIN_TABLE, LOCAL_TABLE = 254, 255
 
 #: Priorities of policy rules, in the order in which they are tried.

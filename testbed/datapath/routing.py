@@ -145,6 +145,7 @@ class Routing:
         else:
             objects.add(HomeAddress(binding.home_address, for_kernel=self._kernel_mobility))
             if self._tunnel.by_route:
+                objects.add(Route(mark.HERE_TABLE, destinations[0], "lo", kind=LOCAL))
                 if binding.regional:  # where tunnels within tunnels end
                     objects.add(self._tunnel.end(mark.INNER_TABLE, destinations[0]))
                 else:

@@ -125,7 +125,7 @@ class Seg6Tunnel(Tunnel):
         objects: list[KernelObject] = [PolicyRule(mark.LOCAL_PRIORITY, mark.LOCAL_TABLE)]
         objects += self._decapsulation(mark.DECAPSULATE_OTHER, mark.INNER_TABLE)
         if self._side is Side.MOBILE:
-            objects += self._decapsulation(mark.DECAPSULATE_HERE, mark.LOCAL_TABLE)
+            objects += self._decapsulation(mark.DECAPSULATE_HERE, mark.HERE_TABLE)
         return objects
 
     def onward(self) -> list[KernelObject]:
