@@ -367,7 +367,7 @@ class Classifier:
         return Rule(copy + set_mark(0, mark.KEPT | mark.NUMBER_MASK) + verdict(ACCEPT), "a copy: by its mark")
 
     def _with_number(self) -> tuple[Rule, ...]:
-        return self._copies(), LEFT_ALONE, Rule(set_mark(0, mark.KEPT), "a number that is none of ours")
+        return self._copies(), LEFT_ALONE
 
     @staticmethod
     def _scoped() -> tuple[Rule, ...]:
@@ -437,7 +437,7 @@ class Classifier:
         default = count(counter_of(home_address, None))
         path = paths.get(binding.default_bid)
         routed = load_next_hop() + compare(EQUAL, mark.entrance(home_address).packed)
-        routed += default + verdict(GOTO, "fit")
+        routed += mark_is(0, mark.NUMBER_MASK) + default + verdict(GOTO, "fit")
         default += self._dropped() if path is None else self._towards(path, slots)
         of_tunnel = not self._anchor and path is not None and path.on_link is None
         defaults = (routed, default) if of_tunnel else (default,)
