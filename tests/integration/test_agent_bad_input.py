@@ -222,7 +222,9 @@ def test_pointer_behind_a_home_address_option(bench, kind):
 @requirement("RFC 6275 §9.2: a wrong checksum: silence")
 def test_wrong_checksum(bench, kind):
     good = bytearray(bench.packet(bench.header(kind)))
-    bad = [bytes(good[:40 + 4]) + struct.pack("!H", n) + bytes(good[46:]) for n in range(0, 65536, 9001)]
+    (right,) = struct.unpack("!H", good[44:46])
+    wrong = ((right + n) % 0xFFFF for n in range(9001, 0xFFFF, 9001))  # as one's complement numbers, too
+    bad = [bytes(good[:44]) + struct.pack("!H", n) + bytes(good[46:]) for n in wrong]
     # right for the care-of address, where the home address counts
     header = checksummed(bench.header(kind), bench.source, bench.destination)
     bad.append(bench.packet(header, home_address=HOME_ADDRESS, checksum=False))

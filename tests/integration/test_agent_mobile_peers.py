@@ -73,6 +73,11 @@ def routed(captures):
     return found
 
 
+def knows_its_routes(agent):
+    """Whether its peers have acknowledged all that they have been told."""
+    return all(binding["registered"] for route in agent.ask("routes") for binding in route["bindings"])
+
+
 def tunnelled(network, kind="rx"):
     """Packets that have come in at the home agents."""
     homes = [network.ha] if network.home_agents == 1 else [network.ha, network.ha2]
@@ -135,6 +140,7 @@ def test_handover_of_one(network):
         network.set_link("cellular", False)
         wlan = network.address("mn-wlan")
         wait_for(lambda: {b["care_of_address"] for b in peer.ask("cache")} == {wlan})
+        wait_for(lambda: knows_its_routes(mn))  # some time after its peer has them
         captures = {
             "mn-wlan": Capture(network.mn, "mn-wlan"), "peer-wlan": Capture(network.peer, "peer-wlan")
         }  # fmt: skip
@@ -157,8 +163,7 @@ def test_both_move_at_once(network):
         wait_for(lambda: {b["care_of_address"] for b in peer.ask("cache")} == {wlan})
         wait_for(lambda: {b["care_of_address"] for b in mn.ask("cache")} == {other})
         for agent in (mn, peer):
-            wait_for(lambda agent=agent: all(b["registered"] for r in agent.ask("routes")
-                                             for b in r["bindings"]))  # fmt: skip
+            wait_for(lambda agent=agent: knows_its_routes(agent))
         captures = {
             "mn-wlan": Capture(network.mn, "mn-wlan"), "peer-other": Capture(network.peer, "peer-other")
         }  # fmt: skip

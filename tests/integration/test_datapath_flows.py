@@ -1,7 +1,7 @@
 """Which path real packets take, action by action, in both directions."""
 
 import pytest
-from datapath_bed import TCP, UDP, Bed, mirrored, packet
+from datapath_bed import ICMPV6, TCP, UDP, Bed, mirrored, packet, payload
 from datapath_network import CORRESPONDENT, HOME_ADDRESS, HOME_AGENT, WLAN, send_raw, wait_for
 
 from testbed.mobility.forwarding import Action, FlowRule, HomeBinding, Path
@@ -86,3 +86,21 @@ def test_default_path_serves_sockets_without_an_address(bed: Bed):
         assert sender.getsockname()[0] == str(HOME_ADDRESS)
         sender.send(b"hello")
         assert receiver.recvfrom(100)[1][0] == str(HOME_ADDRESS)
+
+
+@pytest.mark.parametrize("kind", [133, 135, 136, 137])
+def test_neighbour_discovery_follows_no_flow_binding(bed: Bed, kind: int):
+    """Nor does it go into a tunnel at the home agent, where it would be the home link's (RFC 4861 §3.1)."""
+    everything = FlowRule(1, 1, None, Action.FORWARD, (1,))
+    bed.bind(default=2, rules=(everything,))
+    message = packet(ICMPV6, body=bytes([kind, 0, 0, 0]) + bytes(20) + payload())
+    assert bed.uplink(mirrored(message)) == [2], "as what has no flow binding"
+    assert bed.uplink(mirrored(packet())) == [1]
+    bed.clear()
+    send_raw(bed.cn, message)
+    found: list[bytes] = []
+    last = packet()
+    send_raw(bed.cn, last)  # whatever was sent before it would be there by then
+    wait_for(lambda: found.extend(bed.down[1].packets()) or any(one.endswith(last[-8:]) for one in found))
+    found += bed.down[2].packets()
+    assert not any(one.endswith(message[-8:]) for one in found)
