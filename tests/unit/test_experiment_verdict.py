@@ -1,20 +1,23 @@
 """What a result must show, on results made up."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_report_sample import sample
 
-from testbed.experiment.verdict import find_handover, loss_check, path_checks
+from testbed.experiment.verdict import SETTLED_S, find_handover, loss_check, path_checks
 from testbed.report.result import Standstill
 
 STALL = Standstill(start_s=14.2, end_s=15.3)
 LOST = {"name": "wlan lost", "start_s": 14.0, "end_s": 20.0, "paths": {"https": ["mn-cellular"]}}
+BESIDE = {"https": ["mn-cellular"], "voip": ["mn-cellular"]}
 
 
-def check(astray=(), stalls=(), silent=(), spacing_ms=None):
+def check(astray=(), stalls=(), silent=(), spacing_ms=None, **phase):
     """The check of that phase, where https is on wlan in these tenths of a second, and sends nothing in
     those; as bulk data does, unless there is a spacing."""
     result = sample()
-    result.metadata["phases"] = [LOST]
+    result.metadata["phases"] = [LOST | phase]
     result.standstills = list(stalls)
     result.flow("https").nominal_spacing_ms = spacing_ms
     series = result.time_series.flows["https"]
@@ -37,26 +40,89 @@ def test_the_time_in_which_the_machine_stood_still_does_not_count():
     assert not check(range(140, 165), [STALL]).passed
 
 
-def test_nothing_is_shown_by_a_machine_that_stood_still_all_the_time():
-    found = check((), [Standstill(start_s=14.0, end_s=20.0)])
-    assert not found.passed and "nothing" in found.detail
+@pytest.mark.parametrize("paths", [{"https": ["mn-cellular"]}, {"https": []}, BESIDE])
+@pytest.mark.parametrize("spacing_ms", [None, 1.92, 50, 10_000])
+def test_nothing_is_shown_where_there_is_nothing_to_judge(spacing_ms, paths):
+    still = check((), [Standstill(start_s=14.0, end_s=20.0)], spacing_ms=spacing_ms, paths=paths)
+    assert not still.passed and still.detail.startswith("nothing to judge: the machine stood still")
+    short = check(end_s=14.65, spacing_ms=spacing_ms, paths=paths)
+    assert not short.passed and short.detail.startswith("nothing to judge: the phase lasted 0.7 s, and")
+    assert check(end_s=14.9, spacing_ms=spacing_ms, paths={"https": ["mn-cellular"]}).passed
+
+
+def test_a_phase_that_promises_no_path_is_not_judged():
+    result = sample()
+    result.metadata["phases"] = [LOST | {"paths": {}}]
+    assert path_checks(result) == []
+
+
+@given(
+    spacing_ms=st.none() | st.floats(1, 10_000),
+    start_s=st.floats(14, 19),
+    length_s=st.floats(0, 3),
+    stall=st.none() | st.tuples(st.floats(12, 20), st.floats(0.1, 5)),
+    silent=st.integers(140, 220),
+    wanted=st.sampled_from([["mn-cellular"], ["mn-wlan", "mn-cellular"], []]),
+)
+@settings(max_examples=60, deadline=None)
+def test_who_passes_was_seen_in_time(spacing_ms, start_s, length_s, stall, silent, wanted):
+    """Some tenth of a second was there in which the handover was over and the machine ran, and in it the flow
+    has sent, unless it is discarded."""
+    spans = [Standstill(start_s=stall[0], end_s=sum(stall))] if stall else []
+    phase = {"start_s": start_s, "end_s": start_s + length_s, "paths": {"https": wanted}}
+    found = check(stalls=spans, silent=range(silent, 220), spacing_ms=spacing_ms, **phase)
+    seen = [
+        number
+        for number in range(140, 220)
+        if start_s + SETTLED_S <= number / 10
+        and (number + 1) / 10 <= start_s + length_s + 0.1
+        and not any(span.start_s <= number / 10 <= span.end_s for span in spans)
+        and (not wanted or number < silent)
+    ]
+    assert seen or not found.passed
+    assert found.passed or found.detail.startswith(("https ", "nothing to judge: "))
 
 
 @pytest.mark.parametrize("spacing_ms", [None, 50])
 def test_who_sends_nothing_shows_nothing(spacing_ms):
-    assert not check(silent=range(140, 200), spacing_ms=spacing_ms).passed
-    assert check(silent=range(140, 200), spacing_ms=10_000).passed
+    found = check(silent=range(140, 200), spacing_ms=spacing_ms, paths=BESIDE)
+    assert not found.passed and found.detail == "https sent nothing"
+
+
+def test_who_sends_rarely_is_not_judged():
+    alone = check(silent=range(140, 200), spacing_ms=10_000)
+    assert not alone.passed and alone.detail == "nothing to judge: https sent nothing, and need not have"
+    beside = check(silent=range(140, 200), spacing_ms=10_000, paths=BESIDE)
+    assert beside.passed and beside.detail.endswith("; not judged, as silent: https")
+
+
+@pytest.mark.parametrize(
+    "protocol, downlink, passed", [("udp", True, False), ("udp", False, True), ("tcp", True, True)]
+)
+def test_a_discarded_flow_is_silent_if_its_sender_knows(protocol, downlink, passed):
+    result = sample()
+    result.metadata["phases"] = [LOST | {"paths": {"video": []}}]
+    flow, series = result.flow("video"), result.time_series.flows["video"]
+    flow.protocol, flow.downlink = protocol, downlink
+    assert path_checks(result)[0].detail == "video on mn-cellular 100.0%"
+    for octets in series.carried_octets.values():
+        octets[:] = [0] * len(octets)
+    assert path_checks(result)[0].passed
+    series.sent = [0] * len(series.sent)
+    (found,) = path_checks(result)
+    assert found.passed is passed and ("video sent nothing" in found.detail) is not passed
 
 
 def test_who_was_silenced_when_the_machine_stood_still_may_be_silent():
     """What was sent last was lost then, and TCP waits."""
-    assert check(silent=[*range(142, 153), *range(156, 200)], stalls=[STALL]).passed
+    silenced = check(silent=[*range(142, 153), *range(156, 200)], stalls=[STALL], paths=BESIDE)
+    assert silenced.passed and silenced.detail.endswith("; not judged, as silent: https")
     before = Standstill(start_s=13.8, end_s=15.3)
-    assert check(silent=[*range(138, 152), *range(154, 198)], stalls=[before]).passed
+    assert check(silent=[*range(138, 152), *range(154, 198)], stalls=[before], paths=BESIDE).passed
     later = check(silent=[*range(142, 153), *range(162, 200)], stalls=[STALL])
     assert later.passed  # it has sent in time, and on its path
-    fell_silent = check(silent=range(130, 200), stalls=[STALL])
-    assert not fell_silent.passed and fell_silent.detail == "https on nothing"
+    fell_silent = check(silent=range(130, 200), stalls=[STALL], paths=BESIDE)
+    assert not fell_silent.passed and fell_silent.detail == "https sent nothing"
 
 
 def test_what_was_sent_and_carried_nowhere_is_not_silence():
@@ -79,3 +145,19 @@ def test_what_a_machine_that_stood_still_has_lost_is_not_the_handovers(lost_at_s
     assert not loss_check(result, "nothing is lost", handover, ["video"]).passed
     result.standstills = [STALL]
     assert loss_check(result, "nothing is lost", handover, ["video"]).passed is passed
+
+
+@pytest.mark.parametrize(
+    "stall, sent, words",
+    [
+        (Standstill(start_s=13.5, end_s=20.5), 300, "the machine stood still all the time"),
+        (STALL, 0, "none of these flows sent anything"),
+    ],
+)
+def test_no_loss_is_shown_where_there_is_nothing_to_judge(stall, sent, words):
+    result = sample()
+    handover = find_handover(result, "link-down")
+    handover.flows["video"].sent = sent
+    result.standstills = [stall]
+    found = loss_check(result, "nothing is lost", handover, ["video"])
+    assert not found.passed and found.detail == f"nothing to judge: {words}"
