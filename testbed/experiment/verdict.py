@@ -4,7 +4,7 @@
 
 from collections.abc import Iterable
 
-from testbed.report.result import Check, Handover, Result
+from testbed.report.result import Check, Handover, Result, ResultError
 
 #: After a cause, paths are judged once a handover must be over: its longest stage is two round trips.
 SETTLED_S = 0.6
@@ -15,8 +15,32 @@ ON_PATH = 0.99
 def path_checks(result: Result) -> list[Check]:
     """One check for each phase that says which paths its flows were to take: each flow was on the access
     links that it was bound to, by the captures there. A phase of which nothing can be judged has not shown
-    that."""
+    that.
+
+    Raises ResultError: the result was saved by a version that did not record all that is judged here.
+    """
+    if lacking := _lacking(result):
+        raise ResultError(
+            f"This result of {result.experiment} has no {', no '.join(lacking)}: it was saved before results "
+            f"of schema version {result.schema_version} had all that paths are judged by; judge it with the "
+            "version that wrote it, named in its metadata, or run the experiment again."
+        )
     return [_path_check(result, phase) for phase in result.metadata["phases"] if phase["paths"]]
+
+
+def _lacking(result: Result) -> list[str]:
+    """The fields without which paths cannot be judged, of those that results have not always had."""
+    if "phases" not in result.metadata:
+        return ["metadata.phases"]
+    named = {flow for phase in result.metadata["phases"] for flow in phase["paths"]}
+    series = [found for flow, found in result.time_series.flows.items() if flow in named]
+    bins, names = result.time_series.bins, result.interfaces
+    values = {
+        "sent": [each.sent for each in series],
+        "carried_octets": [each.carried_octets.get(name, []) for each in series for name in names],
+    }
+    lacking = [name for name, lists in values.items() if any(len(each) < bins for each in lists)]
+    return [f"time_series.flows.*.{name}" for name in lacking]
 
 
 def _path_check(result: Result, phase: dict) -> Check:

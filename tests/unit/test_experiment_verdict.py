@@ -1,12 +1,14 @@
 """What a result must show, on results made up."""
 
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_report_sample import sample
 
 from testbed.experiment.verdict import SETTLED_S, find_handover, loss_check, path_checks
-from testbed.report.result import Standstill
+from testbed.report.result import ResultError, Standstill, encode, read_result
 
 STALL = Standstill(start_s=14.2, end_s=15.3)
 LOST = {"name": "wlan lost", "start_s": 14.0, "end_s": 20.0, "paths": {"https": ["mn-cellular"]}}
@@ -161,3 +163,37 @@ def test_no_loss_is_shown_where_there_is_nothing_to_judge(stall, sent, words):
     result.standstills = [stall]
     found = loss_check(result, "nothing is lost", handover, ["video"])
     assert not found.passed and found.detail == f"nothing to judge: {words}"
+
+
+def without(document, *names):
+    """The saved result as it was before flows' time series had these."""
+    for series in document["time_series"]["flows"].values():
+        for name in names:
+            del series[name]
+
+
+@pytest.mark.parametrize(
+    "age, lacking",
+    [
+        (lambda document: without(document, "sent"), "no time_series.flows.*.sent: "),
+        (lambda document: without(document, "carried_octets"), "no time_series.flows.*.carried_octets: "),
+        (
+            lambda document: without(document, "sent", "carried_octets"),
+            "no time_series.flows.*.sent, no time_series.flows.*.carried_octets: ",
+        ),
+        (lambda document: document["metadata"].pop("phases"), "no metadata.phases: "),
+    ],
+)
+def test_a_result_of_an_older_version_is_not_judged_but_told_what_it_lacks(tmp_path, age, lacking):
+    result = sample()
+    result.metadata["phases"] = [LOST]
+    document = json.loads(encode(result))
+    (tmp_path / "result.json").write_text(json.dumps(document))
+    assert path_checks(read_result(tmp_path)) == path_checks(result)
+    age(document)
+    (tmp_path / "result.json").write_text(json.dumps(document))
+    with pytest.raises(ResultError) as raised:
+        path_checks(read_result(tmp_path))
+    told = str(raised.value)
+    assert f"This result of multihome has {lacking}it was saved before" in told
+    assert told.endswith("or run the experiment again.") and "\n" not in told
