@@ -79,13 +79,18 @@ class World(Simulation):
         ]
 
 
-@pytest.fixture
-def world():
+def settled():
+    """A world whose mobile node is in the domain of the first anchor point, and registered."""
     world = World()
     world.advertise(MobilityAnchorPoint(FIRST, distance=2))
     world.attach(wlan=WLAN, cellular=CELLULAR)
     world.run(3)
     return world
+
+
+@pytest.fixture
+def world():
+    return settled()
 
 
 def at_home(world):
@@ -94,6 +99,13 @@ def at_home(world):
 
 def at(anchor, world):
     return {b["bid"]: b["care_of_address"] for b in anchor.bindings(world.now)}
+
+
+def travel(world, anchor, address=ELSEWHERE):
+    """To another domain, with wlan alone."""
+    world.node.move({"wlan": None, "cellular": None}, world.now)
+    world.advertise(MobilityAnchorPoint(anchor, distance=2), interfaces=["wlan"])
+    world.attach(wlan=address)
 
 
 @requirement("RFC 5380 §4, §6.1: local Binding Update with M and A set, H clear, the RCoA as home address")
@@ -173,25 +185,6 @@ def test_movement_inside_a_domain(world):
     assert at(world.anchors[0], world) == {1: str(ELSEWHERE), 2: str(CELLULAR)}
     assert len(world.sent(HOME_AGENT)) == told
     assert [flow.fid for _, flow in world.anchors[0].flows()] == [1]
-
-
-@requirement("RFC 5380 §6.1, §8: movement between domains: new RCoA, and the previous MAP forwards meanwhile")
-def test_movement_between_domains(world):
-    world.node.add_flow(FLOW, world.now)
-    world.run(1)
-    world.node.move({"wlan": None, "cellular": None}, world.now)
-    world.run(0.5)
-    seen = len(world.packets)
-    world.advertise(MobilityAnchorPoint(SECOND, distance=2), interfaces=["wlan"])
-    world.attach(wlan=ELSEWHERE)
-    world.run(4)
-    told = [p for p in world.packets[seen:] if isinstance(p.message, BindingUpdate)]
-    assert FIRST in {p.destination for p in told if p.message.lifetime_s}
-    assert at(world.anchors[1], world) == {1: str(ELSEWHERE), 2: str(ELSEWHERE)}
-    assert at_home(world) == {str(OTHER_RCOA)}
-    assert [(home, flow.fid) for home, flow in world.anchors[1].flows()] == [(OTHER_RCOA, 1)]
-    assert world.anchors[0].forwarding() == {}  # left, once the home agent knew the new address
-    assert set(world.node.forwarding()) == {HOME_ADDRESS, OTHER_RCOA}
 
 
 @requirement("RFC 5380 §7.1: where no MAP is advertised, ordinary Mobile IPv6")
@@ -438,41 +431,6 @@ def test_a_restart_of_the_map_keeps_who_owns_what(world):
     assert reborn.cache.get(RCOA).owner == 2000
 
 
-def travel(world, anchor, address=ELSEWHERE):
-    """To another domain, with wlan alone."""
-    world.node.move({"wlan": None, "cellular": None}, world.now)
-    world.advertise(MobilityAnchorPoint(anchor, distance=2), interfaces=["wlan"])
-    world.attach(wlan=address)
-
-
-@requirement("RFC 5380 §6.1: the previous MAP is told the new on-link address, and forwards to it")
-def test_the_previous_map_forwards_while_the_home_agent_is_not_reached(world):
-    world.cut.add(HOME_AGENT)
-    travel(world, SECOND)
-    world.run(8)
-    for anchor in world.anchors:
-        assert at(anchor, world) == {1: str(ELSEWHERE), 2: str(ELSEWHERE)}
-    wanted = world.node.home_binding(HOME_ADDRESS)  # what the home agent still sends there is taken
-    assert {(path.local, path.via.remote) for path in wanted.paths} == {(RCOA, FIRST)}
-    world.cut.clear()
-    world.run(20)
-    assert at_home(world) == {str(OTHER_RCOA)} and world.anchors[0].forwarding() == {}
-
-
-@requirement("RFC 5380 §8: packets go on to arrive while the new MAP and the home agent are told")
-@pytest.mark.parametrize("anchor", [SECOND, None])
-def test_there_is_a_way_to_the_home_agent_all_the_time(world, anchor):
-    options = [MobilityAnchorPoint(anchor, distance=2)] if anchor else []
-    world.advertise(*options)
-    for _ in range(100):
-        world.run(0.01)
-        wanted = world.node.home_binding(HOME_ADDRESS)
-        assert wanted is not None and wanted.default_bid is not None
-    assert world.node.local is None or world.node.local.peer == SECOND
-    world.run(3)
-    assert at_home(world) == ({str(OTHER_RCOA)} if anchor else {str(WLAN), str(CELLULAR)})
-
-
 @requirement("RFC 5380 §8: packets go on to arrive while the first MAP and the home agent are told")
 def test_there_is_a_way_to_the_home_agent_when_the_first_map_comes_in_sight():
     world = World()
@@ -484,31 +442,6 @@ def test_there_is_a_way_to_the_home_agent_when_the_first_map_comes_in_sight():
         world.run(0.01)
         assert world.node.home_binding(HOME_ADDRESS).default_bid is not None
     assert at_home(world) == {str(RCOA)}
-
-
-def test_back_to_the_previous_map_before_the_home_agent_knew(world):
-    world.cut.add(HOME_AGENT)
-    travel(world, SECOND)
-    world.run(3)
-    travel(world, FIRST, WLAN)
-    world.run(3)
-    world.cut.clear()
-    world.run(20)
-    assert at_home(world) == {str(RCOA)} and world.anchors[1].forwarding() == {}
-    assert set(at(world.anchors[0], world).values()) == {str(WLAN)}
-
-
-@requirement("RFC 5380 §9: a binding that cannot be released expires")
-def test_a_previous_map_that_does_not_answer(world):
-    travel(world, SECOND)
-    world.cut.add(FIRST)
-    world.run(10)
-    assert [known.peer for known in world.node.former] == [FIRST]
-    world.run(60)
-    assert world.node.former == [] and world.anchors[0].forwarding() == {}
-    sent = len(world.sent(FIRST))
-    world.run(100)
-    assert len(world.sent(FIRST)) == sent
 
 
 @requirement("RFC 5380 §10: from a MAP that does not answer to another one, or on without")
