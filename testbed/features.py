@@ -12,7 +12,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from testbed.datapath import nftables, probe, xfrm
+from testbed.datapath import mark, nftables, probe, xfrm
 from testbed.datapath.netlink import (
     CREATE,
     EXCLUSIVE,
@@ -86,7 +86,8 @@ def queueing(kind: str) -> str | None:
 
 def policy_routing() -> str | None:
     netlink = Netlink(ROUTE)
-    rules = [PolicyRule(100, 20000, 1 << 16, 0x7FFF0000), PolicyRule(100, 20000, protocol=41)]
+    to_host = PolicyRule(100, 20000, destination=mark.PLACEHOLDER)
+    rules = [PolicyRule(100, 20000, 1 << 16, 0x7FFF0000), to_host]
     return _attempt(lambda: netlink.execute([rule.install(LinkIndices()) for rule in rules]))
 
 

@@ -139,14 +139,16 @@ def counters_of(
 _matches = lru_cache(maxsize=1024)(matches)
 
 
-def clamp_segments(mtu: int) -> bytes:
-    """Expressions that have TCP leave room for a header: segments fit packets of `mtu` octets."""
+def clamp_segments(mtu: int, where: bytes = b"") -> bytes:
+    """Expressions that have TCP leave room for a header, if `where` matches: segments fit packets of `mtu`
+    octets."""
     size = struct.pack(">H", mtu - _TCP_HEADERS)
     return (
         protocol_is(TCP)
         + load(TRANSPORT, 13, 1)
         + masked(b"\6")
         + compare(EQUAL, b"\2")
+        + where
         + load_maximum_segment_size()
         + compare(MORE, size)
         + immediate(size)
@@ -381,7 +383,7 @@ class Classifier:
         chains = self._tunnel_packets.departure()
         if self._by_route:
             decapsulated = mark_is(mark.value(mark.DECAPSULATE), mark.NUMBER_MASK)
-            chains["postrouting"] += (Rule(decapsulated + self._clamp()),)
+            chains["postrouting"] += (Rule(clamp_segments(self._mtu, decapsulated)),)
         hook = "filter", POSTROUTING, 300
         return {name: (hook if name == "postrouting" else None, rules) for name, rules in chains.items()}
 

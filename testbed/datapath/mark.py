@@ -15,7 +15,7 @@ KEPT = 0x0000FFFF
 
 #: Accepted tunnel packet: decapsulate, then look the inner packet up by all policy rules.
 DECAPSULATE = 1
-#: The same where policy rules cannot tell outer from inner: extension headers, a tunnel within the tunnel.
+#: The same where policy rules could not tell outer from inner, as both are for this node.
 DECAPSULATE_OTHER = 2
 #: Goes through the detour device, where the kernel answers with Packet Too Big if it must.
 DETOUR = 4

@@ -29,6 +29,8 @@ UNICAST, LOCAL, BLACKHOLE, UNREACHABLE, THROW = 1, 2, 6, 7, 9
 _METRIC = 1024
 _NODAD, _HOME_FLAG, _PERMANENT, _PROXY_FLAG = 0x02, 0x10, 0x80, 0x08
 _STALE = 0x04
+#: What a `PolicyRule` does not say: interfaces (3, 17), a protocol.
+_MORE_OF_RULE = {3, 17, 22}
 
 Message = tuple[int, int, bytes]
 #: Interface name -> index. Raises UnknownInterface for a name that is none.
@@ -116,14 +118,14 @@ class Route:
 @dataclass(frozen=True, slots=True)
 class PolicyRule:
     """A policy rule of IPv6: packets with all that is given look into `table`; `specific`: not at its default
-    route."""
+    route. It has no protocol: where a rule asks for one, the kernel dissects every packet that it routes."""
 
     priority: int
     table: int
     mark: int = 0
     mask: int = 0
     source: IPv6Address | None = None
-    protocol: int = 0
+    destination: IPv6Address | None = None
     specific: bool = False
     owner: int = field(default=PROTOCOL, compare=False)
     volatile: bool = field(default=False, compare=False)
@@ -137,16 +139,18 @@ class PolicyRule:
 
     def _body(self) -> bytes:
         parts = [
-            _rule_header.pack(socket.AF_INET6, 0, 128 if self.source else 0, 0, 0, 0, 0, 1, 0),
+            _rule_header.pack(
+                socket.AF_INET6, 128 if self.destination else 0, 128 if self.source else 0, 0, 0, 0, 0, 1, 0
+            ),
             _u32(6, self.priority),
             _u32(15, self.table),
         ]
+        if self.destination is not None:
+            parts.append(attribute(1, self.destination.packed))
         if self.source is not None:
             parts.append(attribute(2, self.source.packed))
         if self.mask:
             parts += [_u32(10, self.mark), _u32(16, self.mask)]
-        if self.protocol:
-            parts.append(attribute(22, bytes([self.protocol])))
         if self.specific:
             parts.append(_u32(14, 0))
         return b"".join(parts)
@@ -299,7 +303,8 @@ def dump_rules(netlink: Netlink) -> list[PolicyRule]:
     for body in netlink.dump(_GET_RULE, _rule_header.pack(socket.AF_INET6, 0, 0, 0, 0, 0, 0, 0, 0)):
         _, to_bits, from_bits, _, table, _, _, action, flags = _rule_header.unpack_from(body)
         found = attributes(body, 12)
-        if to_bits or from_bits not in (0, 128) or action != 1 or flags or 3 in found or 17 in found:
+        hosts = {to_bits, from_bits} <= {0, 128}
+        if not hosts or action != 1 or flags or _MORE_OF_RULE & found.keys():
             continue
         rules.append(
             PolicyRule(
@@ -308,7 +313,7 @@ def dump_rules(netlink: Netlink) -> list[PolicyRule]:
                 _int(found.get(10)),
                 _int(found.get(16)),
                 _address(found.get(2)),
-                _int(found.get(22)),
+                _address(found.get(1)),
                 found.get(14) == bytes(4),
                 _int(found.get(21)),
             )

@@ -70,7 +70,6 @@ class Routing:
             objects.add(FIRST_LOCAL_RULE)
         elif self._anchor:
             objects.add(self._by_detour(mark.INNER_TABLE, mark.ANY))
-            objects |= set(self._tunnel.onward())
         if first is not None and not self._anchor:
             objects |= self._default(first, slots)
         return objects
@@ -78,10 +77,11 @@ class Routing:
     @staticmethod
     def by_marks(objects: Collection[KernelObject]) -> frozenset[KernelObject]:
         """The same, but that rules mark all packets, whatever way their route takes already."""
-        return frozenset(
-            replace(o, gateway=None) if isinstance(o, Route) and o.encapsulation and o.gateway else o
-            for o in objects
-        )
+
+        def leads_in(o: KernelObject) -> bool:
+            return isinstance(o, Route) and o.source is not None and o.gateway == mark.entrance(o.source)
+
+        return frozenset(replace(o, gateway=None) if leads_in(o) else o for o in objects)
 
     def _default(self, first: HomeBinding, slots: dict[int, int]) -> set[KernelObject]:
         """Packets that have neither source nor mark yet: they get the home address and the default path."""
@@ -151,7 +151,9 @@ class Routing:
                 else:
                     objects.add(Route(mark.INNER_TABLE, destinations[0], "lo", kind=LOCAL))
                 objects |= {self._by_detour(mark.INNER_TABLE, prefix) for prefix in binding.prefixes}
-                objects |= set(self._tunnel.onward() if binding.prefixes else ())
+        if self._tunnel.by_route and (self._anchor or binding.prefixes):
+            ends = {(path.via or path).local for path in binding.paths if path.on_link is None}
+            objects |= {self._tunnel.onward(end) for end in ends}
         return objects
 
     def _on_link(

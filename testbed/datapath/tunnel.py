@@ -57,8 +57,9 @@ class Tunnel:
         """Rules and routes that are needed whatever the bindings."""
         return []
 
-    def onward(self) -> list[KernelObject]:
-        """What is needed where packets out of tunnels may be for others. Only where `by_route`."""
+    def onward(self, end: IPv6Address) -> PolicyRule:
+        """What is needed where packets out of tunnels to `end`, an address of this node, may be for others.
+        Only where `by_route`."""
         raise NotImplementedError
 
     def end(self, table: int, prefix: IPv6Network) -> Route:
@@ -122,25 +123,28 @@ class Seg6Tunnel(Tunnel):
             self._source = local
 
     def base(self) -> list[KernelObject]:
-        objects: list[KernelObject] = [PolicyRule(mark.LOCAL_PRIORITY, mark.LOCAL_TABLE)]
-        objects += self._decapsulation(mark.DECAPSULATE_OTHER, mark.INNER_TABLE)
+        objects: list[KernelObject] = [
+            PolicyRule(mark.LOCAL_PRIORITY, mark.LOCAL_TABLE),
+            # the inner packet is looked up by all policy rules, and does not meet that of `onward` again: it
+            # is for somebody else (see `TunnelPackets`)
+            self._decapsulate(mark.TABLE_BASE + mark.DECAPSULATE, mark.ANY, 0),
+            self._decapsulate(mark.TABLE_BASE + mark.DECAPSULATE_OTHER, mark.ANY, mark.INNER_TABLE),
+            self._to_decapsulation(mark.DECAPSULATE_OTHER),
+        ]
         if self._side is Side.MOBILE:
-            objects += self._decapsulation(mark.DECAPSULATE_HERE, mark.HERE_TABLE)
+            here = mark.TABLE_BASE + mark.DECAPSULATE_HERE
+            objects.append(self._decapsulate(here, mark.ANY, mark.HERE_TABLE))
+            objects.append(self._to_decapsulation(mark.DECAPSULATE_HERE))
         return objects
 
-    def onward(self) -> list[KernelObject]:
-        # the inner packet is looked up by all policy rules; its protocol is not 41 (see `TunnelPackets`), so
-        # that it does not meet this rule again. Because of a rule with a protocol, the kernel dissects every
-        # packet that it routes: a mobile node without mobile network prefixes does without
-        return list(self._decapsulation(mark.DECAPSULATE, 0, protocol=41))
+    def onward(self, end: IPv6Address) -> PolicyRule:
+        return self._to_decapsulation(mark.DECAPSULATE, end)
 
-    def _decapsulation(self, number: int, into: int, protocol: int = 0) -> tuple[Route, PolicyRule]:
-        """How tunnel packets with this number are decapsulated, and how they get there."""
-        table = mark.TABLE_BASE + number
-        rule = PolicyRule(
-            mark.DECAPSULATION_PRIORITY, table, mark.value(number), mark.NUMBER_MASK, protocol=protocol
-        )
-        return self._decapsulate(table, mark.ANY, into), rule
+    @staticmethod
+    def _to_decapsulation(number: int, end: IPv6Address | None = None) -> PolicyRule:
+        """How tunnel packets with this number (to `end`) get to where they are decapsulated."""
+        table, priority = mark.TABLE_BASE + number, mark.DECAPSULATION_PRIORITY
+        return PolicyRule(priority, table, mark.value(number), mark.NUMBER_MASK, destination=end)
 
     def end(self, table: int, prefix: IPv6Network) -> Route:
         return self._decapsulate(table, prefix, mark.INNER_TABLE)

@@ -13,6 +13,7 @@ from testbed.datapath.nftables import (
     DROP,
     EQUAL,
     GOTO,
+    JUMP,
     MARK,
     NETWORK,
     NOT_EQUAL,
@@ -31,6 +32,7 @@ from testbed.datapath.nftables import (
     store,
     translate,
     verdict,
+    within,
 )
 from testbed.datapath.tunnel import HOP_LIMIT
 
@@ -61,20 +63,16 @@ class TunnelPackets:
     def __init__(self, anchor: bool, by_route: bool) -> None:
         self._anchor = anchor
         self._by_route = by_route
-        #: The chain for tunnel packets with what a mobile network prefix has.
+        #: The chain for tunnel packets whose inner packets are for others.
         self.onward = "decapsulate" if anchor or not by_route else "onward"
 
     def arrival(self) -> tuple[Rule, ...]:
         """Chain `tunnel`: whose tunnel packets are taken."""
         inner = 8 if self._anchor else 24  # whose addresses are the home addresses: source or destination
         addresses = load(NETWORK, 8, 16) + load(TRANSPORT, inner, 16, register=2)
-        regional = load(TRANSPORT, 6, 1) + compare(EQUAL, bytes([ROUTING_HEADER]))
-        regional += load(TRANSPORT, inner, 16) + found_in(REGIONALS) + count(SIGNALLING) + verdict(DROP)
         taken = mark_is(mark.value(mark.TAKEN), mark.NUMBER_MASK)
         spoofed = load(NETWORK, 24, 16) + found_in(REGIONALS) + count(REJECTED) + verdict(DROP)
         return (
-            *((LEFT_ALONE,) if self._anchor else ()),
-            *(() if self._anchor else (Rule(regional, "to a regional address: the agent has it"),)),
             Rule(addresses + found_in(TUNNELS) + verdict(GOTO, "decapsulate")),
             Rule(load(TRANSPORT, inner, 16) + dispatch(TUNNEL_PREFIXES)),
             *(() if self._anchor else (Rule(taken + verdict(GOTO, "decapsulate"), "by an anchor point"),)),
@@ -84,26 +82,46 @@ class TunnelPackets:
 
     def decapsulation(self) -> dict[str, tuple[Rule, ...]]:
         """Chains `decapsulate` and, at a mobile node, `onward`, behind what they go to."""
+        if self._anchor:
+            return {"decapsulate": self._for_others() if self._by_route else (Rule(verdict(ACCEPT)),)}
+        regional = self._inside(ROUTING_HEADER) + load(TRANSPORT, 24, 16) + found_in(REGIONALS)
+        regional += count(SIGNALLING) + verdict(DROP)
+        signalling = Rule(regional, "to a regional address: the agent has it")
         if not self._by_route:
-            return {"decapsulate": (Rule(verdict(ACCEPT)),)}
+            return {"decapsulate": (signalling, Rule(verdict(ACCEPT)))}
+        nested = Rule(self._inside(IPV6) + verdict(GOTO, "nested"), "tunnel within the tunnel")
+        either = load(TRANSPORT, 6, 1) + within(bytes([IPV6]), bytes([ROUTING_HEADER]))
+        here = Rule(marked(mark.DECAPSULATE_HERE) + verdict(ACCEPT), "to a home address")
+        return {
+            "nested": self._nested(),
+            "seldom": (signalling, nested),
+            "decapsulate": (Rule(either + verdict(JUMP, "seldom")), here),
+            "onward": (Rule(marked(mark.DECAPSULATE) + verdict(ACCEPT)),),
+        }
+
+    @staticmethod
+    def _inside(header: int) -> bytes:
+        """The tunnel packet has a packet that begins with this header."""
+        return load(TRANSPORT, 6, 1) + compare(EQUAL, bytes([header]))
+
+    @staticmethod
+    def _for_others() -> tuple[Rule, ...]:
+        """At an anchor, what is inside is for others. By a policy rule, what is not would be decapsulated
+        again, for which that rule would want to know protocols (see `PolicyRule`)."""
+        here = load(TRANSPORT, 24, 16) + found_in(TUNNEL_ENDS) + marked(mark.DECAPSULATE_OTHER)
+        return Rule(here + verdict(ACCEPT), "to this node"), Rule(marked(mark.DECAPSULATE) + verdict(ACCEPT))
+
+    @staticmethod
+    def _nested() -> tuple[Rule, ...]:
+        """At a mobile node: tunnels within tunnels to its regional addresses (RFC 5380)."""
         other = marked(mark.DECAPSULATE_OTHER) + verdict(ACCEPT)
         known = load(TRANSPORT, 8, 16) + load(TRANSPORT, 64, 16, register=2) + found_in(TUNNELS)
         to_us = load(TRANSPORT, 24, 16) + found_in(REGIONALS)
-        inside = (
+        return (
             Rule(known + other, "to a regional address"),
             Rule(to_us + count(REJECTED) + verdict(DROP), "spoofed inside"),
+            Rule(other),
         )
-        nested = load(TRANSPORT, 6, 1) + compare(EQUAL, bytes([IPV6]))
-        goto_nested = Rule(nested + verdict(GOTO, "nested"), "tunnel within the tunnel")
-        onward = (
-            goto_nested,
-            Rule(load(NETWORK, 6, 1) + compare(NOT_EQUAL, bytes([IPV6])) + other, "extension headers"),
-            Rule(marked(mark.DECAPSULATE) + verdict(ACCEPT)),
-        )
-        if self._anchor:
-            return {"nested": (Rule(other),), self.onward: onward}
-        here = Rule(marked(mark.DECAPSULATE_HERE) + verdict(ACCEPT), "to a home address")
-        return {"nested": (*inside, Rule(other)), self.onward: onward, "decapsulate": (goto_nested, here)}
 
     def departure(self) -> dict[str, tuple[Rule, ...]]:
         """Chain `postrouting`, behind what it goes to: what outer headers get."""

@@ -153,6 +153,16 @@ class TestRouting:
             ]
             assert default.source == HOME
 
+    @pytest.mark.parametrize("within", [False, True])
+    def test_while_the_default_path_changes_no_packet_has_its_route_already(self, within):
+        outer = mobile_binding().paths[0]
+        path = replace(outer, local=REGIONAL, remote=HOME_AGENT, via=outer) if within else outer
+        for tunnel in tunnels(Side.MOBILE):
+            routing = Routing(Side.MOBILE, tunnel, "flowbind0", None, 1460)
+            base = routing.base(HomeBinding(HOME, (path,), 1), {1: 0})
+            (into,) = (o for o in base if isinstance(o, Route) and o.gateway == mark.entrance(HOME))
+            assert routing.by_marks(base) == base - {into} | {replace(into, gateway=None)}
+
     def test_tunnel_within_a_tunnel(self):
         outer = mobile_binding().paths[0]
         inner = replace(outer, local=REGIONAL, remote=HOME_AGENT, via=outer)
@@ -171,23 +181,24 @@ class TestRouting:
             assert rule in objects
 
     @pytest.mark.parametrize(
-        "side, binding, dissected",
+        "side, binding, ends",
         [
-            (Side.MOBILE, mobile_binding(), False),
-            (Side.MOBILE, mobile_binding(prefixes=(PREFIX,)), True),
-            (Side.ANCHOR, anchor_binding(1, 2), True),
+            (Side.MOBILE, mobile_binding(), set()),
+            (Side.MOBILE, mobile_binding(prefixes=(PREFIX,)), {WLAN, CELLULAR}),
+            (Side.ANCHOR, anchor_binding(1, 2), {AGENT}),
         ],
     )
-    def test_rule_with_a_protocol_is_there_for_packets_to_others_only(self, side, binding, dissected):
+    def test_packets_to_others_leave_tunnels_by_a_rule_for_each_end(self, side, binding, ends):
         slots = {1: 0, 2: 1}
         routing = Routing(side, tunnels(side)[0], "flowbind0", None, 1460)
         objects = routing.home(binding, slots) | routing.base(binding, slots)
         rules = [o for o in objects if isinstance(o, PolicyRule)]
-        assert any(rule.protocol for rule in rules) == dissected
+        onward = [rule for rule in rules if rule.table == mark.TABLE_BASE + mark.DECAPSULATE]
+        assert {rule.destination for rule in onward} == ends and len(onward) == len(ends)
         # whatever it does to the outer packet comes before the node's own addresses
         first = [rule.table for rule in rules if rule.priority == mark.DECAPSULATION_PRIORITY]
         decapsulated = {mark.DECAPSULATE_OTHER}
-        decapsulated |= {mark.DECAPSULATE} if dissected else set()
+        decapsulated |= {mark.DECAPSULATE} if ends else set()
         decapsulated |= {mark.DECAPSULATE_HERE} if side is Side.MOBILE else set()
         assert set(first) == {mark.TABLE_BASE + number for number in decapsulated}
         assert mark.DECAPSULATION_PRIORITY < mark.ANCHOR_SLOT_PRIORITY < mark.LOCAL_PRIORITY
