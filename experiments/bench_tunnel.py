@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
@@ -34,7 +34,7 @@ Correspondent node, home agent, access router and mobile node are namespaces in 
 Traffic goes to the mobile node's care-of address while no datapath is there (plain routing), or to its home
 address through the tunnel, with a few flow bindings on the way:
 
-  TCP       goodput of one connection (iperf3)
+  TCP       goodput of one connection (iperf3), or of several
   packets   UDP packets of 100 octets a second that one sender gets through, and the same a second of its
             processor time: the kernel forwards them in the sender's time, whatever else the machine does
 
@@ -45,7 +45,8 @@ EPILOG = """\
 The goal is a median ratio of 0.95 or more of TCP, of all runs of a backend; exit status 1 if it is missed.
 Small packets, of which each is paid for by itself, have none. Examples:
   sudo ./run bench tunnel
-  sudo ./run bench tunnel --backend seg6 --repeat 20 --duration 160
+  sudo ./run bench tunnel --backend seg6 --repeat 40 --duration 320
+  sudo ./run bench tunnel --congestion-control cubic --connections 4
   sudo ./run bench tunnel --quick --json
 """
 GOAL = 0.95
@@ -62,6 +63,8 @@ CORRESPONDENT = IPv6Address(LINKS[0][0])
 READY_S = 10.0
 PORT = 5004
 PACKET_OCTETS = 100
+CHOSEN = FilePath("/proc/sys/net/ipv4/tcp_congestion_control")
+AVAILABLE = CHOSEN.with_name("tcp_available_congestion_control")
 
 
 #: What is measured of each run: name, unit, and what of it makes one unit.
@@ -84,9 +87,11 @@ class Series:
 class Bench:
     """The four nodes, and the datapaths of the two ends of the tunnel. A context manager."""
 
-    def __init__(self, backend: str, flows: int) -> None:
+    def __init__(self, backend: str, flows: int, tcp: Sequence[str] = ()) -> None:
+        """`tcp`: more options of iperf3."""
         self._backend = backend
         self._flows = flows
+        self._tcp = tcp
         self._undo = ExitStack()
 
     def __enter__(self) -> "Bench":
@@ -189,9 +194,9 @@ class Bench:
                     raise DatapathError(f"{destination} does not answer: {error.stdout.strip()}") from None
 
     def measure(self, destination: IPv6Address, reverse: bool, duration_s: int) -> float:
-        """TCP goodput between correspondent node and `destination`, bit/s."""
-        options = ["-R"] if reverse else []
-        output = self._run("cn", "iperf3", "-c", str(destination), "-t", str(duration_s), "-J", *options)
+        """TCP goodput between correspondent node and `destination`, bit/s, all connections together."""
+        options = "-t", str(duration_s), "-J", *self._tcp, *(("-R",) if reverse else ())
+        output = self._run("cn", "iperf3", "-c", str(destination), *options)
         return json.loads(output)["end"]["sum_received"]["bits_per_second"]
 
     def rates(self, destination: IPv6Address, reverse: bool, duration_s: int) -> tuple[float, ...]:
@@ -237,9 +242,11 @@ def _send(sending: socket.socket, payload: bytes) -> None:
         pass  # a queue is full, or an ICMPv6 error has come back: nobody listens at the port
 
 
-def measure(backend: str, repetitions: int, duration_s: int, flows: int) -> dict[str, Series]:
+def measure(
+    backend: str, repetitions: int, duration_s: int, flows: int, tcp: Sequence[str] = ()
+) -> dict[str, Series]:
     series = {"down": Series(), "up": Series()}
-    with Bench(backend, flows) as network:
+    with Bench(backend, flows, tcp) as network:
         for number in range(repetitions):
             bench.say(f"{backend}: run {number + 1} of {repetitions}")
             for direction, runs in series.items():
@@ -268,13 +275,13 @@ def figures(backend: str, series: dict[str, Series]) -> list[Figure]:
 
 
 def main() -> int:
-    made = bench.parser("tunnel", DESCRIPTION, EPILOG, 10, "one repetition, of 1 s")
+    made = bench.parser("tunnel", DESCRIPTION, EPILOG, 20, "one repetition, of 1 s")
     made.add_argument(
         "--duration",
         type=float,
-        default=80,
+        default=160,
         metavar="SECONDS",
-        help="seconds of TCP in all, shared by the runs; packets take half as long (80)",
+        help="seconds of TCP in all, shared by the runs; packets take half as long (160)",
     )
     made.add_argument("--flows", type=int, default=3, metavar="N", help="flow bindings that do not match (3)")
     made.add_argument(
@@ -283,7 +290,18 @@ def main() -> int:
         choices=BACKENDS,
         help="only this one; may be given several times (all that this kernel has)",
     )
+    made.add_argument(
+        "--connections", type=int, default=1, metavar="N", help="TCP connections at once, 1 to 128 (1)"
+    )
+    made.add_argument(
+        "--congestion-control",
+        choices=AVAILABLE.read_text().split(),
+        default=CHOSEN.read_text().strip(),
+        help="of TCP (what this kernel is set to, %(default)s)",
+    )
     options = bench.parse(made)
+    if not 1 <= options.connections <= 128:
+        made.error("--connections must be 1 to 128, as iperf3 has it")
     if options.flows < 0 or options.duration <= 0:
         made.error("--flows must be 0 or more, --duration more than 0")
     isolate()
@@ -298,10 +316,13 @@ def main() -> int:
         made.error("this kernel has no tunnels for IPv6 in IPv6: ./run check says more")
     runs = 4 * options.repetitions * len(backends)
     each_s = 1 if options.quick else max(round(options.duration / runs), 1)
+    tcp_options = "-P", str(options.connections), "-C", options.congestion_control
     shown = []
     for backend in backends:
-        shown += figures(backend, measure(backend, options.repetitions, each_s, options.flows))
-    return bench.finish("tunnel", options, shown, backends=backends, seconds_each=each_s, flows=options.flows)
+        shown += figures(backend, measure(backend, options.repetitions, each_s, options.flows, tcp_options))
+    settings = {"backends": backends, "seconds_each": each_s, "flows": options.flows}
+    tcp = {"connections": options.connections, "congestion_control": options.congestion_control}
+    return bench.finish("tunnel", options, shown, **settings, **tcp)
 
 
 if __name__ == "__main__":
