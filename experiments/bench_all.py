@@ -31,7 +31,7 @@ otherwise goes into a file; that is written after each measurement, so that an i
 """
 EPILOG = """\
 Exit status 1 if a goal is missed, 2 if a measurement could not be made. Examples:
-  sudo ./run bench                       some 17 minutes on a machine that does nothing else
+  sudo ./run bench                       some 20 minutes on a machine that does nothing else
   sudo ./run bench --quick               some 3 minutes: to see that all of it works
   sudo ./run bench control scale --json
   sudo ./run bench --pages               and its figures into docs/benchmarks.md and other pages
