@@ -296,8 +296,7 @@ def main() -> int:
     made.add_argument(
         "--congestion-control",
         choices=AVAILABLE.read_text().split(),
-        default=CHOSEN.read_text().strip(),
-        help="of TCP (what this kernel is set to, %(default)s)",
+        help="of TCP (what this kernel is set to)",
     )
     options = bench.parse(made)
     if not 1 <= options.connections <= 128:
@@ -316,13 +315,15 @@ def main() -> int:
         made.error("this kernel has no tunnels for IPv6 in IPv6: ./run check says more")
     runs = 4 * options.repetitions * len(backends)
     each_s = 1 if options.quick else max(round(options.duration / runs), 1)
-    tcp_options = "-P", str(options.connections), "-C", options.congestion_control
+    congestion_control = options.congestion_control
+    tcp_options = "-P", str(options.connections), *(("-C", congestion_control) if congestion_control else ())
     shown = []
     for backend in backends:
         shown += figures(backend, measure(backend, options.repetitions, each_s, options.flows, tcp_options))
     settings = {"backends": backends, "seconds_each": each_s, "flows": options.flows}
-    tcp = {"connections": options.connections, "congestion_control": options.congestion_control}
-    return bench.finish("tunnel", options, shown, **settings, **tcp)
+    settings["connections"] = options.connections
+    settings["congestion_control"] = congestion_control or CHOSEN.read_text().strip()
+    return bench.finish("tunnel", options, shown, **settings)
 
 
 if __name__ == "__main__":
