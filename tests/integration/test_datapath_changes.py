@@ -82,10 +82,12 @@ class Stream:
         self.received: list[set[int]] = [set(), set()]
         ends = (self._far, HOME_ADDRESS, self._near), (self._near, CORRESPONDENT, self._far)
         self._senders = [
-            threading.Thread(target=self._send, args=(way, end[0], end[1])) for way, end in enumerate(ends)
+            threading.Thread(target=self._send, args=(way, end[0], end[1]), daemon=True)
+            for way, end in enumerate(ends)
         ]
         self._receivers = [
-            threading.Thread(target=self._receive, args=(way, end[2])) for way, end in enumerate(ends)
+            threading.Thread(target=self._receive, args=(way, end[2]), daemon=True)
+            for way, end in enumerate(ends)
         ]
         for thread in (*self._receivers, *self._senders):
             thread.start()
