@@ -84,6 +84,7 @@ from testbed.datapath.regional_rules import EXTENSION_HEADERS, EXTENSIONS, regio
 from testbed.datapath.tunnel_packets import (
     IPV6,
     LEFT_ALONE,
+    NESTED_PREFIXES,
     NESTED_SOURCES,
     REGIONALS,
     REJECTED,
@@ -235,8 +236,8 @@ class Classifier:
         if not self._anchor:
             sets.append((SOURCES, (TYPE_MARK,), TYPE_ADDRESS, False))
             sets.append((NESTED_SOURCES, (TYPE_MARK,), TYPE_ADDRESS, False))
-        if not self._anchor:
             sets.append((REGIONALS, (TYPE_ADDRESS,), None, False))
+            sets.append((NESTED_PREFIXES, (TYPE_ADDRESS,), TYPE_VERDICT, True))
         else:
             sets.append((KEPT_HERE, (TYPE_ADDRESS,), None, False))
             sets.append((EXTENSION_HEADERS, (TYPE_PROTOCOL,), None, False))
@@ -474,13 +475,9 @@ class Classifier:
         elements.add((HOMES, (Element(home_address.packed, chain, goto=True),)))
         elements |= {(HOME_PREFIXES, _interval(prefix, chain)) for prefix in binding.prefixes}
         if binding.paths and binding.prefixes:
-            inside = f"{chain}.tunnels"
-            remotes = sorted({path.remote for path in binding.paths if path.on_link is None})
-            onward = verdict(GOTO, self._tunnel_packets.onward)
-            chains[inside] = tuple(
-                Rule(load(NETWORK, 8, 16) + compare(EQUAL, remote.packed) + onward) for remote in remotes
-            )
-            elements |= {(TUNNEL_PREFIXES, _interval(prefix, inside)) for prefix in binding.prefixes}
+            for name, (inside, accepted) in self._tunnel_packets.prefix_chains(chain, binding.paths).items():
+                chains[inside] = accepted
+                elements |= {(name, _interval(prefix, inside)) for prefix in binding.prefixes}
         return HomeRules(chains, counters_of(home_address, about), frozenset(elements), beside.sets)
 
     @staticmethod

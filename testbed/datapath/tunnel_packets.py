@@ -6,6 +6,7 @@ outer header by itself.
 """
 
 import struct
+from collections.abc import Iterable
 
 from testbed.datapath import mark
 from testbed.datapath.nftables import (
@@ -35,6 +36,7 @@ from testbed.datapath.nftables import (
     within,
 )
 from testbed.datapath.tunnel import HOP_LIMIT
+from testbed.mobility.forwarding import Path
 
 IPV6, ROUTING_HEADER = 41, 43
 
@@ -42,6 +44,8 @@ TUNNELS, TUNNEL_PREFIXES, TUNNEL_ENDS = "tunnels", "tunnel_prefixes", "tunnel_en
 SOURCES = "outer_sources"
 #: At a mobile node: its regional addresses, and the sources of tunnels within tunnels (RFC 5380).
 REGIONALS, NESTED_SOURCES = "regional_addresses", "nested_sources"
+#: Mobile network prefixes to which tunnels within tunnels lead.
+NESTED_PREFIXES = "nested_prefixes"
 #: Counters.
 REJECTED, SIGNALLING, UNROUTED = "rejected_tunnel_packets", "signalling_packets", "dropped_outer_packets"
 
@@ -119,9 +123,26 @@ class TunnelPackets:
         to_us = load(TRANSPORT, 24, 16) + found_in(REGIONALS)
         return (
             Rule(known + other, "to a regional address"),
+            Rule(load(TRANSPORT, 64, 16) + dispatch(NESTED_PREFIXES)),
             Rule(to_us + count(REJECTED) + verdict(DROP), "spoofed inside"),
             Rule(other),
         )
+
+    def prefix_chains(self, chain: str, paths: Iterable[Path]) -> dict[str, tuple[str, tuple[Rule, ...]]]:
+        """Map that leads there for a mobile network prefix -> chain and its rules: whose tunnel packets are
+        taken for the prefix, if these are the paths; `chain`: what the names begin with."""
+        tunnels = [path for path in paths if path.on_link is None]
+        nested = [path for path in tunnels if path.via is not None and self._by_route]
+        plain = sorted({path.remote for path in tunnels if path not in nested})
+        onward = verdict(GOTO, self.onward)
+        rules = tuple(Rule(load(NETWORK, 8, 16) + compare(EQUAL, end.packed) + onward) for end in plain)
+        chains = {TUNNEL_PREFIXES: (f"{chain}.tunnels", rules)}
+        if nested:
+            other = marked(mark.DECAPSULATE_OTHER) + verdict(ACCEPT)
+            ends = sorted({path.remote for path in nested})
+            inner = (Rule(load(TRANSPORT, 8, 16) + compare(EQUAL, end.packed) + other) for end in ends)
+            chains[NESTED_PREFIXES] = f"{chain}.nested", tuple(inner)
+        return chains
 
     def departure(self) -> dict[str, tuple[Rule, ...]]:
         """Chain `postrouting`, behind what it goes to: what outer headers get."""

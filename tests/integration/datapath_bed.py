@@ -1,6 +1,8 @@
 """A home agent, a mobile node and a correspondent node with a datapath, and packets for them to carry."""
 
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from ipaddress import IPv6Address
 
 from datapath_network import (
@@ -8,9 +10,12 @@ from datapath_network import (
     CORRESPONDENT,
     HOME_ADDRESS,
     HOME_AGENT,
+    PREFIX,
     WLAN,
     Capture,
+    Namespace,
     Network,
+    answers,
     binding,
     ipv6,
     send_raw,
@@ -84,6 +89,27 @@ class Bed:
             assert found[48:80] == packet[8:40], "inner addresses"
             assert 60 <= found[7] <= 64, "outer hop limit"
         return sorted(bids)
+
+
+@contextmanager
+def mobile_network(bed: Bed) -> Iterator[Namespace]:
+    """A link with PREFIX behind the mobile node, and on it a host at PREFIX[2]."""
+    inside = Namespace("inside")
+    try:
+        bed.mn.shell(
+            f"ip link add lan type veth peer name eth0 netns {inside.pid};"
+            f"ip address add {PREFIX[1]}/64 dev lan nodad; ip link set lan up;"
+            "echo 1 >/proc/sys/net/ipv6/conf/all/forwarding"
+        )
+        inside.shell(
+            f"ip address add {PREFIX[2]}/64 dev eth0 nodad; ip link set eth0 up;"
+            f"ip -6 route add default via {PREFIX[1]}"
+        )
+        wait_for(lambda: answers(inside, PREFIX[1]))
+        yield inside
+    finally:
+        bed.mn.shell("ip link del lan; echo 0 >/proc/sys/net/ipv6/conf/all/forwarding", check=False)
+        inside.close()
 
 
 _serial = 0

@@ -8,11 +8,12 @@ from dataclasses import replace
 from ipaddress import IPv6Address
 
 import pytest
-from datapath_bed import UDP, Bed, udp
+from datapath_bed import UDP, Bed, mobile_network, udp
 from datapath_network import (
     CELLULAR,
     CORRESPONDENT,
     HOME_ADDRESS,
+    PREFIX,
     WLAN,
     binding,
     ipv6,
@@ -35,13 +36,16 @@ TYPE_2 = 43
 RULES = (FlowRule(7, 1, IPv6TrafficSelector(source_port=(PORT, PORT)), Action.FORWARD, (1,)),)
 
 
-@pytest.fixture(scope="module")
-def nested(bed: Bed) -> Iterator[Bed]:
+def home(**more) -> HomeBinding:
     outer = path(1, False), path(2, False)
     inner = tuple(replace(each, local=REGIONAL, remote=HOME_AGENT, via=each) for each in outer)
+    return HomeBinding(HOME, inner, 2, RULES, **more)
+
+
+@pytest.fixture(scope="module")
+def nested(bed: Bed) -> Iterator[Bed]:
     regional = binding(False, regional=True)
-    home = HomeBinding(HOME, inner, 2, RULES)
-    bed.mn.run(lambda: bed.mobile.apply({REGIONAL: regional, HOME: home}))
+    bed.mn.run(lambda: bed.mobile.apply({REGIONAL: regional, HOME: home()}))
     bed.ha.run(lambda: bed.anchor.apply({REGIONAL: binding(True, regional=True)}))
     yield bed
     bed.mn.run(lambda: bed.mobile.apply({REGIONAL: None, HOME: None}))
@@ -131,6 +135,25 @@ def test_type_2_routing_headers_that_are_not_for_us(nested: Bed, receiver, route
     wait_for(lambda: nested.mobile.totals() == more)
     send_raw(nested.cn, routed(b"right"))
     assert receiver.recvfrom(100)[0] == b"right"
+
+
+@requirement("RFC 3963 §6.4: a mobile network prefix is routed like the home address")
+def test_mobile_network_behind_an_anchor_point(nested: Bed):
+    """In the tunnel within the tunnel from the home agent alone."""
+    host = PREFIX[2]
+    with mobile_network(nested) as inside, inside.socket() as near:
+        near.bind((str(host), PORT))
+        nested.mn.run(lambda: nested.mobile.apply({HOME: home(prefixes=(PREFIX,))}))
+        before = nested.mobile.totals()["rejected_tunnel_packets"]
+        for end, data in ((CORRESPONDENT, b"forged"), (HOME_AGENT, b"in")):
+            inner = ipv6(CORRESPONDENT, host, UDP, datagram(data, host))
+            send_raw(nested.cn, ipv6(end, REGIONAL, 41, inner))
+        assert near.recvfrom(100)[0] == b"in"
+        assert nested.mobile.totals()["rejected_tunnel_packets"] == before + 1
+        nested.clear()
+        near.sendto(b"out", (str(CORRESPONDENT), PORT + 1))
+        wait_for(lambda: [p for p in nested.up[2].packets() if p.endswith(b"out") and p[6] == p[46] == 41])
+    nested.mn.run(lambda: nested.mobile.apply({HOME: home()}))
 
 
 def test_who_does_not_optimise_takes_none(nested: Bed, receiver):

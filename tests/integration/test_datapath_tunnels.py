@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ipaddress import IPv6Address
 
 import pytest
-from datapath_bed import MOBILITY_HEADER, UDP, Bed, mirrored, packet, payload, udp
+from datapath_bed import MOBILITY_HEADER, UDP, Bed, mirrored, mobile_network, packet, payload, udp
 from datapath_network import (
     CELLULAR,
     CORRESPONDENT,
@@ -18,8 +18,6 @@ from datapath_network import (
     PREFIX,
     WLAN,
     WLAN_2,
-    Namespace,
-    answers,
     ipv6,
     send_raw,
     wait_for,
@@ -245,19 +243,8 @@ def test_tcp_through_the_tunnel(bed: Bed, reverse: bool):
 def test_mobile_network(bed: Bed):
     rule = FlowRule(1, 1, IPv6TrafficSelector(destination_port=(2000, 2000)), Action.FORWARD, (1,))
     back = FlowRule(2, 2, IPv6TrafficSelector(source_port=(2000, 2000)), Action.FORWARD, (1,))
-    inside = Namespace("inside")
     host = PREFIX[2]
-    bed.mn.shell(
-        f"ip link add lan type veth peer name eth0 netns {inside.pid};"
-        f"ip address add {PREFIX[1]}/64 dev lan nodad; ip link set lan up;"
-        "echo 1 >/proc/sys/net/ipv6/conf/all/forwarding"
-    )
-    inside.shell(
-        f"ip address add {host}/64 dev eth0 nodad; ip link set eth0 up;"
-        f"ip -6 route add default via {PREFIX[1]}"
-    )
-    wait_for(lambda: answers(inside, PREFIX[1]))
-    try:
+    with mobile_network(bed) as inside:
         bed.bind(default=2, rules=(rule, back), prefixes=(PREFIX,))
         with bed.cn.socket() as far, inside.socket() as near:
             far.bind(("::", 2000))
@@ -282,10 +269,7 @@ def test_mobile_network(bed: Bed):
         foreign = packet(source=PREFIX[1] + (1 << 64), destination=CORRESPONDENT)
         send_raw(bed.mn, ipv6(WLAN, HOME_AGENT, 41, foreign))
         wait_for(lambda: bed.anchor.totals()["rejected_tunnel_packets"] == before + 1)
-    finally:
         bed.bind(default=2)
-        bed.mn.shell("ip link del lan; echo 0 >/proc/sys/net/ipv6/conf/all/forwarding")
-        inside.close()
 
 
 def inner_hop_limits(bed: Bed, sent: bytes, copies: int) -> list[int]:
