@@ -441,7 +441,7 @@ class HierarchicalMobileNode(MobileNode):
         if self._serving(self.registration) is None:
             return super().home_binding(home_address)
         paths, default = self._paths(self.registration)
-        return HomeBinding(home_address, paths, default, self._rules(paths))
+        return HomeBinding(home_address, paths, default, self._rules(paths), self._served_prefixes)
 
     def _paths(self, registration: Registration) -> tuple[tuple[Path, ...], int | None]:
         serving = self._serving(registration)

@@ -46,11 +46,13 @@ FLOW = FlowBinding(1, 10, Action.FORWARD, (1,))
 class World(Simulation):
     """A hierarchical mobile node, its home agent, two anchor points."""
 
-    def __init__(self, **anchor):
+    def __init__(self, prefixes=(), **anchor):
         super().__init__()
-        self.agent = HomeAgent(
-            HomeAgentConfiguration(HOME_AGENT, (HOME_PREFIX,), associations={HOME_ADDRESS: KEY}), self.now
+        table = {HOME_ADDRESS: prefixes} if prefixes else {}
+        configuration = HomeAgentConfiguration(
+            HOME_AGENT, (HOME_PREFIX,), prefix_table=table, associations={HOME_ADDRESS: KEY}
         )
+        self.agent = HomeAgent(configuration, self.now)
         self.add("ha", self.agent, HOME_AGENT)
         self.anchors = []
         for name, address in (("map1", FIRST), ("map2", SECOND)):
@@ -59,7 +61,9 @@ class World(Simulation):
             )
             self.anchors.append(AnchorPoint(configuration, self.now))
             self.add(name, self.anchors[-1], address)
-        configuration = MobileNodeConfiguration(HOME_ADDRESS, HOME_AGENT, INTERFACES, 60, association=KEY)
+        configuration = MobileNodeConfiguration(
+            HOME_ADDRESS, HOME_AGENT, INTERFACES, 60, association=KEY, prefixes=prefixes
+        )
         self.node = HierarchicalMobileNode(configuration, self.now, local_association=LOCAL_KEY)
         self.add("mn", self.node, WLAN, CELLULAR, ELSEWHERE, RCOA, OTHER_RCOA)
 
@@ -79,9 +83,9 @@ class World(Simulation):
         ]
 
 
-def settled():
+def settled(**more):
     """A world whose mobile node is in the domain of the first anchor point, and registered."""
-    world = World()
+    world = World(**more)
     world.advertise(MobilityAnchorPoint(FIRST, distance=2))
     world.attach(wlan=WLAN, cellular=CELLULAR)
     world.run(3)
@@ -558,3 +562,13 @@ def test_an_option_with_the_r_flag():
     world.attach(wlan=WLAN)
     world.run(3)
     assert {p.home_address for p in world.sent(FIRST)} == {RCOA} and at_home(world) == {str(RCOA)}
+
+
+@requirement("RFC 3963 §5.5: traffic of the mobile network goes through the bi-directional tunnel")
+def test_mobile_network_behind_an_anchor_point():
+    network = IPv6Network("2001:db8:1000::/64")
+    world = settled(prefixes=(network,))
+    for bound in world.node.home_binding(HOME_ADDRESS), world.agent.home_binding(HOME_ADDRESS):
+        assert bound.prefixes == (network,)
+    (local,) = {path.via.remote for path in world.node.home_binding(HOME_ADDRESS).paths}
+    assert local == FIRST and world.node.home_binding(RCOA).prefixes == ()
