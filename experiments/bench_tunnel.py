@@ -320,10 +320,16 @@ def main() -> int:
     shown = []
     for backend in backends:
         shown += figures(backend, measure(backend, options.repetitions, each_s, options.flows, tcp_options))
-    settings = {"backends": backends, "seconds_each": each_s, "flows": options.flows}
-    settings["connections"] = options.connections
-    settings["congestion_control"] = congestion_control or CHOSEN.read_text().strip()
-    return bench.finish("tunnel", options, shown, **settings)
+    return bench.finish(
+        "tunnel",
+        options,
+        shown,
+        backends=backends,
+        seconds_each=each_s,
+        flows=options.flows,
+        connections=options.connections,
+        congestion_control=congestion_control or CHOSEN.read_text().strip(),
+    )
 
 
 if __name__ == "__main__":

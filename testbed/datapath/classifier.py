@@ -83,7 +83,6 @@ from testbed.datapath.recent_flows import KEY, MANY_RULES, RECENT_FLOWS, SIZE, T
 from testbed.datapath.regional_rules import EXTENSION_HEADERS, EXTENSIONS, regional_chains
 from testbed.datapath.tunnel_packets import (
     IPV6,
-    LEFT_ALONE,
     NESTED_PREFIXES,
     NESTED_SOURCES,
     REGIONALS,
@@ -112,6 +111,9 @@ _NOT_DATA = "not_data"
 _HEADERS_NOT_OF_DATA = 0, 43, 44, 51, ICMPV6, 60, MOBILITY_HEADER
 _HOME_ADDRESS_OPTION = 0xC9
 _TCP_HEADERS = 60
+
+#: What IPsec and the kernel's own Mobile IPv6 do is none of our business (see `exemption`).
+_LEFT_ALONE = Rule(mark_is(mark.value(mark.LEFT_ALONE), mark.NUMBER_MASK) + verdict(ACCEPT), "for IPsec")
 
 HOMES, HOME_PREFIXES = "homes", "home_prefixes"
 #: At an anchor: home addresses on the home link for which the mobile node itself does not answer.
@@ -324,7 +326,7 @@ class Classifier:
             signalling += compare(NOT_EQUAL, self._tunnel_device)
         return (
             # also what our own rules would take for a packet to a home address (see `exemption`)
-            *((LEFT_ALONE,) if self._anchor else ()),
+            *((_LEFT_ALONE,) if self._anchor else ()),
             Rule(signalling + verdict(JUMP, "signalling")),
             Rule(protocol_is(IPV6) + verdict(GOTO, "tunnel"), "behind extension headers"),
             Rule(self._neighbour_discovery() + verdict(ACCEPT)),
@@ -334,7 +336,7 @@ class Classifier:
         """What comes out of the detour device."""
         source = load(NETWORK, 8, 16)
         return (
-            *((LEFT_ALONE,) if self._anchor else ()),
+            *((_LEFT_ALONE,) if self._anchor else ()),
             Rule(mark_is(mark.value(mark.DISCARD), mark.NUMBER_MASK) + verdict(DROP)),
             Rule(
                 source + compare(EQUAL, mark.PLACEHOLDER.packed) + count(UNROUTED) + verdict(DROP),
@@ -370,7 +372,7 @@ class Classifier:
         return Rule(copy + set_mark(0, mark.KEPT | mark.NUMBER_MASK) + verdict(ACCEPT), "a copy: by its mark")
 
     def _with_number(self) -> tuple[Rule, ...]:
-        return self._copies(), LEFT_ALONE
+        return self._copies(), _LEFT_ALONE
 
     @staticmethod
     def _scoped() -> tuple[Rule, ...]:

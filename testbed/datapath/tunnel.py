@@ -128,13 +128,13 @@ class Seg6Tunnel(Tunnel):
             # the inner packet is looked up by all policy rules, and does not meet that of `onward` again: it
             # is for somebody else (see `TunnelPackets`)
             self._decapsulate(mark.TABLE_BASE + mark.DECAPSULATE, mark.ANY, 0),
-            self._decapsulate(mark.TABLE_BASE + mark.DECAPSULATE_OTHER, mark.ANY, mark.INNER_TABLE),
-            self._to_decapsulation(mark.DECAPSULATE_OTHER),
         ]
+        into = {mark.DECAPSULATE_OTHER: mark.INNER_TABLE}
         if self._side is Side.MOBILE:
-            here = mark.TABLE_BASE + mark.DECAPSULATE_HERE
-            objects.append(self._decapsulate(here, mark.ANY, mark.HERE_TABLE))
-            objects.append(self._to_decapsulation(mark.DECAPSULATE_HERE))
+            into[mark.DECAPSULATE_HERE] = mark.HERE_TABLE
+        for number, table in into.items():
+            objects.append(self._decapsulate(mark.TABLE_BASE + number, mark.ANY, table))
+            objects.append(self._to_decapsulation(number))
         return objects
 
     def onward(self, end: IPv6Address) -> PolicyRule:

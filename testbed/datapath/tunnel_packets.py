@@ -7,6 +7,7 @@ outer header by itself.
 
 import struct
 from collections.abc import Iterable
+from ipaddress import IPv6Address
 
 from testbed.datapath import mark
 from testbed.datapath.nftables import (
@@ -48,9 +49,6 @@ REGIONALS, NESTED_SOURCES = "regional_addresses", "nested_sources"
 NESTED_PREFIXES = "nested_prefixes"
 #: Counters.
 REJECTED, SIGNALLING, UNROUTED = "rejected_tunnel_packets", "signalling_packets", "dropped_outer_packets"
-
-#: What IPsec and the kernel's own Mobile IPv6 do is none of our business (see `exemption`).
-LEFT_ALONE = Rule(mark_is(mark.value(mark.LEFT_ALONE), mark.NUMBER_MASK) + verdict(ACCEPT), "for IPsec")
 
 
 def marked(number: int, copy: bool = False) -> bytes:
@@ -132,16 +130,17 @@ class TunnelPackets:
         """Map that leads there for a mobile network prefix -> chain and its rules: whose tunnel packets are
         taken for the prefix, if these are the paths; `chain`: what the names begin with."""
         tunnels = [path for path in paths if path.on_link is None]
-        nested = [path for path in tunnels if path.via is not None and self._by_route]
-        plain = sorted({path.remote for path in tunnels if path not in nested})
+        nested = {path.remote for path in tunnels if path.via is not None and self._by_route}
+
+        def from_one_of(base: int, ends: set[IPv6Address], then: bytes) -> tuple[Rule, ...]:
+            return tuple(Rule(load(base, 8, 16) + compare(EQUAL, end.packed) + then) for end in sorted(ends))
+
+        ends = {path.remote for path in tunnels if path.via is None or not self._by_route}
         onward = verdict(GOTO, self.onward)
-        rules = tuple(Rule(load(NETWORK, 8, 16) + compare(EQUAL, end.packed) + onward) for end in plain)
-        chains = {TUNNEL_PREFIXES: (f"{chain}.tunnels", rules)}
+        chains = {TUNNEL_PREFIXES: (f"{chain}.tunnels", from_one_of(NETWORK, ends, onward))}
         if nested:
             other = marked(mark.DECAPSULATE_OTHER) + verdict(ACCEPT)
-            ends = sorted({path.remote for path in nested})
-            inner = (Rule(load(TRANSPORT, 8, 16) + compare(EQUAL, end.packed) + other) for end in ends)
-            chains[NESTED_PREFIXES] = f"{chain}.nested", tuple(inner)
+            chains[NESTED_PREFIXES] = f"{chain}.nested", from_one_of(TRANSPORT, nested, other)
         return chains
 
     def departure(self) -> dict[str, tuple[Rule, ...]]:

@@ -44,23 +44,23 @@ def _lacking(result: Result) -> list[str]:
 
 
 def _path_check(result: Result, phase: dict) -> Check:
+    passed, detail = _judge_paths(result, phase)
+    text = f"{phase['name']}: every flow on the access network that it is bound to"
+    return Check(text=text, passed=passed, detail=detail)
+
+
+def _judge_paths(result: Result, phase: dict) -> tuple[bool, str]:
     bins = _judged_bins(result, phase)
-    silent = [flow for flow in phase["paths"] if bins and _may_be_silent(result, flow, bins)]
-    judged = {flow: wanted for flow, wanted in phase["paths"].items() if bins and flow not in silent}
+    if not bins:
+        return False, f"nothing to judge: {_why_no_bins(result, phase)}"
+    silent = [flow for flow in phase["paths"] if _may_be_silent(result, flow, bins)]
+    judged = {flow: wanted for flow, wanted in phase["paths"].items() if flow not in silent}
+    if not judged:
+        return False, f"nothing to judge: {', '.join(silent)} sent nothing, and need not have"
     found = {flow: _off_path(result, flow, wanted, bins) for flow, wanted in judged.items()}
     wrong = [f"{flow} {what}" for flow, what in found.items() if what is not None]
-    if not bins:
-        detail = f"nothing to judge: {_why_no_bins(result, phase)}"
-    elif not judged:
-        detail = f"nothing to judge: {', '.join(silent)} sent nothing, and need not have"
-    else:
-        detail = "; ".join(wrong) or f"from the captures on {' and '.join(result.interfaces)}"
-        detail += f"; not judged, as silent: {', '.join(silent)}" if silent else ""
-    return Check(
-        text=f"{phase['name']}: every flow on the access network that it is bound to",
-        passed=bool(judged) and not wrong,
-        detail=detail,
-    )
+    detail = "; ".join(wrong) or f"from the captures on {' and '.join(result.interfaces)}"
+    return not wrong, detail + (f"; not judged, as silent: {', '.join(silent)}" if silent else "")
 
 
 def _why_no_bins(result: Result, phase: dict) -> str:

@@ -433,15 +433,16 @@ class HierarchicalMobileNode(MobileNode):
                 if not registration.known_to_peer:
                     return None
                 paths, default = self.attachments.paths(registration)
-                return HomeBinding(home_address, paths, default, self._rules(paths), regional=True)
-        if home_address != self.configuration.home_address:
-            return None
-        if not self.registration.known_to_peer:
+                rules = wanted_rules(self.flow_registration.flows.registered(), [path.bid for path in paths])
+                return HomeBinding(home_address, paths, default, rules, regional=True)
+        if home_address == self.configuration.home_address and not self.registration.known_to_peer:
             return self._bridged()
-        if self._serving(self.registration) is None:
-            return super().home_binding(home_address)
-        paths, default = self._paths(self.registration)
-        return HomeBinding(home_address, paths, default, self._rules(paths), self._served_prefixes)
+        return super().home_binding(home_address)
+
+    @property
+    def _classifying(self) -> Registration:
+        """Behind a MAP, which has the flow bindings: what is registered with it (draft §9)."""
+        return self.registration if self._serving(self.registration) is None else self.flow_registration
 
     def _paths(self, registration: Registration) -> tuple[tuple[Path, ...], int | None]:
         serving = self._serving(registration)
@@ -460,9 +461,6 @@ class HierarchicalMobileNode(MobileNode):
             if registration.home_address in registered:
                 return registration if registration.known_to_peer else None
         return None
-
-    def _rules(self, paths: tuple[Path, ...]) -> tuple:
-        return wanted_rules(self.flow_registration.flows.registered(), [path.bid for path in paths])
 
     def forwarding(self) -> dict[IPv6Address, HomeBinding]:
         wanted = ((address, self.home_binding(address)) for address in self._addresses())

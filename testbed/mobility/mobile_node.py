@@ -6,7 +6,7 @@ Class: `MobileNode`.
 import math
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv6Address
 from typing import Any
 
 from testbed.mobility.attachments import Attachments
@@ -417,15 +417,16 @@ class MobileNode(Role):
         registration = self.registration
         if home_address != self.configuration.home_address or not registration.known_to_peer:
             return None
-        paths, default = self.attachments.paths(registration)
-        rules = wanted_rules(registration.flows.registered(), [path.bid for path in paths])
-        return HomeBinding(home_address, paths, default, rules, self._served_prefixes)
+        paths, default = self._paths(registration)
+        rules = wanted_rules(self._classifying.flows.registered(), [path.bid for path in paths])
+        network = registration.mobile_network
+        prefixes = network.prefixes if network is not None and network.served else ()
+        return HomeBinding(home_address, paths, default, rules, prefixes)
 
     @property
-    def _served_prefixes(self) -> tuple[IPv6Network, ...]:
-        """The mobile network prefixes that the home agent forwards to here (RFC 3963 §5.5)."""
-        network = self.registration.mobile_network
-        return network.prefixes if network is not None and network.served else ()
+    def _classifying(self) -> Registration:
+        """The registration whose flow bindings say which of the home address's paths a flow takes."""
+        return self.registration
 
     def forwarding(self) -> dict[IPv6Address, HomeBinding]:
         wanted = self.home_binding(self.configuration.home_address)

@@ -6,9 +6,9 @@ from topologies.hierarchical import REGIONS
 HOME_ADDRESS, CORRESPONDENT = "2001:db8:100::100", "2001:db8:300::2"
 
 
-def settled(network, anchor="map1"):
+def settled(network, anchor="map1", node="mn"):
     """The mobile node is registered with this anchor point and with the home agent; its care-of addresses."""
-    mn, ha = network["mn"].agent, network["ha"].agent
+    mn, ha = network[node].agent, network["ha"].agent
     status, bindings = mn.ask("status"), mn.ask("bindings")
     if status.get("anchor_point") != str(REGIONS[anchor][1]) or not status["registered"]:
         return None

@@ -1,10 +1,10 @@
 """Changes, repair and removal of the datapath's kernel state, with traffic running."""
 
+import contextlib
 import random
 import socket
 import struct
 import threading
-import time
 from collections.abc import Iterator
 from ipaddress import IPv6Address
 
@@ -110,9 +110,8 @@ class Stream:
         self._stop.set()
         for thread in self._senders:
             thread.join()
-        deadline = time.monotonic() + _PATIENCE_S
-        while self._missing() != (0, 0) and time.monotonic() < deadline:
-            time.sleep(0.01)
+        with contextlib.suppress(AssertionError):
+            wait_for(lambda: self._missing() == (0, 0), _PATIENCE_S)
         for end in (self._far, self._near):  # to itself, past the tunnel
             end.sendto(b"end", (end.getsockname()[0] if end is self._near else "::1", self._port))
         for thread in self._receivers:

@@ -6,11 +6,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
+from testbed.emulation.process import wait_until
 from testbed.experiment.verdict import lost_in_stalls
 from testbed.report.result import read_result
 
@@ -62,9 +62,12 @@ def series(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep")
     (folder / "sweep.toml").write_text(SWEEP)
     first = sweep(str(folder / "sweep.toml"), "--out", str(folder / "out"))
-    while not list(folder.glob("out/cases/*/result.json")):
+
+    def has_a_case() -> list:
         assert first.poll() is None, first.communicate()
-        time.sleep(0.1)  # polling the file system, from outside
+        return list(folder.glob("out/cases/*/result.json"))
+
+    wait_until(has_a_case, 600, "the end of the first case")
     first.send_signal(signal.SIGINT)
     _, errors = first.communicate(timeout=60)
     assert first.returncode == 130, errors
@@ -95,16 +98,14 @@ def test_whatever_ends_a_sweep_ends_its_case(number, tmp_path):
                 found += [file.parent.name] if f"{tmp_path}/out/cases".encode() in file.read_bytes() else []
         return found
 
-    deadline = time.monotonic() + 60
-    while len(cases()) < 3:  # its own process, the init of its namespaces, the program
-        assert running.poll() is None and time.monotonic() < deadline, running.communicate()
-        time.sleep(0.1)  # polling processes, from outside
+    def is_there() -> bool:
+        assert running.poll() is None, running.communicate()
+        return len(cases()) >= 3  # its own process, the init of its namespaces, the program
+
+    wait_until(is_there, 60, "a case")
     running.send_signal(number)
     running.communicate()
-    deadline = time.monotonic() + 10
-    while cases():
-        assert time.monotonic() < deadline, "the case goes on"
-        time.sleep(0.1)  # polling processes, from outside
+    wait_until(lambda: not cases(), 10, "the end of the case")
 
 
 def test_every_strategy_carried_its_flows_as_it_says(series):

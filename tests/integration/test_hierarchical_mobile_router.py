@@ -3,6 +3,7 @@
 import pytest
 from backend import backends
 from datapath_network import needed
+from hierarchical_bed import settled
 from node_capture import NodeCapture
 from observations import answered
 from test_mobile_router import node_address
@@ -35,10 +36,7 @@ def network(request, tmp_path_factory):
 
 def served(network):
     """The mobile router is registered with an anchor point, and its network with the home agent."""
-    status = network["mr"].agent.ask("status")
-    bindings = network["ha"].agent.ask("bindings")
-    return (status["registered"] and status.get("anchor_point") and status["mobile_network"]["served"]
-            and [b["care_of_address"] for b in bindings] == [status["regional_address"]])
+    return settled(network, node="mr") and network["mr"].agent.ask("status")["mobile_network"]["served"]
 
 
 @requirement("RFC 3963 §6.5: packets to the mobile network are tunnelled to the mobile router")
